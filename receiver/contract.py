@@ -1,0 +1,210 @@
+"""What a provider file must offer, and the values that pass between it and the service.
+
+A provider is one file in `receiver/providers/`, read in this order: the documents it rests on, its settings, the table
+of words, `authenticate`, `parse`, `read`, and `PROVIDER` as the last line (the type check and the discovery hook).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from receiver.errors import Problem
+from receiver.event import EventType, Reading
+
+Covers = Literal["body", "fields", "token", "nothing"]
+
+
+class SourceSettings(BaseModel):
+    """What every `[sources.<name>]` may say; each provider's `Settings` adds its secrets."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    provider: str
+    stream: str | None = Field(None, description="kind of mail: `marketing` or `transactional`")
+    brand: str | None = Field(None, description="the brand an unsubscribe from this source concerns")
+    default_topic: str | None = Field(None, description="the topic of events that name none")
+    public_url: str | None = Field(None, description="this source's URL as the provider calls it, if it signs the URL")
+    tolerance: float | None = Field(None, gt=0, description="seconds a signed time may be old; default: the provider's own")
+    max_body: int | None = Field(None, gt=0, description="bytes a request body may have; default: the provider's own")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One POST exactly as received. `headers` have lower-case names; a repeated header is joined with ", "."""
+
+    source: str
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+    query: str = field(default="", repr=False)
+    client: str | None = None
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A finished HTTP answer, for handshakes."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = "text/plain; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Authentic:
+    """What `authenticate` hands on: the decoded payload, or the answer to a handshake that needs no storing."""
+
+    payload: Any = field(default=None, repr=False)
+    answer: Answer | None = None
+
+
+class Item(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """One unit of a delivery that `read` turns into events.
+
+    `value`: decoded JSON. `text`: the same as JSON text, which becomes `events.raw`.
+    `altered`: the text differs from what was received, because Postgres could not have held it.
+    `event_id`: an id from outside the item (a header, an envelope) that is known to survive the provider's retries.
+    """
+
+    value: Any
+    text: str
+    altered: bool = False
+    event_id: str | None = None
+
+
+class UnreadableItem(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """A part of a delivery that is no item: quarantined alone while its neighbours are stored."""
+
+    body: bytes
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """The status codes this provider understands, and how long it waits for one.
+
+    `stored`: kept (also duplicates and quarantined). `refused`: the sender is not proven.
+    `again`: overloaded or a part is away; must be a code after which the provider tries again.
+    `timeout`: seconds until the provider gives up on an answer. `max_body`: bytes.
+    """
+
+    stored: int = 200
+    refused: int = 401
+    again: int = 503
+    timeout: float = 10.0
+    max_body: int = 1 << 20
+
+
+class Fetch(Protocol):
+    """The guarded way out for HTTP GET: no private addresses, no redirects, size capped. Raises `Unavailable`."""
+
+    async def __call__(self, url: str, *, max_bytes: int = 65536) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """What a provider may use besides its settings."""
+
+    fetch: Fetch
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Occurrence:
+    """What the simulator wants a provider to say: one event of `type` for `recipient` at `at`.
+
+    `number` differs for every occurrence of a run; ids are made from it and `run` so that they are distinct.
+    """
+
+    type: EventType
+    recipient: str
+    at: datetime
+    run: str
+    number: int = 0
+    sender: str = "news@example.net"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Post:
+    """One HTTP request of the simulator."""
+
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+    query: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Simulation:
+    """How to play the provider: fresh credentials, samples in its own format, its signature, its set-up.
+
+    `demo(directory)`: freshly made (settings for the receiver, keys for the signer); may write files into `directory`.
+    `keys(settings)`: the signer's keys, from a configured source; `None` where the receiver only has the public half.
+    `sample(occurrence)`: the provider's own item (JSON-able), with every field it documents for that event.
+    `post(items, keys, now)`: the requests that carry the items, batched and signed as the provider does it.
+    `setup`: what to do in the provider's console, `{url}` stands for the webhook URL.
+    `unsignable`: for people, when `keys` is `None`: how to add a second key that the simulator has.
+    """
+
+    types: Sequence[EventType]
+    demo: Callable[[Path], tuple[dict[str, Any], dict[str, str]]]
+    keys: Callable[[Any], Mapping[str, str] | None]
+    sample: Callable[[Occurrence], Any]
+    post: Callable[[Sequence[Any], Mapping[str, str], datetime], Sequence[Post]]
+    setup: str
+    unsignable: str = ""
+
+
+class Provider(Protocol):
+    """The interface of a provider file. `source` in the constructor is only for messages to people."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    covers: ClassVar[Covers]
+    words: ClassVar[Mapping[str, EventType]]
+    reply: ClassVar[Reply]
+    simulation: ClassVar[Simulation]
+    Settings: ClassVar[type[SourceSettings]]
+
+    def __init__(self, settings: Any, world: World) -> None: ...
+
+    @staticmethod
+    def problems(settings: Any, key: str) -> Sequence[Problem]:
+        """What is wrong with settings that pydantic accepts: no proof of the sender, short or published secrets."""
+        ...
+
+    def authenticate(self, delivery: Delivery) -> Awaitable[Authentic]:
+        """Prove the sender over the raw bytes. Raises Refused, Unreadable (authentic, not decodable), Unavailable."""
+        ...
+
+    def parse(self, payload: Any) -> Iterable[Item | UnreadableItem]:
+        """Split an authentic payload into items. Raises Unreadable if it has not even the outer shape."""
+        ...
+
+    def read(self, item: Item) -> Sequence[Reading]:
+        """The events of one item, one for each recipient. Raises Unreadable; must never raise anything else."""
+        ...
+
+
+def secret_problems(
+    secrets: Sequence[SecretStr], key: str, right: str, *, shortest: int = 16, published: Sequence[str] = ()
+) -> list[Problem]:
+    """Problems of a list of secrets: none at all, empty, shorter than `shortest`, or a sample that documents publish."""
+    if not secrets:
+        return [Problem(key, "is missing, so nothing would prove the sender", right)]
+    found = []
+    for number, secret in enumerate(secrets, 1):
+        where = key if len(secrets) == 1 else f"{key} (number {number})"
+        value = secret.get_secret_value()
+        if not value.strip():
+            found.append(Problem(where, "is empty", right))
+        elif value in published:
+            found.append(Problem(where, "is a sample from published documents, which everybody knows", right))
+        elif len(value) < shortest:
+            found.append(Problem(where, f"has only {len(value)} characters", right))
+    return found

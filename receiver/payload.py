@@ -1,0 +1,293 @@
+"""From a request's bytes to JSON items, and from items to plain values.
+
+Two rules shape this module. What a provider sent is kept as its own text (`Item.text`), not decoded and encoded again.
+And one bad item must not cost its neighbours, so that the fast decoder is only tried first: where it fails, the text is
+split and each part is decoded, repaired or set aside alone.
+
+The readers (`text`, `integer`, `unix_time`, ...) never raise: a missing or ill-typed value is `None`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+from receiver.contract import Item, UnreadableItem
+from receiver.errors import Unreadable
+
+MAX_DEPTH: Final = 200
+BOM: Final = b"\xef\xbb\xbf"
+REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
+
+_decode: Final = msgspec.json.Decoder().decode
+_decode_items: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+# What the fast decoder accepts and Postgres's jsonb does not: a NUL character, a number beyond `numeric`.
+_DOUBTFUL: Final = re.compile(rb"\\u0000|[:,\[\s]-?[0-9][0-9.]*[eE][+-]?[0-9]{3}|[0-9]{300}")
+_TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"?|[][{},]', re.DOTALL)
+_LONE: Final = re.compile("[\ud800-\udfff\x00]")
+
+
+def items_of(body: bytes, *, event_id: str | None = None) -> Iterator[Item | UnreadableItem]:
+    """The items of a body that is a JSON array (or one bare object, which counts as an array of one).
+
+    Raises Unreadable when the body is neither.
+    """
+    body = strip(body)
+    try:
+        raws = _decode_items(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _items_one_by_one(body, event_id)
+    doubtful = _DOUBTFUL.search(body) is not None
+    return (item_of(bytes(raw), event_id=event_id, doubtful=doubtful) for raw in raws)
+
+
+def item_of(body: bytes, *, event_id: str | None = None, doubtful: bool | None = None) -> Item | UnreadableItem:
+    """One JSON value as an item; repaired where Postgres could not hold it, set aside where it is no JSON."""
+    if doubtful is None:
+        doubtful = _DOUBTFUL.search(body) is not None
+    if not doubtful:
+        try:
+            return Item(value=_decode(body), text=body.decode(), event_id=event_id)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            pass
+    try:
+        value, altered = _repair(body)
+    except Unreadable as error:
+        return UnreadableItem(body=body, why=str(error))
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":")) if altered else body.decode()
+    return Item(value=value, text=text, altered=altered, event_id=event_id)
+
+
+def decode(body: bytes) -> Any:
+    """The JSON value of a whole body. Raises Unreadable; values that Postgres cannot hold are replaced."""
+    item = item_of(strip(body))
+    if isinstance(item, UnreadableItem):
+        raise Unreadable(item.why)
+    return item.value
+
+
+def item_from_value(value: Any, *, event_id: str | None = None) -> Item:
+    """An item from a value that `decode` returned, where the provider's own text is not at hand."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+    return Item(value=value, text=text, event_id=event_id)
+
+
+def strip(body: bytes) -> bytes:
+    """The body without a byte order mark and surrounding blanks."""
+    return body.removeprefix(BOM).strip(b" \t\r\n")
+
+
+def _items_one_by_one(body: bytes, event_id: str | None) -> Iterator[Item | UnreadableItem]:
+    text = body.decode(errors="replace")
+    if text.startswith("{"):
+        return iter((item_of(body, event_id=event_id),))
+    if not text.startswith("["):
+        raise Unreadable("the body is neither a JSON array nor a JSON object")
+    return (item_of(part.encode(errors="replace"), event_id=event_id) for part in split_array(text))
+
+
+def split_array(text: str) -> Iterator[str]:
+    """The top-level members of a JSON array's text, found by brackets and strings alone, whatever stands in them."""
+    depth, start = 0, 1
+    for token in _TOKEN.finditer(text):
+        mark = token.group()
+        if mark in "[{":
+            depth += 1
+        elif mark in "]}":
+            depth -= 1
+            if depth == 0:
+                yield from _member(text[start : token.start()])
+                return
+        elif mark == "," and depth == 1:
+            yield from _member(text[start : token.start()])
+            start = token.end()
+    yield from _member(text[start:])
+
+
+def _member(part: str) -> Iterator[str]:
+    part = part.strip()
+    if part:
+        yield part
+
+
+def _repair(body: bytes) -> tuple[Any, bool]:
+    """(value, altered) of JSON that the fast decoder refuses or Postgres would. Raises Unreadable."""
+    decoded = body.decode(errors="replace")
+    _check_depth(decoded)
+    altered = REPLACEMENT in decoded and REPLACEMENT.encode() not in body
+
+    def odd(_: str) -> None:
+        nonlocal altered
+        altered = True
+
+    def whole(digits: str) -> Any:
+        return int(digits) if len(digits) <= 1000 else odd(digits)
+
+    def real(digits: str) -> Any:
+        number = float(digits)
+        return number if math.isfinite(number) and abs(number) > 1e-300 or number == 0 and _zero(digits) else odd(digits)
+
+    try:
+        value = json.loads(decoded, strict=False, parse_constant=odd, parse_int=whole, parse_float=real)
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(f"not JSON: {type(error).__name__}") from error
+    cleaned = _clean(value)
+    return cleaned, altered or cleaned != value or not _standard(body)
+
+
+def _zero(digits: str) -> bool:
+    return not digits.lower().split("e")[0].strip("-0.")
+
+
+def _standard(body: bytes) -> bool:
+    """Whether the bytes are JSON by the letter, so that they can be kept as they are."""
+    try:
+        _decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
+
+
+def _check_depth(text: str) -> None:
+    depth = 0
+    for token in _TOKEN.finditer(text):
+        mark = token.group()
+        if mark in "[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise Unreadable(f"nested more than {MAX_DEPTH} levels deep")
+        elif mark in "]}":
+            depth -= 1
+
+
+def _clean(value: Any) -> Any:
+    """The value with NUL characters and lone surrogates replaced, in keys too. Depth is bounded before."""
+    if isinstance(value, str):
+        return clean_text(value)
+    if isinstance(value, dict):
+        return {clean_text(key): _clean(member) for key, member in value.items()}
+    if isinstance(value, list):
+        return [_clean(member) for member in value]
+    return value
+
+
+def clean_text(value: str) -> str:
+    """The text without what Postgres cannot hold (NUL characters, lone surrogates)."""
+    return _LONE.sub(REPLACEMENT, value)
+
+
+# Readers: plain values out of untrusted JSON. A wrong type is None, never an exception.
+
+
+def text(value: Any) -> str | None:
+    """A non-empty string, or a number as text."""
+    if isinstance(value, str):
+        return value or None
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return number_text(value)
+    return None
+
+
+def number_text(value: float) -> str | None:
+    """A number as the text that JSON would show; None for an integer of more than 300 digits."""
+    if isinstance(value, int) and abs(value).bit_length() > 1000:
+        return None
+    return str(value)
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """The object, or an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def sequence(value: Any) -> Sequence[Any]:
+    """The array, or an empty one."""
+    return value if isinstance(value, list) else ()
+
+
+def texts(value: Any) -> list[str]:
+    """A list of strings, from a list (members that are no text are left out) or from one string."""
+    if isinstance(value, str):
+        return [value] if value else []
+    return [found for member in sequence(value) if (found := text(member)) is not None]
+
+
+def integer(value: Any, *, low: int = -(2**31), high: int = 2**31 - 1) -> int | None:
+    """A whole number within bounds, also written as text."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, str):
+        value = _integer_text(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, int) and low <= value <= high else None
+
+
+def _integer_text(value: str) -> int | None:
+    value = value.strip()
+    return int(value) if len(value) <= 20 and value.isascii() and value.removeprefix("-").isdigit() else None
+
+
+def boolean(value: Any) -> bool | None:
+    """True or false, also as text ("true", "1") or number."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, (str, int)):
+        return {"true": True, "1": True, "false": False, "0": False}.get(str(value)[:5].lower())
+    return None
+
+
+def unix_time(value: Any, *, per_second: int = 1) -> datetime | None:
+    """A time from seconds (or `per_second` parts of one) since 1970, number or text."""
+    if isinstance(value, str):
+        value = _float_text(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        return datetime.fromtimestamp(value / per_second, UTC)
+    except (ValueError, OverflowError, OSError):  # NaN, infinity, beyond the years 1 to 9999
+        return None
+
+
+def _float_text(value: str) -> float | None:
+    try:
+        return float(value) if len(value) <= 40 else None
+    except ValueError:
+        return None
+
+
+def iso_time(value: Any) -> datetime | None:
+    """A time from ISO 8601 text; without a zone it is taken as UTC."""
+    if not isinstance(value, str) or len(value) > 64:
+        return None
+    try:
+        moment = datetime.fromisoformat(value.strip())
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def stable_text(value: Any, *, without: Sequence[str] = ()) -> str:
+    """A canonical text of an item without its volatile fields, for identities where the provider gives no time."""
+    if isinstance(value, dict) and without:
+        value = {key: member for key, member in value.items() if key not in without}
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+
+
+def first_text(source: Mapping[str, Any], *keys: str) -> str | None:
+    """The first of the keys that holds text."""
+    for key in keys:
+        found = text(source.get(key))
+        if found is not None:
+            return found
+    return None
+
+
+Reader = Callable[[Any], Any]

@@ -1,0 +1,178 @@
+"""The verifiers that provider files share. All compare in constant time, over bytes, and try every live secret.
+
+Nothing here decodes a body. A verifier returns when the proof holds and raises `Refused` with the reason when not.
+The signers of the simulator are written apart (`receiver/signers/`) and must never import this module.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.hashes import SHA256
+
+from receiver.errors import Reason, Refused
+
+MAX_HEADER: Final = 4096
+
+
+def same(left: bytes, right: bytes) -> bool:
+    """Whether the two are equal, in a time that depends on their length alone."""
+    return hmac.compare_digest(left, right)
+
+
+def header(headers: Mapping[str, str], *names: str) -> str:
+    """The first of the headers that is there. Raises Refused when none is, it is empty, or absurdly long."""
+    for name in names:
+        value = headers.get(name)
+        if value is not None:
+            break
+    else:
+        raise Refused(Reason.MISSING_HEADER, f"the header {names[0]} is missing")
+    if not value.strip():
+        raise Refused(Reason.MISSING_HEADER, f"the header {name} is empty")
+    if len(value) > MAX_HEADER:
+        raise Refused(Reason.MALFORMED_HEADER, f"the header {name} is longer than {MAX_HEADER} characters")
+    return value
+
+
+def unbase64(value: str, name: str) -> bytes:
+    """The bytes of strict base64. Raises Refused."""
+    try:
+        return base64.b64decode(value.encode("ascii"), validate=True)
+    except (UnicodeEncodeError, binascii.Error) as error:
+        raise Refused(Reason.MALFORMED_HEADER, f"{name} is not base64") from error
+
+
+def unix_seconds(value: str, name: str) -> int:
+    """A whole number of seconds since 1970 as providers send it in headers. Raises Refused."""
+    if not (value.isascii() and value.isdigit() and len(value) <= 12):
+        raise Refused(Reason.MALFORMED_HEADER, f"{name} is not a number of seconds")
+    return int(value)
+
+
+def check_time(signed_at: float, now: datetime, *, past: float | None, ahead: float = 300.0) -> None:
+    """Refuse a signed time (seconds since 1970) older than `past` seconds (`None`: any age) or more than `ahead` ahead.
+
+    Called after the signature was found right, so that what is refused here is authentic.
+    """
+    age = now.timestamp() - signed_at
+    if past is not None and age > past:
+        raise Refused(Reason.STALE, f"signed {age:.0f} s ago, more than the allowed {past:.0f} s", authentic=True)
+    if age < -ahead:
+        raise Refused(Reason.FUTURE, f"signed {-age:.0f} s in the future: is this machine's clock right?", authentic=True)
+
+
+def hmac_sha256(key: bytes, *parts: bytes) -> bytes:
+    """HMAC-SHA256 of the parts joined."""
+    return hmac.digest(key, b"".join(parts), hashlib.sha256)
+
+
+def any_hmac(keys: Sequence[bytes], signed: bytes, given: Sequence[bytes]) -> bool:
+    """Whether one of the given signatures is that of one of the keys. All pairs are compared, whatever matches first."""
+    found = False
+    for key in keys:
+        expected = hmac.digest(key, signed, hashlib.sha256)
+        for signature in given:
+            found |= hmac.compare_digest(expected, signature)
+    return found
+
+
+def wrong_key(what: str) -> Refused:
+    """The refusal when no configured secret or key fits."""
+    return Refused(
+        Reason.WRONG_KEY, f"the signature fits none of the configured {what}: another account's, or the body was changed on the way"
+    )
+
+
+# Standard Webhooks (also Svix): https://github.com/standard-webhooks/standard-webhooks, spec, read 2026-11.
+
+
+def standard_webhooks_key(secret: str) -> bytes:
+    """The HMAC key of a secret `whsec_<base64>`. Raises ValueError."""
+    encoded = secret.removeprefix("whsec_")
+    return base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+
+
+def standard_webhooks(
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    keys: Sequence[bytes],
+    public_keys: Sequence[ed25519.Ed25519PublicKey] = (),
+    now: datetime,
+    tolerance: float = 300.0,
+) -> str:
+    """Verify `webhook-*` (or `svix-*`) headers over `id.timestamp.body`; returns the message id.
+
+    Several signatures and several live keys are tried. Every attempt is signed anew, so `tolerance` holds both ways.
+    """
+    prefix = "webhook" if "webhook-id" in headers else "svix" if "svix-id" in headers else "webhook"
+    message_id = header(headers, f"{prefix}-id")
+    stamp = header(headers, f"{prefix}-timestamp")
+    given = header(headers, f"{prefix}-signature")
+    signed_at = unix_seconds(stamp, f"{prefix}-timestamp")
+    try:
+        signed = message_id.encode("latin-1") + b"." + stamp.encode() + b"." + body
+    except UnicodeEncodeError as error:
+        raise Refused(Reason.MALFORMED_HEADER, f"{prefix}-id has characters no header can carry") from error
+    if not _standard_match(signed, given.split(), keys, public_keys):
+        raise wrong_key("secrets")
+    check_time(signed_at, now, past=tolerance, ahead=tolerance)
+    return message_id
+
+
+def _standard_match(
+    signed: bytes, given: Sequence[str], keys: Sequence[bytes], public_keys: Sequence[ed25519.Ed25519PublicKey]
+) -> bool:
+    versions = [part.partition(",") for part in given[:20]]
+    hmacs = [value for version, _, text in versions if version == "v1" and (value := _bytes_or_none(text))]
+    ed = [value for version, _, text in versions if version == "v1a" and (value := _bytes_or_none(text))]
+    matched = any_hmac(keys, signed, hmacs)
+    return any([ed25519_match(key, value, signed) for key in public_keys for value in ed]) or matched
+
+
+def _bytes_or_none(value: str) -> bytes | None:
+    try:
+        return base64.b64decode(value.encode("ascii"), validate=True) or None
+    except (UnicodeEncodeError, binascii.Error):
+        return None
+
+
+def ed25519_match(key: ed25519.Ed25519PublicKey, signature: bytes, signed: bytes) -> bool:
+    """Whether an Ed25519 signature fits."""
+    try:
+        key.verify(signature, signed)
+    except InvalidSignature:
+        return False
+    return True
+
+
+def ecdsa_match(key: ec.EllipticCurvePublicKey, signature: bytes, signed: bytes) -> bool:
+    """Whether an ECDSA-SHA256 signature (DER) fits."""
+    try:
+        key.verify(signature, signed, ec.ECDSA(SHA256()))
+    except InvalidSignature:
+        return False
+    return True
+
+
+def basic_credentials(headers: Mapping[str, str]) -> tuple[bytes, bytes]:
+    """User and password of `Authorization: Basic`. Raises Refused."""
+    value = headers.get("authorization")
+    if value is None:
+        raise Refused(Reason.MISSING_CREDENTIALS, "the header Authorization is missing", again=True)
+    scheme, _, encoded = value.strip().partition(" ")
+    if scheme.lower() != "basic" or len(value) > MAX_HEADER:
+        raise Refused(Reason.MALFORMED_HEADER, "the header Authorization is not of the kind Basic", again=True)
+    user, colon, password = unbase64(encoded.strip(), "Authorization").partition(b":")
+    if not colon:
+        raise Refused(Reason.MALFORMED_HEADER, "the Basic credentials have no colon", again=True)
+    return user, password
