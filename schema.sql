@@ -1,0 +1,430 @@
+-- The whole schema, for plain PostgreSQL 15 or newer. No extension is needed.
+-- `receiver migrate` applies it; `receiver/store/migrations/` holds the same in numbered steps, and a test proves that both
+-- ways end in the same schema. The columns of `events` are an API: people query them.
+
+CREATE TABLE schema_versions (
+    version integer PRIMARY KEY,
+    oldest_release text NOT NULL,
+    oldest_version integer NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE schema_versions IS 'Which migrations this database has had. The highest version counts.';
+COMMENT ON COLUMN schema_versions.version IS 'Number of the migration.';
+COMMENT ON COLUMN schema_versions.oldest_release IS 'Oldest release of the service that can work with the schema after this migration.';
+COMMENT ON COLUMN schema_versions.oldest_version IS 'The schema version that this oldest release was written for; a release compares it with its own.';
+COMMENT ON COLUMN schema_versions.applied_at IS 'When the migration was applied.';
+
+-- The log of events ------------------------------------------------------------------------------------------------
+
+CREATE SEQUENCE event_positions AS bigint CACHE 1;
+COMMENT ON SEQUENCE event_positions IS 'Positions of events in the log; drawn before the commit, so never compare them across transactions.';
+
+CREATE TABLE events (
+    id uuid NOT NULL,
+    received_at timestamptz NOT NULL DEFAULT now(),
+    occurred_at timestamptz NOT NULL,
+    type text NOT NULL CHECK (type IN (
+        'queued', 'sent', 'rejected', 'failed', 'bounced', 'deferred', 'delivered', 'autoresponded', 'opened', 'clicked',
+        'complained', 'unsubscribed', 'subscribed', 'inbound', 'unknown')),
+    source text NOT NULL,
+    provider text NOT NULL,
+    provider_type text NOT NULL,
+    recipient text,
+    recipient_domain text,
+    mailbox_provider text,
+    message_id text,
+    internet_message_id text,
+    provider_event_id text,
+    sender text,
+    sender_domain text,
+    bounce_category text CHECK (bounce_category IN ('hard', 'soft', 'block', 'admin', 'undetermined')),
+    bounce_class text,
+    provider_verdict text,
+    smtp_code smallint,
+    enhanced_code text,
+    diagnostic text,
+    classifier_version smallint,
+    reject_reason text,
+    actor text CHECK (actor IN ('human', 'machine', 'proxy', 'unknown')),
+    actor_reasons text[],
+    detector_version smallint,
+    sending_ip inet,
+    ip_pool text,
+    remote_mta text,
+    stream text,
+    brand text,
+    topic text,
+    campaign text,
+    template_id text,
+    attempt integer,
+    tags text[] NOT NULL DEFAULT '{}',
+    metadata jsonb NOT NULL DEFAULT '{}',
+    subject text,
+    url text,
+    user_agent text,
+    client_ip inet,
+    country text,
+    attribution text,
+    echo boolean NOT NULL DEFAULT false,
+    is_test boolean NOT NULL DEFAULT false,
+    accepted_at timestamptz,
+    provider_time text,
+    time_note text CHECK (time_note IN ('missing', 'future')),
+    raw json,
+    raw_altered boolean NOT NULL DEFAULT false,
+    shard smallint NOT NULL CHECK (shard BETWEEN 0 AND 63),
+    gen smallint NOT NULL DEFAULT 1,
+    txid xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    position bigint NOT NULL DEFAULT nextval('event_positions'),
+    PRIMARY KEY (id, received_at)
+) PARTITION BY RANGE (received_at);
+CREATE INDEX events_log ON events (shard, gen, txid, position);
+CREATE INDEX events_recipient ON events (recipient, occurred_at);
+CREATE INDEX events_message ON events (message_id);
+CREATE INDEX events_occurred ON events USING brin (occurred_at);
+
+COMMENT ON TABLE events IS 'One row for each thing that happened to one message for one recipient. Append only; partitioned by received_at. Use events_between(from, to) for a range of occurred_at: it adds the bound that prunes partitions.';
+COMMENT ON COLUMN events.id IS 'UUID (version 8) made from the event''s own time and a hash of what makes the event itself: retries and duplicates of a provider have the same id.';
+COMMENT ON COLUMN events.received_at IS 'Postgres''s clock at the start of the transaction that stored the event. Partition key.';
+COMMENT ON COLUMN events.occurred_at IS 'When it happened, by the provider''s clock, UTC. See time_note.';
+COMMENT ON COLUMN events.type IS 'What happened. deferred: the provider will try again; bounced: it has given up.';
+COMMENT ON COLUMN events.source IS 'The configured source (account of a provider) that the event came through.';
+COMMENT ON COLUMN events.provider IS 'The kind of sender: sendgrid, mailgun, ...';
+COMMENT ON COLUMN events.provider_type IS 'The provider''s own word for the type.';
+COMMENT ON COLUMN events.recipient IS 'Normalized address: lower case, domain in ASCII. NULL where the provider does not say who.';
+COMMENT ON COLUMN events.recipient_domain IS 'The part of recipient after the @.';
+COMMENT ON COLUMN events.mailbox_provider IS 'Who runs the mailbox (google, microsoft, yahoo, apple, ...), by the domain alone.';
+COMMENT ON COLUMN events.message_id IS 'The id that the provider''s send call returned.';
+COMMENT ON COLUMN events.internet_message_id IS 'The Message-ID header without angle brackets, where the event carries it.';
+COMMENT ON COLUMN events.provider_event_id IS 'The provider''s id of this event, as sent. Not always unique or stable.';
+COMMENT ON COLUMN events.sender IS 'Normalized From address, where the event carries it.';
+COMMENT ON COLUMN events.sender_domain IS 'The part of sender after the @.';
+COMMENT ON COLUMN events.bounce_category IS 'For bounces: hard (the address is dead), soft, block (sender or content refused), admin, undetermined.';
+COMMENT ON COLUMN events.bounce_class IS 'A finer class: invalid_recipient, mailbox_full, spam_content, ...';
+COMMENT ON COLUMN events.provider_verdict IS 'The provider''s own category of the bounce; ours weighs it against codes and text.';
+COMMENT ON COLUMN events.smtp_code IS 'SMTP reply code, such as 550.';
+COMMENT ON COLUMN events.enhanced_code IS 'Enhanced status code (RFC 3463), such as 5.1.1.';
+COMMENT ON COLUMN events.diagnostic IS 'What the receiving server or the provider said.';
+COMMENT ON COLUMN events.classifier_version IS 'Version of the bounce classifier that decided.';
+COMMENT ON COLUMN events.reject_reason IS 'For rejected: bounced, complained, unsubscribed, invalid, content, quota, policy, other.';
+COMMENT ON COLUMN events.actor IS 'For opens and clicks: human, machine, proxy (stands for a person) or unknown.';
+COMMENT ON COLUMN events.actor_reasons IS 'What the judgement of actor rests on.';
+COMMENT ON COLUMN events.detector_version IS 'Version of the detector that judged actor.';
+COMMENT ON COLUMN events.sending_ip IS 'Address the message was sent from.';
+COMMENT ON COLUMN events.ip_pool IS 'The provider''s pool of sending addresses.';
+COMMENT ON COLUMN events.remote_mta IS 'The receiving mail server.';
+COMMENT ON COLUMN events.stream IS 'Kind of mail (marketing, transactional, or the provider''s stream), from the event or the source''s settings.';
+COMMENT ON COLUMN events.brand IS 'The brand, from the source''s settings.';
+COMMENT ON COLUMN events.topic IS 'Unsubscribe group or list; else the source''s default_topic.';
+COMMENT ON COLUMN events.campaign IS 'The provider''s campaign, broadcast or single send.';
+COMMENT ON COLUMN events.template_id IS 'The provider''s template.';
+COMMENT ON COLUMN events.attempt IS 'Number of the delivery attempt, where given.';
+COMMENT ON COLUMN events.tags IS 'Tags or categories, always a list.';
+COMMENT ON COLUMN events.metadata IS 'The sender''s own data that travelled with the message, always an object.';
+COMMENT ON COLUMN events.subject IS 'The message''s subject, where the event carries it.';
+COMMENT ON COLUMN events.url IS 'The link that was clicked.';
+COMMENT ON COLUMN events.user_agent IS 'User agent of an open or click.';
+COMMENT ON COLUMN events.client_ip IS 'Address of an open or click.';
+COMMENT ON COLUMN events.country IS 'Country of an open or click as the provider says.';
+COMMENT ON COLUMN events.attribution IS 'ambiguous: the provider named several recipients and does not say which of them it was.';
+COMMENT ON COLUMN events.echo IS 'Repeats an outcome that was reported before: no metric, no streak.';
+COMMENT ON COLUMN events.is_test IS 'A provider''s test or simulator event. Handlers skip them unless they ask.';
+COMMENT ON COLUMN events.accepted_at IS 'Time of the HTTP request, where it differs much from received_at (released from quarantine).';
+COMMENT ON COLUMN events.provider_time IS 'The provider''s own time where occurred_at is not it (see time_note).';
+COMMENT ON COLUMN events.time_note IS 'missing: the provider gave no usable time, occurred_at is the time of receipt. future: it lay more than five minutes ahead and was clamped.';
+COMMENT ON COLUMN events.raw IS 'The provider''s own object. NULL once retention has removed it.';
+COMMENT ON COLUMN events.raw_altered IS 'Characters or numbers that Postgres cannot hold were replaced in raw.';
+COMMENT ON COLUMN events.shard IS 'hash(recipient, else message id, else id) mod 64: who reads the event, and in which order.';
+COMMENT ON COLUMN events.gen IS 'Generation of transaction ids; raised when they restart (restored dump).';
+COMMENT ON COLUMN events.txid IS 'Transaction that stored the event. With gen, shard and position its place in the log.';
+COMMENT ON COLUMN events.position IS 'Number within the log; see event_positions.';
+
+CREATE TABLE event_ids (
+    id uuid PRIMARY KEY,
+    seen_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX event_ids_seen ON event_ids USING brin (seen_at);
+COMMENT ON TABLE event_ids IS 'Every event id of at least the last 45 days: its insert decides, in the same transaction, which events are new.';
+COMMENT ON COLUMN event_ids.id IS 'events.id.';
+COMMENT ON COLUMN event_ids.seen_at IS 'When it was first stored; equals events.received_at.';
+
+CREATE FUNCTION events_between(from_time timestamptz, to_time timestamptz) RETURNS SETOF events
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+        SELECT * FROM events
+        WHERE occurred_at >= from_time AND occurred_at < to_time
+          AND received_at >= from_time - interval '5 minutes'
+    $$;
+COMMENT ON FUNCTION events_between IS 'Events that occurred in [from, to). No event is received more than five minutes before it occurred, which prunes older partitions.';
+
+-- Dispatch ---------------------------------------------------------------------------------------------------------
+
+CREATE TABLE workers (
+    id uuid PRIMARY KEY,
+    name text NOT NULL,
+    started_at timestamptz NOT NULL DEFAULT now(),
+    expires_at timestamptz NOT NULL
+);
+COMMENT ON TABLE workers IS 'Processes that run handlers, so that they can share the shards evenly.';
+COMMENT ON COLUMN workers.id IS 'Chosen by the process at its start.';
+COMMENT ON COLUMN workers.name IS 'Host and process id, for people.';
+COMMENT ON COLUMN workers.started_at IS 'When the process started.';
+COMMENT ON COLUMN workers.expires_at IS 'The process counts as gone after this time unless it renews.';
+
+CREATE TABLE cursors (
+    handler text NOT NULL,
+    shard smallint NOT NULL CHECK (shard BETWEEN 0 AND 63),
+    epoch bigint NOT NULL DEFAULT 0,
+    owner uuid,
+    lease_until timestamptz NOT NULL DEFAULT '-infinity',
+    gen smallint NOT NULL,
+    txid xid8 NOT NULL,
+    position bigint NOT NULL,
+    pending xid8[] NOT NULL DEFAULT '{}',
+    read_from timestamptz NOT NULL,
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (handler, shard)
+) WITH (fillfactor = 40);
+COMMENT ON TABLE cursors IS 'How far each handler has read each shard of the log. Moves in the transaction of the handler''s effects.';
+COMMENT ON COLUMN cursors.handler IS 'Name of the handler.';
+COMMENT ON COLUMN cursors.shard IS 'events.shard.';
+COMMENT ON COLUMN cursors.epoch IS 'Raised each time the lease changes hands: a worker that lost its lease cannot commit (fencing).';
+COMMENT ON COLUMN cursors.owner IS 'workers.id of the holder of the lease.';
+COMMENT ON COLUMN cursors.lease_until IS 'The lease may be taken over after this time.';
+COMMENT ON COLUMN cursors.gen IS 'Last event read: generation.';
+COMMENT ON COLUMN cursors.txid IS 'Last event read: transaction.';
+COMMENT ON COLUMN cursors.position IS 'Last event read: position.';
+COMMENT ON COLUMN cursors.pending IS 'Transactions at or below txid that were still running when it was read: their events arrive late.';
+COMMENT ON COLUMN cursors.read_from IS 'received_at of the last event read; reading looks an hour further back and no more.';
+COMMENT ON COLUMN cursors.updated_at IS 'When the cursor last moved.';
+
+CREATE TABLE retries (
+    handler text NOT NULL,
+    event_id uuid NOT NULL,
+    event_received_at timestamptz NOT NULL,
+    shard smallint NOT NULL,
+    cause text NOT NULL CHECK (cause IN ('failed', 'asked', 'replay')),
+    attempt integer NOT NULL DEFAULT 0,
+    next_at timestamptz NOT NULL,
+    error text,
+    first_failed_at timestamptz,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (handler, event_id)
+);
+CREATE INDEX retries_due ON retries (handler, next_at);
+COMMENT ON TABLE retries IS 'Single events that a handler is to see (again): after a failure, when it asked for it, or for a replay.';
+COMMENT ON COLUMN retries.handler IS 'Name of the handler.';
+COMMENT ON COLUMN retries.event_id IS 'events.id.';
+COMMENT ON COLUMN retries.event_received_at IS 'events.received_at, which finds the partition.';
+COMMENT ON COLUMN retries.shard IS 'events.shard.';
+COMMENT ON COLUMN retries.cause IS 'failed: it raised. asked: it returned RetryAfter. replay: someone asked for it.';
+COMMENT ON COLUMN retries.attempt IS 'Attempts that have failed so far.';
+COMMENT ON COLUMN retries.next_at IS 'When the event is due.';
+COMMENT ON COLUMN retries.error IS 'The last failure, scrubbed of addresses.';
+COMMENT ON COLUMN retries.first_failed_at IS 'When it first failed.';
+COMMENT ON COLUMN retries.created_at IS 'When the row was made.';
+
+CREATE TABLE dead_letters (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    handler text NOT NULL,
+    event_id uuid NOT NULL,
+    event jsonb NOT NULL,
+    event_type text NOT NULL,
+    source text NOT NULL,
+    attempts integer NOT NULL,
+    error_type text NOT NULL,
+    error text NOT NULL,
+    traceback text,
+    first_failed_at timestamptz,
+    dead_at timestamptz NOT NULL DEFAULT now(),
+    resolved_at timestamptz,
+    resolution text CHECK (resolution IN ('retried', 'discarded')),
+    reason text,
+    CHECK ((resolved_at IS NULL) = (resolution IS NULL))
+);
+CREATE UNIQUE INDEX dead_letters_open ON dead_letters (handler, event_id) WHERE resolved_at IS NULL;
+COMMENT ON TABLE dead_letters IS 'Events that a handler gave up on, with a copy of the event, until someone retries or discards them.';
+COMMENT ON COLUMN dead_letters.id IS 'Number, for people.';
+COMMENT ON COLUMN dead_letters.handler IS 'Name of the handler.';
+COMMENT ON COLUMN dead_letters.event_id IS 'events.id.';
+COMMENT ON COLUMN dead_letters.event IS 'Copy of the whole event, so that the letter outlives its partition.';
+COMMENT ON COLUMN dead_letters.event_type IS 'events.type.';
+COMMENT ON COLUMN dead_letters.source IS 'events.source.';
+COMMENT ON COLUMN dead_letters.attempts IS 'How often the handler was tried.';
+COMMENT ON COLUMN dead_letters.error_type IS 'Class of the last exception, or GiveUp.';
+COMMENT ON COLUMN dead_letters.error IS 'Message of the last failure, scrubbed of addresses.';
+COMMENT ON COLUMN dead_letters.traceback IS 'Traceback of the last failure, scrubbed of addresses.';
+COMMENT ON COLUMN dead_letters.first_failed_at IS 'When the event first failed.';
+COMMENT ON COLUMN dead_letters.dead_at IS 'When the handler gave up.';
+COMMENT ON COLUMN dead_letters.resolved_at IS 'When someone retried or discarded it.';
+COMMENT ON COLUMN dead_letters.resolution IS 'retried or discarded.';
+COMMENT ON COLUMN dead_letters.reason IS 'Why it was discarded.';
+
+-- What could not become an event -----------------------------------------------------------------------------------
+
+CREATE TABLE quarantine (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    source text NOT NULL,
+    provider text NOT NULL,
+    kind text NOT NULL CHECK (kind IN ('item', 'delivery', 'stale')),
+    why text NOT NULL,
+    fingerprint bytea NOT NULL,
+    size integer NOT NULL,
+    headers bytea NOT NULL,
+    body bytea NOT NULL,
+    accepted_at timestamptz NOT NULL,
+    received_at timestamptz NOT NULL DEFAULT now(),
+    resolved_at timestamptz,
+    resolution text CHECK (resolution IN ('released', 'discarded')),
+    reason text,
+    CHECK ((resolved_at IS NULL) = (resolution IS NULL))
+);
+CREATE UNIQUE INDEX quarantine_open ON quarantine (source, fingerprint) WHERE resolved_at IS NULL;
+COMMENT ON TABLE quarantine IS 'Authentic input that could not be turned into events, kept until someone releases or discards it.';
+COMMENT ON COLUMN quarantine.id IS 'Number, for people.';
+COMMENT ON COLUMN quarantine.source IS 'The configured source.';
+COMMENT ON COLUMN quarantine.provider IS 'The kind of sender.';
+COMMENT ON COLUMN quarantine.kind IS 'item: one part of a batch. delivery: a whole body. stale: rightly signed, but too old.';
+COMMENT ON COLUMN quarantine.why IS 'What could not be read.';
+COMMENT ON COLUMN quarantine.fingerprint IS 'SHA-256 of the content: retries of the provider are kept once.';
+COMMENT ON COLUMN quarantine.size IS 'Bytes of the content.';
+COMMENT ON COLUMN quarantine.headers IS 'Headers and query of the request, JSON, encrypted.';
+COMMENT ON COLUMN quarantine.body IS 'The content, encrypted.';
+COMMENT ON COLUMN quarantine.accepted_at IS 'Time of the HTTP request.';
+COMMENT ON COLUMN quarantine.received_at IS 'When it was stored.';
+COMMENT ON COLUMN quarantine.resolved_at IS 'When someone released or discarded it.';
+COMMENT ON COLUMN quarantine.resolution IS 'released or discarded.';
+COMMENT ON COLUMN quarantine.reason IS 'Why it was discarded.';
+
+CREATE TABLE refused (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    source text NOT NULL,
+    reason text NOT NULL,
+    detail text NOT NULL,
+    times integer NOT NULL DEFAULT 1,
+    client_ip inet,
+    size integer NOT NULL,
+    headers bytea NOT NULL,
+    body bytea NOT NULL,
+    refused_at timestamptz NOT NULL
+);
+CREATE INDEX refused_sample ON refused (source, reason, refused_at);
+COMMENT ON TABLE refused IS 'A bounded sample of requests that did not prove their sender, for finding mistakes in the set-up.';
+COMMENT ON COLUMN refused.id IS 'Number, for people.';
+COMMENT ON COLUMN refused.source IS 'The configured source.';
+COMMENT ON COLUMN refused.reason IS 'wrong_key, missing_header, stale, body_changed, ...';
+COMMENT ON COLUMN refused.detail IS 'The reason in words.';
+COMMENT ON COLUMN refused.times IS 'How many like it were refused since the one before it was kept.';
+COMMENT ON COLUMN refused.client_ip IS 'Address the request came from.';
+COMMENT ON COLUMN refused.size IS 'Bytes of the body as received.';
+COMMENT ON COLUMN refused.headers IS 'Headers and query of the request, JSON, encrypted.';
+COMMENT ON COLUMN refused.body IS 'The body (cut to 64 kB), encrypted.';
+COMMENT ON COLUMN refused.refused_at IS 'Time of the HTTP request.';
+
+CREATE TABLE audit_log (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at timestamptz NOT NULL DEFAULT now(),
+    who text NOT NULL,
+    action text NOT NULL,
+    subject text NOT NULL
+);
+COMMENT ON TABLE audit_log IS 'Who revealed encrypted content or changed something by hand.';
+COMMENT ON COLUMN audit_log.id IS 'Number, for people.';
+COMMENT ON COLUMN audit_log.at IS 'When.';
+COMMENT ON COLUMN audit_log.who IS 'Account of the operating system that ran the command.';
+COMMENT ON COLUMN audit_log.action IS 'What was done, such as reveal.';
+COMMENT ON COLUMN audit_log.subject IS 'To what, such as quarantine 12.';
+
+-- Contacts, suppressions, sends ------------------------------------------------------------------------------------
+
+CREATE TABLE contacts (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    address text NOT NULL UNIQUE,
+    address_hash bytea NOT NULL UNIQUE,
+    attributes jsonb NOT NULL DEFAULT '{}',
+    created_at timestamptz NOT NULL DEFAULT now(),
+    last_event_at timestamptz,
+    last_sent_at timestamptz,
+    last_delivered_at timestamptz,
+    last_opened_at timestamptz,
+    last_clicked_at timestamptz,
+    last_bounced_at timestamptz,
+    complained_at timestamptz,
+    unsubscribed_at timestamptz
+);
+COMMENT ON TABLE contacts IS 'One row for each address that events were about. Whether it may be mailed is a question for suppressions, never for one status here.';
+COMMENT ON COLUMN contacts.id IS 'Number of the contact.';
+COMMENT ON COLUMN contacts.address IS 'Normalized address.';
+COMMENT ON COLUMN contacts.address_hash IS 'HMAC-SHA256 of the normalized address under a key derived from secret_key; what suppressions refer to.';
+COMMENT ON COLUMN contacts.attributes IS 'The team''s own data about the contact.';
+COMMENT ON COLUMN contacts.created_at IS 'When the row was made.';
+COMMENT ON COLUMN contacts.last_event_at IS 'Latest occurred_at of any event.';
+COMMENT ON COLUMN contacts.last_sent_at IS 'Latest queued or sent event.';
+COMMENT ON COLUMN contacts.last_delivered_at IS 'Latest delivery.';
+COMMENT ON COLUMN contacts.last_opened_at IS 'Latest open that was not a machine''s.';
+COMMENT ON COLUMN contacts.last_clicked_at IS 'Latest click that was not a machine''s.';
+COMMENT ON COLUMN contacts.last_bounced_at IS 'Latest bounce of any category.';
+COMMENT ON COLUMN contacts.complained_at IS 'Latest complaint.';
+COMMENT ON COLUMN contacts.unsubscribed_at IS 'Latest unsubscribe event.';
+
+CREATE TABLE suppressions (
+    address_hash bytea NOT NULL,
+    reason text NOT NULL CHECK (reason IN ('hard_bounce', 'complaint', 'unsubscribe', 'manual')),
+    scope text NOT NULL CHECK (scope IN ('all', 'marketing', 'topic')),
+    brand text NOT NULL DEFAULT '',
+    topic text NOT NULL DEFAULT '',
+    since timestamptz NOT NULL,
+    last_at timestamptz NOT NULL,
+    source text NOT NULL,
+    event_id uuid,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    lifted_at timestamptz,
+    PRIMARY KEY (address_hash, reason, scope, brand, topic),
+    CHECK ((scope = 'topic') = (topic <> ''))
+);
+COMMENT ON TABLE suppressions IS 'Why an address must not be mailed. Keyed by the address''s hash, so that it survives the deletion of the contact.';
+COMMENT ON COLUMN suppressions.address_hash IS 'contacts.address_hash.';
+COMMENT ON COLUMN suppressions.reason IS 'hard_bounce, complaint, unsubscribe or manual.';
+COMMENT ON COLUMN suppressions.scope IS 'all: no mail at all. marketing: no marketing mail (of the brand). topic: not this topic.';
+COMMENT ON COLUMN suppressions.brand IS 'The brand it concerns; empty: every brand.';
+COMMENT ON COLUMN suppressions.topic IS 'The topic it concerns, with scope topic.';
+COMMENT ON COLUMN suppressions.since IS 'occurred_at of the earliest event that says so.';
+COMMENT ON COLUMN suppressions.last_at IS 'occurred_at of the latest event that says so.';
+COMMENT ON COLUMN suppressions.source IS 'The source of the earliest event, or manual.';
+COMMENT ON COLUMN suppressions.event_id IS 'The earliest event that says so.';
+COMMENT ON COLUMN suppressions.created_at IS 'When the row was made.';
+COMMENT ON COLUMN suppressions.lifted_at IS 'When someone lifted it; events older than this do not bring it back.';
+
+CREATE TABLE sends (
+    id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    key text NOT NULL UNIQUE,
+    state text NOT NULL DEFAULT 'queued'
+        CHECK (state IN ('queued', 'leased', 'sent', 'unknown', 'failed', 'skipped', 'cancelled')),
+    recipient text NOT NULL,
+    template text NOT NULL,
+    stream text NOT NULL CHECK (stream IN ('marketing', 'transactional')),
+    topic text,
+    data jsonb NOT NULL DEFAULT '{}',
+    cancel_on text[] NOT NULL DEFAULT '{}',
+    not_before timestamptz NOT NULL DEFAULT now(),
+    attempts integer NOT NULL DEFAULT 0,
+    handler text NOT NULL,
+    event_id uuid,
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX sends_due ON sends (not_before) WHERE state = 'queued';
+COMMENT ON TABLE sends IS 'The outbox: messages that handlers have asked for, one row for each recipient.';
+COMMENT ON COLUMN sends.id IS 'Id of the send; travels with the message.';
+COMMENT ON COLUMN sends.key IS 'Business key: the same key is never queued twice, however often a handler runs.';
+COMMENT ON COLUMN sends.state IS 'queued, leased, sent, unknown (the outcome is not known), failed, skipped, cancelled.';
+COMMENT ON COLUMN sends.recipient IS 'Normalized address.';
+COMMENT ON COLUMN sends.template IS 'Name of the template.';
+COMMENT ON COLUMN sends.stream IS 'marketing or transactional.';
+COMMENT ON COLUMN sends.topic IS 'What the message is about, for consent.';
+COMMENT ON COLUMN sends.data IS 'Values for the template.';
+COMMENT ON COLUMN sends.cancel_on IS 'Event types of the same recipient that make the send pointless.';
+COMMENT ON COLUMN sends.not_before IS 'Not to be sent earlier.';
+COMMENT ON COLUMN sends.attempts IS 'How often sending was tried.';
+COMMENT ON COLUMN sends.handler IS 'The handler that asked.';
+COMMENT ON COLUMN sends.event_id IS 'The event it was asked for.';
+COMMENT ON COLUMN sends.created_at IS 'When it was queued.';
