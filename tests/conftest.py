@@ -1,0 +1,66 @@
+"""What every test may use: a fresh database (`database`), a server of its own to crash (`own_cluster`)."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from receiver.store.schema import migrate
+from tests.postgres import FAST, OVERRIDE, Cluster, RunServer
+
+if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
+
+_SERVER = pytest.StashKey[RunServer]()
+_CLUSTER = pytest.StashKey[Cluster]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    given: dict[str, str] = getattr(config, "workerinput", {})
+    if "postgres_dsn" in given:  # a worker of a parallel run
+        config.stash[_SERVER] = RunServer(dsn=given["postgres_dsn"], run=given["postgres_run"])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: "WorkerController") -> None:
+    """In the parallel run's first process, which outlives its workers: it owns the server."""
+    server = _server(node.config)
+    node.workerinput |= {"postgres_dsn": server.dsn, "postgres_run": server.run}
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Called after Ctrl-C too. Whoever made something takes it away."""
+    if _CLUSTER in config.stash:
+        config.stash[_CLUSTER].close()
+    elif _SERVER in config.stash and not hasattr(config, "workerinput"):
+        asyncio.run(config.stash[_SERVER].drop_template())
+
+
+def _server(config: pytest.Config) -> RunServer:
+    if _SERVER not in config.stash:
+        dsn = os.environ.get(OVERRIDE)
+        if dsn is None:
+            config.stash[_CLUSTER] = Cluster(FAST)
+            dsn = config.stash[_CLUSTER].dsn
+        config.stash[_SERVER] = RunServer(dsn=dsn)
+    return config.stash[_SERVER]
+
+
+@pytest.fixture
+async def database(pytestconfig: pytest.Config) -> AsyncIterator[str]:
+    """The DSN of a database of the test's own, with the project's schema and no rows."""
+    async with _server(pytestconfig).fresh_database() as dsn:
+        yield dsn
+
+
+@pytest.fixture
+async def own_cluster() -> AsyncIterator[Cluster]:
+    """A durable server of the test's own, with the project's schema: for crashes and restarts."""
+    cluster = Cluster({})
+    try:
+        await migrate(cluster.dsn)
+        yield cluster
+    finally:
+        cluster.close()
