@@ -10,15 +10,24 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from receiver.errors import Problem
 from receiver.event import EventType, Reading
 
 Covers = Literal["body", "fields", "token", "nothing"]
+
+
+def _one_or_many(value: object) -> object:
+    return [value] if isinstance(value, (str, SecretStr)) else value
+
+
+# Several may be live at once, while one replaces another; a single one may be written without the list.
+Secrets = Annotated[list[SecretStr], BeforeValidator(_one_or_many)]
+PublicKeys = Annotated[list[str], BeforeValidator(_one_or_many)]
 
 
 class SourceSettings(BaseModel):
