@@ -176,3 +176,13 @@ def basic_credentials(headers: Mapping[str, str]) -> tuple[bytes, bytes]:
     if not colon:
         raise Refused(Reason.MALFORMED_HEADER, "the Basic credentials have no colon", again=True)
     return user, password
+
+
+def check_basic(headers: Mapping[str, str], username: str, passwords: Sequence[str]) -> None:
+    """Refuse unless `Authorization: Basic` carries the username and one of the passwords; all are compared."""
+    given_user, given_password = basic_credentials(headers)
+    matched = False
+    for password in passwords:
+        matched |= same(given_password, password.encode())
+    if not (same(given_user, username.encode()) & matched):
+        raise Refused(Reason.WRONG_CREDENTIALS, "user or password of the Basic credentials is wrong", again=True)
