@@ -40,7 +40,9 @@ class SourceSettings(BaseModel):
     brand: str | None = Field(None, description="the brand an unsubscribe from this source concerns")
     default_topic: str | None = Field(None, description="the topic of events that name none")
     public_url: str | None = Field(None, description="this source's URL as the provider calls it, if it signs the URL")
-    tolerance: float | None = Field(None, gt=0, description="seconds a signed time may be old; default: the provider's own")
+    tolerance: float | None = Field(
+        None, gt=0, description="seconds a signed time may be old; default: the provider's own"
+    )
     max_body: int | None = Field(None, gt=0, description="bytes a request body may have; default: the provider's own")
 
 
@@ -203,7 +205,7 @@ class Provider(Protocol):
 def secret_problems(
     secrets: Sequence[SecretStr], key: str, right: str, *, shortest: int = 16, published: Sequence[str] = ()
 ) -> list[Problem]:
-    """Problems of a list of secrets: none at all, empty, shorter than `shortest`, or a sample that documents publish."""
+    """Problems of a list of secrets: none at all, empty, shorter than `shortest`, or a published sample."""
     if not secrets:
         return [Problem(key, "is missing, so nothing would prove the sender", right)]
     found = []

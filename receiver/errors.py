@@ -1,13 +1,13 @@
 """Every error this package raises on purpose.
 
-    ReceiverError
-      Refused        a request that did not prove its sender (or is too old): answered with the provider's refusal code
-      Unreadable     authentic input that cannot be turned into an event: kept in quarantine
-      Unavailable    what is needed is away for now (database, certificate): the provider is asked to try again
-      SchemaError    the database's schema and this release do not fit
-      EmbeddedError  the embedded Postgres could not be started
+ReceiverError
+  Refused        a request that did not prove its sender (or is too old): answered with the provider's refusal code
+  Unreadable     authentic input that cannot be turned into an event: kept in quarantine
+  Unavailable    what is needed is away for now (database, certificate): the provider is asked to try again
+  SchemaError    the database's schema and this release do not fit
+  EmbeddedError  the embedded Postgres could not be started
 
-    ConfigError      stands outside: a wrong configuration stops the start and no handler of errors may swallow it
+ConfigError      stands outside: a wrong configuration stops the start and no handler of errors may swallow it
 """
 
 from __future__ import annotations

@@ -78,6 +78,8 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
 
     `identity`: the strings that make this event itself, as the provider wrote them (never normalized values):
     word for the type, message id, recipient, time, link, ... `None` hashes the whole raw item instead.
+    `identity_time`: the time the id begins with, where the proof does not cover `occurred_at`: otherwise whoever
+    changes that time gets a new id for the same identity. `None`: the id begins with `occurred_at`.
     `occurred_at`: aware, UTC; `None` where the provider gives no usable time.
     `verdict`: the provider's own view of a bounce; the classifier weighs it against codes and text.
     `actor`: only where the provider itself flags it.
@@ -86,6 +88,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
     type: EventType
     word: str
     identity: Sequence[str | None] | None
+    identity_time: datetime | None = None
     occurred_at: datetime | None = None
     provider_event_id: str | None = None
     recipient: str | None = None
@@ -184,9 +187,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 _encode_identity = msgspec.json.Encoder().encode
 
 
-def event_id(source: str, identity: Sequence[str | None], occurred_at: datetime | None) -> UUID:
-    """The event's id: 48 bits of its own time in milliseconds, then SHA-256 over what makes it itself (UUID version 8).
+def event_id(source: str, identity: Sequence[str | None], occurred_at: datetime | None) -> bytes:
+    """The event's id, 16 bytes of a UUID (version 8): 48 bits of its own time in milliseconds, then a SHA-256.
 
+    The hash is over what makes the event itself, as the provider wrote it (`Reading.identity`).
     The same event gives the same id for ever, on every machine; golden vectors are in the tests.
     Without a time the prefix is zero.
     """
@@ -195,13 +199,13 @@ def event_id(source: str, identity: Sequence[str | None], occurred_at: datetime 
     tail = bytearray(digest[:10])
     tail[0] = 0x80 | (tail[0] & 0x0F)
     tail[2] = 0x80 | (tail[2] & 0x3F)
-    return UUID(bytes=millis.to_bytes(6, "big") + bytes(tail))
+    return millis.to_bytes(6, "big") + bytes(tail)
 
 
-def shard_of(recipient: str | None, message_id: str | None, id_: UUID) -> int:
+def shard_of(recipient: str | None, message_id: str | None, id_: bytes) -> int:
     """The event's shard, 0 to 63: events of one recipient share one. CRC-32, fixed for ever."""
     key = recipient or message_id
-    return crc32(key.encode() if key else id_.bytes) % SHARDS
+    return crc32(key.encode() if key else id_) % SHARDS
 
 
 def utc(value: datetime) -> datetime:

@@ -67,7 +67,11 @@ def check_time(signed_at: float, now: datetime, *, past: float | None, ahead: fl
     if past is not None and age > past:
         raise Refused(Reason.STALE, f"signed {age:.0f} s ago, more than the allowed {past:.0f} s", authentic=True)
     if age < -ahead:
-        raise Refused(Reason.FUTURE, f"signed {-age:.0f} s in the future: is this machine's clock right?", authentic=True)
+        raise Refused(
+            Reason.FUTURE,
+            f"signed {-age:.0f} s in the future: is this machine's clock right?",
+            authentic=True,
+        )
 
 
 def hmac_sha256(key: bytes, *parts: bytes) -> bytes:
@@ -76,7 +80,7 @@ def hmac_sha256(key: bytes, *parts: bytes) -> bytes:
 
 
 def any_hmac(keys: Sequence[bytes], signed: bytes, given: Sequence[bytes]) -> bool:
-    """Whether one of the given signatures is that of one of the keys. All pairs are compared, whatever matches first."""
+    """Whether one of the given signatures is that of one of the keys. All pairs are compared."""
     found = False
     for key in keys:
         expected = hmac.digest(key, signed, hashlib.sha256)
@@ -88,7 +92,8 @@ def any_hmac(keys: Sequence[bytes], signed: bytes, given: Sequence[bytes]) -> bo
 def wrong_key(what: str) -> Refused:
     """The refusal when no configured secret or key fits."""
     return Refused(
-        Reason.WRONG_KEY, f"the signature fits none of the configured {what}: another account's, or the body was changed on the way"
+        Reason.WRONG_KEY,
+        f"the signature fits none of the configured {what}: another account's, or the body was changed on the way",
     )
 
 
@@ -130,13 +135,17 @@ def standard_webhooks(
 
 
 def _standard_match(
-    signed: bytes, given: Sequence[str], keys: Sequence[bytes], public_keys: Sequence[ed25519.Ed25519PublicKey]
+    signed: bytes,
+    given: Sequence[str],
+    keys: Sequence[bytes],
+    public_keys: Sequence[ed25519.Ed25519PublicKey],
 ) -> bool:
     versions = [part.partition(",") for part in given[:20]]
     hmacs = [value for version, _, text in versions if version == "v1" and (value := _bytes_or_none(text))]
     ed = [value for version, _, text in versions if version == "v1a" and (value := _bytes_or_none(text))]
-    matched = any_hmac(keys, signed, hmacs)
-    return any([ed25519_match(key, value, signed) for key in public_keys for value in ed]) or matched
+    return any_hmac(keys, signed, hmacs) or any(
+        ed25519_match(key, value, signed) for key in public_keys for value in ed
+    )
 
 
 def _bytes_or_none(value: str) -> bytes | None:

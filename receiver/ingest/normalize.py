@@ -1,0 +1,162 @@
+"""From a provider's reading to a row of `events`: what is the same for every provider."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from socket import AF_INET, AF_INET6, inet_pton
+from typing import Any, Final
+
+import msgspec
+
+from receiver.classify.actors import DETECTOR_VERSION, judge
+from receiver.classify.addresses import domain_of, normalize_address
+from receiver.classify.bounces import CLASSIFIER_VERSION, classify
+from receiver.classify.mailboxes import mailbox_provider
+from receiver.contract import Item
+from receiver.event import EventType, Reading, event_id, shard_of
+from receiver.sources import Source
+from receiver.store.intake import Row
+
+AHEAD: Final = timedelta(minutes=5)  # how far a provider's clock may be ahead of ours
+INDEXED: Final = 600  # characters of an indexed text: a B-tree entry holds 2,704 bytes
+_EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+_OPENS_AND_CLICKS: Final = frozenset({EventType.OPENED, EventType.CLICKED})
+_FAILURES: Final = frozenset({EventType.BOUNCED, EventType.DEFERRED})
+_NOT_JUDGED: Final = (None, None, None)
+
+_mailbox: Final = lru_cache(maxsize=4096)(mailbox_provider)
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def row_of(source: Source, item: Item, reading: Reading, accepted_at: datetime) -> Row:
+    """The row, in the order of `store.intake.COLUMNS`."""
+    settings = source.settings
+    id_ = event_id(source.name, _identity(item, reading), reading.occurred_at)
+    recipient = normalize_address(reading.recipient) if reading.recipient else None
+    domain = domain_of(recipient) if recipient else None
+    sender = normalize_address(reading.sender) if reading.sender else None
+    message_id = _cut(reading.message_id)
+    occurred_at, provider_time, time_note = _time(reading.occurred_at, accepted_at)
+    category, bounce_class, smtp_code, enhanced_code = _bounce(reading)
+    actor, reasons, detector = _actor(reading)
+    return (
+        id_,
+        occurred_at,
+        reading.type,
+        source.name,
+        source.provider.name,
+        reading.word,
+        recipient,
+        domain,
+        _mailbox(domain) if domain else None,
+        message_id,
+        reading.internet_message_id,
+        reading.provider_event_id,
+        sender,
+        domain_of(sender) if sender else None,
+        category,
+        bounce_class,
+        reading.verdict,
+        smtp_code,
+        enhanced_code,
+        reading.diagnostic,
+        None if bounce_class is None else CLASSIFIER_VERSION,
+        reading.reject_reason,
+        actor,
+        reasons,
+        detector,
+        inet(reading.sending_ip),
+        reading.ip_pool,
+        reading.remote_mta,
+        reading.stream or settings.stream,
+        settings.brand,
+        reading.topic or settings.default_topic,
+        reading.campaign,
+        reading.template_id,
+        reading.attempt,
+        reading.tags,
+        _metadata(reading.metadata),
+        reading.subject,
+        reading.url,
+        reading.user_agent,
+        inet(reading.client_ip),
+        reading.country,
+        reading.attribution,
+        reading.echo,
+        reading.is_test,
+        None,
+        provider_time,
+        time_note,
+        item.text,
+        item.altered,
+        shard_of(recipient, message_id, id_),
+    )
+
+
+def _identity(item: Item, reading: Reading) -> Sequence[str | None]:
+    return ("raw", reading.word, reading.recipient, item.text) if reading.identity is None else reading.identity
+
+
+def _cut(value: str | None) -> str | None:
+    return value if value is None or len(value) <= INDEXED else value[:INDEXED]
+
+
+def _time(occurred_at: datetime | None, accepted_at: datetime) -> tuple[datetime, str | None, str | None]:
+    """(occurred_at, provider_time, time_note): the provider's time, or ours where it has none or is far ahead."""
+    if occurred_at is None:
+        return accepted_at, None, "missing"
+    if occurred_at > accepted_at + AHEAD:
+        return accepted_at + AHEAD, occurred_at.isoformat(), "future"
+    if occurred_at < _EARLIEST:
+        return accepted_at, occurred_at.isoformat(), "missing"
+    return occurred_at, None, None
+
+
+def _bounce(reading: Reading) -> tuple[str | None, str | None, int | None, str | None]:
+    """(bounce_category, bounce_class, smtp_code, enhanced_code); the first only where the provider has given up."""
+    if reading.type not in _FAILURES:
+        return (None, None, _smtp_code(reading.smtp_code), reading.enhanced_code)
+    found = classify(
+        diagnostic=reading.diagnostic,
+        enhanced_code=reading.enhanced_code,
+        smtp_code=_smtp_code(reading.smtp_code),
+        verdict=reading.verdict,
+    )
+    category = found.category if reading.type is EventType.BOUNCED else None
+    return category, found.bounce_class, found.smtp_code, found.enhanced_code
+
+
+def _smtp_code(code: int | None) -> int | None:
+    return code if code is not None and 100 <= code <= 999 else None
+
+
+def _actor(reading: Reading) -> tuple[str | None, Sequence[str] | None, int | None]:
+    if reading.type not in _OPENS_AND_CLICKS:
+        return _NOT_JUDGED
+    actor, reasons = judge(reading.type, provider_flag=reading.actor, user_agent=reading.user_agent)
+    return actor, reasons, DETECTOR_VERSION
+
+
+def _metadata(metadata: Mapping[str, Any] | None) -> str:
+    if not metadata:
+        return "{}"
+    try:
+        return _encode(metadata).decode()
+    except (msgspec.MsgspecError, OverflowError, TypeError):  # such as an integer of more than 64 bits
+        return json.dumps(metadata, default=str)
+
+
+def inet(address: str | None) -> bytes | None:
+    """Postgres's wire form of an address without a mask; None for what is no address."""
+    if not address:
+        return None
+    try:
+        if ":" in address:
+            return b"\x03\x80\x00\x10" + inet_pton(AF_INET6, address)
+        return b"\x02\x20\x00\x04" + inet_pton(AF_INET, address)
+    except (OSError, ValueError):  # ValueError: a NUL character inside
+        return None

@@ -1,0 +1,192 @@
+"""receive(): authenticate -> parse -> write -> answer, for one delivery."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import structlog
+
+from receiver.contract import Answer, Delivery, UnreadableItem
+from receiver.errors import Reason, Refused, Unavailable, Unreadable
+from receiver.ingest.head import request_head
+from receiver.ingest.normalize import row_of
+from receiver.ingest.refusals import Refusals
+from receiver.ingest.writer import Writer
+from receiver.sources import Source
+from receiver.store.intake import Quarantined, Row
+from receiver.vault import Vault
+
+log = structlog.get_logger("ingest")
+
+RETRY_AFTER: Final = 30  # seconds, in Retry-After
+
+
+class Ingest:
+    """What receiving needs, put together once. `counts` is keyed by (what, source, detail)."""
+
+    def __init__(self, writer: Writer, vault: Vault, refusals: Refusals) -> None:
+        self._writer = writer
+        self._vault = vault
+        self._refusals = refusals
+        self.counts: Counter[tuple[str, str, str]] = Counter()
+
+    async def receive(self, source: Source, delivery: Delivery, *, deadline: float) -> Answer:
+        """Take one delivery and say what to answer. A success means that everything authentic in it is committed.
+
+        `deadline`: by `time.monotonic()`; after it the provider is asked to try again.
+        """
+        reply = source.provider.reply
+        try:
+            authentic = await source.provider.authenticate(delivery)
+            if authentic.answer is not None:
+                return self._answered(source, "handshake", authentic.answer.status, authentic.answer)
+            rows, quarantined, set_aside = self._read(source, delivery, authentic.payload)
+            await self._writer.store(rows, quarantined, set_aside, deadline=deadline)
+        except Refused as refusal:
+            return await self._refuse(source, delivery, refusal, deadline)
+        except Unreadable as error:
+            return await self._quarantine_all(source, delivery, "delivery", str(error), reply.stored, deadline)
+        except Unavailable as error:
+            log.warning("try again", action="unavailable", source=source.name, why=str(error))
+            return self._answered(source, "again", reply.again)
+        self.counts["quarantined", source.name, ""] += len(quarantined)
+        return self._answered(source, "stored", reply.stored)
+
+    def refused_unread(self, source: Source, delivery: Delivery, refusal: Refused) -> None:
+        """Count and sample a request that was refused before its body was read whole."""
+        self.counts["refused", source.name, refusal.reason] += 1
+        self.counts["request", source.name, "refused"] += 1
+        self._refusals.add(source.name, delivery, refusal.reason, refusal.detail)
+
+    def _answered(self, source: Source, outcome: str, status: int, answer: Answer | None = None) -> Answer:
+        self.counts["request", source.name, outcome] += 1
+        return answer or _ANSWERS.get(status) or Answer(status=status)
+
+    def _read(
+        self, source: Source, delivery: Delivery, payload: object
+    ) -> tuple[list[Row], list[Quarantined], Callable[[Row, str], Quarantined]]:
+        rows: list[Row] = []
+        quarantined: list[Quarantined] = []
+        provider = source.provider
+        for item in provider.parse(payload):
+            if isinstance(item, UnreadableItem):
+                quarantined.append(self._entry(source, delivery, "item", item.why, item.body))
+                continue
+            try:
+                rows.extend([row_of(source, item, reading, delivery.at) for reading in provider.read(item)])
+            except Unreadable as error:
+                quarantined.append(self._entry(source, delivery, "item", str(error), item.text.encode()))
+            except Exception as error:  # a fault in a provider's file must not cost the neighbours, nor the item
+                log.exception("cannot read an item", action="read_failed", source=source.name)
+                quarantined.append(self._entry(source, delivery, "item", _fault(error), item.text.encode()))
+
+        def set_aside(row: Row, why: str) -> Quarantined:
+            return self._entry(source, delivery, "item", why, str(row[_RAW]).encode(errors="replace"))
+
+        return rows, quarantined, set_aside
+
+    def _entry(self, source: Source, delivery: Delivery, kind: str, why: str, body: bytes) -> Quarantined:
+        return Quarantined(
+            source=source.name,
+            provider=source.provider.name,
+            kind=kind,
+            why=why[:500],
+            fingerprint=hashlib.sha256(body).digest(),
+            size=len(body),
+            headers=self._vault.encrypt(request_head(delivery), context="quarantine"),
+            body=self._vault.encrypt(body, context="quarantine"),
+            accepted_at=delivery.at,
+        )
+
+    async def _refuse(self, source: Source, delivery: Delivery, refusal: Refused, deadline: float) -> Answer:
+        reply = source.provider.reply
+        status = reply.again if refusal.again else reply.refused
+        reason = refusal.reason
+        if refusal.authentic:
+            answer = await self._quarantine_all(source, delivery, "stale", refusal.detail, status, deadline)
+            self._refusals.add(source.name, delivery, reason, refusal.detail)
+            return answer
+        if reason is Reason.WRONG_KEY and self._refusals.wants(source.name, reason):
+            reason, detail = await _why_wrong(source, delivery, refusal)
+        else:
+            detail = refusal.detail
+        self.counts["refused", source.name, reason] += 1
+        self._refusals.add(source.name, delivery, reason, detail)
+        return self._answered(source, "refused", status)
+
+    async def _quarantine_all(
+        self, source: Source, delivery: Delivery, kind: str, why: str, status: int, deadline: float
+    ) -> Answer:
+        """Keep a whole authentic delivery that gave no events, then answer `status`."""
+        entry = self._entry(source, delivery, kind, why, delivery.body)
+        try:
+            await self._writer.store((), [entry], _never, deadline=deadline)
+        except Unavailable:
+            return self._answered(source, "again", source.provider.reply.again)
+        log.warning("quarantined", action="quarantined", source=source.name, kind=kind, why=why)
+        self.counts["quarantined", source.name, ""] += 1
+        return self._answered(source, "stored" if kind == "delivery" else "refused", status)
+
+
+_RAW: Final = -3  # place of `raw` in a row
+_ANSWERS: Final = {
+    200: Answer(status=200, body=b"ok\n"),
+    401: Answer(status=401, body=b"refused: the signature or the credentials do not fit\n"),
+    403: Answer(status=403, body=b"refused: the signature does not fit\n"),
+    503: Answer(status=503, body=b"try again later\n"),
+}
+
+
+def _never(_row: Row, _why: str) -> Quarantined:
+    raise AssertionError("there are no rows")
+
+
+def _fault(error: Exception) -> str:
+    return f"a fault in the provider's file: {type(error).__name__}"
+
+
+async def _why_wrong(source: Source, delivery: Delivery, refusal: Refused) -> tuple[Reason, str]:
+    """Whether the signature fits the body as it may have been before something on the way rewrote it."""
+    for changed, how in _as_it_may_have_been(delivery.body):
+        if changed == delivery.body:
+            continue
+        try:
+            await source.provider.authenticate(_with_body(delivery, changed))
+        except (Refused, Unreadable, Unavailable):
+            continue
+        return Reason.BODY_CHANGED, f"the key is right, but something on the way {how} (a proxy?)"
+    return refusal.reason, refusal.detail
+
+
+def _as_it_may_have_been(body: bytes) -> Sequence[tuple[bytes, str]]:
+    stripped = body.strip()
+    variants = [
+        (stripped, "added blanks around the body"),
+        (stripped + b"\n", "cut the line end"),
+        (stripped + b"\r\n", "cut the line end"),
+    ]
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return variants
+    again = "decoded and encoded the JSON again"
+    for separators in ((",", ":"), (", ", ": ")):
+        for ascii_only in (True, False):
+            text = json.dumps(value, separators=separators, ensure_ascii=ascii_only)
+            variants.append((text.encode(errors="replace"), again))
+    return variants
+
+
+def _with_body(delivery: Delivery, body: bytes) -> Delivery:
+    return Delivery(
+        source=delivery.source,
+        headers=delivery.headers,
+        body=body,
+        query=delivery.query,
+        client=delivery.client,
+        at=delivery.at,
+    )

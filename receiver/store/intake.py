@@ -1,0 +1,88 @@
+"""Writing deliveries: ids first, then the new events by COPY, and what goes to quarantine, in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+import asyncpg
+
+MAX_ROWS: Final = 5000  # rows in one transaction; the log's reader relies on short ones (no paging of late rows)
+
+# The columns that a delivery gives, in the order of a row's tuple; Postgres gives the rest by their defaults.
+COLUMNS: Final = (
+    "id", "occurred_at", "type", "source", "provider", "provider_type", "recipient", "recipient_domain",
+    "mailbox_provider", "message_id", "internet_message_id", "provider_event_id", "sender", "sender_domain",
+    "bounce_category", "bounce_class", "provider_verdict", "smtp_code", "enhanced_code", "diagnostic",
+    "classifier_version", "reject_reason", "actor", "actor_reasons", "detector_version", "sending_ip", "ip_pool",
+    "remote_mta", "stream", "brand", "topic", "campaign", "template_id", "attempt", "tags", "metadata", "subject",
+    "url", "user_agent", "client_ip", "country", "attribution", "echo", "is_test", "accepted_at", "provider_time",
+    "time_note", "raw", "raw_altered", "shard",
+)  # fmt: skip
+
+Row = tuple[Any, ...]
+
+
+class Quarantined(NamedTuple):
+    """A row of `quarantine`; `headers` and `body` are encrypted already."""
+
+    source: str
+    provider: str
+    kind: str
+    why: str
+    fingerprint: bytes
+    size: int
+    headers: bytes
+    body: bytes
+    accepted_at: datetime
+
+
+# One round trip. The time-outs are LOCAL, so that they also hold behind a pooler that lends connections by transaction.
+_BEGIN: Final = """
+    BEGIN; SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '15s'; SET LOCAL synchronous_commit = on
+"""
+_COMMIT: Final = "COMMIT"
+_ROLLBACK: Final = "ROLLBACK"
+_NEW_IDS: Final = "INSERT INTO event_ids (id) SELECT unnest($1::uuid[]) ON CONFLICT DO NOTHING RETURNING id"
+_QUARANTINE: Final = """
+    INSERT INTO quarantine (source, provider, kind, why, fingerprint, size, headers, body, accepted_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+    ON CONFLICT (source, fingerprint) WHERE resolved_at IS NULL DO NOTHING
+"""
+
+
+async def prepare(connection: asyncpg.Connection) -> None:
+    """Make an ingest connection exchange uuid and inet as their wire bytes, which rows already hold."""
+    for name in ("uuid", "inet"):
+        await connection.set_type_codec(name, schema="pg_catalog", encoder=bytes, decoder=bytes, format="binary")
+
+
+async def write(connection: asyncpg.Connection, rows: Sequence[Row], quarantined: Sequence[Quarantined]) -> int:
+    """Store rows and quarantine in one transaction; returns how many events were new.
+
+    Duplicates, inside `rows` and against the table, are ignored. Raises what asyncpg raises; nothing is stored then.
+    """
+    await connection.execute(_BEGIN)
+    try:
+        new = await _insert(connection, rows) if rows else 0
+        for entry in quarantined:
+            await connection.execute(_QUARANTINE, *entry)
+        await connection.execute(_COMMIT)
+    except (asyncpg.PostgresError, ValueError, TypeError, OverflowError):
+        # The server has refused a statement, or the driver could not encode a value, and the connection is whole: leave
+        # the transaction. After anything else (a lost connection, a cancelled task) the caller drops the connection.
+        await connection.execute(_ROLLBACK)
+        raise
+    return new
+
+
+async def _insert(connection: asyncpg.Connection, rows: Sequence[Row]) -> int:
+    by_id = {row[0]: row for row in rows}
+    # Sorted, because two transactions that insert the same ids in opposite order deadlock.
+    fresh = await connection.fetch(_NEW_IDS, sorted(by_id))
+    if not fresh:
+        return 0
+    new = by_id.values() if len(fresh) == len(by_id) else [by_id[record[0]] for record in fresh]
+    await connection.copy_records_to_table("events", records=new, columns=COLUMNS)
+    return len(fresh)

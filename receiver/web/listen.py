@@ -1,0 +1,66 @@
+"""Uvicorn, two servers in one process, with the settings that the hot path needs."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Any, Final
+
+import uvicorn
+
+from receiver.errors import ReceiverError
+
+GRACE: Final = 12  # seconds that open requests get at a stop; longer than any provider waits is no use
+BACKLOG: Final = 2048
+
+
+class PortTaken(ReceiverError):
+    """The address to listen on cannot be had."""
+
+
+class Server(uvicorn.Server):
+    """Uvicorn without its own signal handling: the service handles signals for both listeners."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def server(application: Any) -> Server:
+    """A server that writes no access log (URLs may hold secrets) and adds no headers of its own."""
+    return Server(
+        uvicorn.Config(
+            application,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=GRACE,
+            backlog=BACKLOG,
+        )
+    )
+
+
+def bind(host: str, port: int, what: str) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Raises PortTaken with what to do about it."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise PortTaken(
+            f"cannot listen on {host}:{port} for {what}: {error.strerror or error}. "
+            "Is it running already? Choose another address with RECEIVER_HOST, RECEIVER_PORT "
+            "(RECEIVER_ADMIN_HOST, RECEIVER_ADMIN_PORT)."
+        ) from error
+
+
+def address(listener: socket.socket) -> str:
+    """The URL of a bound listener."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,188 @@
+"""The running service: both listeners, the writer, and, unless told otherwise, the handlers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import asyncpg
+import structlog
+
+from receiver.ingest.receive import Ingest
+from receiver.ingest.refusals import Refusals
+from receiver.ingest.writer import Writer
+from receiver.sources import Source
+from receiver.store import schema
+from receiver.store.partitions import ensure_partitions
+from receiver.vault import Vault
+from receiver.web.admin import Check, IngestCollector, admin_app
+from receiver.web.budget import Budget
+from receiver.web.listen import Server, address, bind, server
+from receiver.web.public import public_app
+from receiver.web.webhooks import Webhooks
+
+log = structlog.get_logger("service")
+
+PARTITIONS_EVERY: Final = 3600.0  # seconds
+
+
+class Dispatcher(Protocol):
+    """What runs the handlers: `receiver.dispatch.worker.Worker`."""
+
+    def wake(self) -> None:
+        """New events were committed."""
+        ...
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Hand events to handlers until `stop` is set."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """Everything `serve` needs, built by the command line (or a test) beforehand.
+
+    `dispatcher`: None runs no handlers in this process.
+    """
+
+    dsn: str
+    vault: Vault
+    sources: Mapping[str, Source]
+    dispatcher: Dispatcher | None = None
+    host: str = "127.0.0.1"
+    port: int = 8080
+    admin_host: str = "127.0.0.1"
+    admin_port: int = 8081
+    max_in_flight: int = 64 << 20
+    body_timeout: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where the service can be reached."""
+
+    url: str
+    admin_url: str
+
+
+async def serve(service: Service, stop: asyncio.Event, ready: Callable[[Listening], None]) -> None:
+    """Run until `stop` is set; calls `ready` once both listeners accept.
+
+    Raises SchemaError (the database does not fit this release), PortTaken, and what asyncpg raises when the database
+    cannot be reached at the start. Later outages are lived through.
+    """
+    await check_database(service.dsn)
+    public, admin = bind(service.host, service.port, "webhooks"), None
+    try:
+        admin = bind(service.admin_host, service.admin_port, "administration")
+        await _run(service, public, admin, stop, ready)
+    finally:
+        public.close()
+        if admin is not None:
+            admin.close()
+
+
+async def check_database(dsn: str) -> None:
+    """Refuse a schema that this release cannot work with, and make the partitions that are missing."""
+    connection = await asyncpg.connect(dsn, timeout=10)
+    try:
+        await schema.check(connection)
+        await ensure_partitions(connection)
+    finally:
+        await connection.close()
+
+
+async def _run(
+    service: Service,
+    public: socket.socket,
+    admin: socket.socket,
+    stop: asyncio.Event,
+    ready: Callable[[Listening], None],
+) -> None:
+    dispatcher = service.dispatcher
+    writer = Writer(service.dsn, on_commit=dispatcher.wake if dispatcher else lambda: None)
+    refusals = Refusals(service.dsn, service.vault)
+    ingest = Ingest(writer, service.vault, refusals)
+    budget = Budget(service.max_in_flight)
+    webhooks = Webhooks(service.sources, ingest, budget, body_timeout=service.body_timeout)
+    servers = (
+        server(public_app(webhooks)),
+        server(admin_app(_checks(service, writer), IngestCollector(ingest, writer, budget))),
+    )
+    await writer.start()
+    await refusals.start()
+    stop_dispatch = asyncio.Event()
+    background = [asyncio.create_task(keep_partitions(service.dsn))]
+    dispatching = [asyncio.create_task(dispatcher.run(stop_dispatch))] if dispatcher else []
+    serving = [
+        asyncio.create_task(one.serve(sockets=[listener]))
+        for one, listener in zip(servers, (public, admin), strict=True)
+    ]
+    try:
+        await _started(servers, serving)
+        ready(Listening(address(public), address(admin)))
+        await _until(stop, [*serving, *dispatching])
+    finally:
+        # First nothing new comes in, then what is in hand is committed, then the handlers stop.
+        for one in servers:
+            one.should_exit = True
+        await asyncio.gather(*serving, return_exceptions=True)
+        await writer.stop()
+        await refusals.stop()
+        stop_dispatch.set()
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, *dispatching, return_exceptions=True)
+
+
+async def _started(servers: Sequence[Server], serving: Sequence[asyncio.Task[None]]) -> None:
+    while not all(one.started for one in servers):
+        for task in serving:
+            if task.done():
+                task.result()
+        await asyncio.sleep(0.005)
+
+
+async def _until(stop: asyncio.Event, tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Wait for `stop`; a part that ends before is a fault and ends the service, so that it is started anew."""
+    stopping = asyncio.create_task(stop.wait())
+    done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    for task in done:
+        if task is not stopping:
+            task.result()
+
+
+async def keep_partitions(dsn: str) -> None:
+    """Make the partitions of the months ahead, now and every hour; ingest also makes one that it misses."""
+    while True:
+        await asyncio.sleep(PARTITIONS_EVERY)
+        try:
+            connection = await asyncpg.connect(dsn, timeout=10, command_timeout=30)
+            try:
+                for name in await ensure_partitions(connection):
+                    log.info("partition made", action="partition_made", name=name)
+            finally:
+                await connection.close()
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            log.warning("partitions not checked", action="partitions_failed", error=type(error).__name__)
+
+
+def _checks(service: Service, writer: Writer) -> dict[str, Check]:
+    async def database() -> str | None:
+        try:
+            connection = await asyncpg.connect(service.dsn, timeout=3)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            return f"cannot connect: {type(error).__name__}"
+        with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            await connection.close()
+        return None
+
+    async def writing() -> str | None:
+        return writer.trouble
+
+    return {"database": database, "writer": writing}
