@@ -241,14 +241,14 @@ def sequence(value: Any) -> Sequence[Any]:
 
 def texts(value: Any) -> list[str]:
     """A list of strings, from a list (members that are no text are left out) or from one string."""
-    if isinstance(value, str):
-        return [value] if value else []
-    return [found for member in sequence(value) if (found := text(member)) is not None]
+    if isinstance(value, list):
+        return [found for member in value if (found := text(member)) is not None]
+    return [value] if isinstance(value, str) and value else []
 
 
 def integer(value: Any, *, low: int = -(2**31), high: int = 2**31 - 1) -> int | None:
     """A whole number within bounds, also written as text."""
-    if isinstance(value, bool):
+    if value is None or isinstance(value, bool):
         return None
     if isinstance(value, str):
         value = _integer_text(value)
@@ -278,7 +278,7 @@ def unix_time(value: Any, *, per_second: int = 1) -> datetime | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:
-        return datetime.fromtimestamp(value / per_second, UTC)
+        return datetime.fromtimestamp(value if per_second == 1 else value / per_second, UTC)
     except (ValueError, OverflowError, OSError):  # NaN, infinity, beyond the years 1 to 9999
         return None
 
