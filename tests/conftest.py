@@ -38,6 +38,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         asyncio.run(config.stash[_SERVER].drop_template())
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if "database" in getattr(item, "fixturenames", ()):
+        item.add_marker("database")
+
+
 def _server(config: pytest.Config) -> RunServer:
     if _SERVER not in config.stash:
         dsn = os.environ.get(OVERRIDE)

@@ -80,7 +80,7 @@ class Places:
 def find_places(data_dir: Path) -> Places:
     """The caller holds the lock of `data_dir`. Raises `EmbeddedError` where nothing fits."""
     try:
-        account = _account(data_dir)
+        account = account_for(data_dir)
         binaries, version = _binaries(account)
         cluster = _cluster(data_dir, account)
         sockets = _sockets(cluster.parent, account)
@@ -94,7 +94,7 @@ def environment() -> Mapping[str, str]:
     return {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ} | {"LC_ALL": "C"}
 
 
-def _account(data_dir: Path) -> Account:
+def account_for(data_dir: Path) -> Account:
     if os.geteuid() != 0:
         return Account()
     owner = data_dir.stat()
@@ -193,9 +193,7 @@ def _sockets(preferred: Path, account: Account) -> Path:
     for parent in (Path(tempfile.gettempdir()), Path("/tmp")):  # noqa: S108 - the name is made and checked below
         if _holds_socket(parent / name) and account.can_enter(parent):
             return _private_temporary(parent / name, uid)
-    raise EmbeddedError(
-        f"no directory for the database's socket: {preferred} is too long, and so is the temporary one"
-    )
+    raise EmbeddedError(f"no directory for the database's socket: {preferred} is too long, and so is the temporary one")
 
 
 def _private_temporary(directory: Path, uid: int) -> Path:

