@@ -42,7 +42,7 @@ compile := .venv/bin/uv pip compile --quiet --universal --generate-hashes --no-e
 
 lock: ## pin what pyproject.toml asks for (UPGRADE=--upgrade takes newer versions)
 	@locks/install dev
-	@$(python) -m pip install --quiet --disable-pip-version-check uv
+	@$(python) -m pip install -qq --disable-pip-version-check uv
 	$(compile) --extra embedded --group dev -o locks/dev.txt
 	$(compile) --extra embedded --no-annotate -c locks/dev.txt -o locks/embedded.txt
 	$(compile) --no-annotate -c locks/dev.txt -o locks/run.txt
