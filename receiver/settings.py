@@ -1,0 +1,251 @@
+"""The configuration: `receiver.toml`, with the environment (`RECEIVER_...`) over it.
+
+What a source's table may say is the business of its provider (`receiver/sources.py`); here it stays raw.
+No message, `repr` or traceback holds a value, because any value may be a secret in the wrong place.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import parse_qs, urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ByteSize,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from receiver.errors import ConfigError, Problem
+from receiver.faults import problems_of, right_value, split_list
+from receiver.raw_settings import Raw, read_raw, resolve_files
+
+CONFIG_FILE: Final = "receiver.toml"
+CONFIG_VARIABLE: Final = "RECEIVER_CONFIG"
+EMBEDDED: Final = "embedded"
+SHORTEST_KEY: Final = 32  # characters of secret_key
+_SECRETS: Final = ("database", "secret_key")  # may be given as ..._file
+_HOST: Final = re.compile(r"[A-Za-z0-9._:%-]+")
+_MAKE_KEY: Final = "python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
+
+
+def _check_database(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    if text == EMBEDDED:
+        return value
+    try:
+        parts = urlsplit(text)
+        usable = bool(parts.hostname or parse_qs(parts.query).get("host")) and parts.port != 0
+    except ValueError:  # its message quotes what follows the host, which may be half a password
+        usable, parts = False, urlsplit("")
+    if not text.strip():
+        raise ValueError("is empty")
+    if parts.scheme.partition("+")[0] in ("postgresql", "postgres") and "+" in parts.scheme:
+        raise ValueError("names a driver: write postgresql:// alone")
+    if parts.scheme not in ("postgresql", "postgres") or not usable or any(ord(char) < 33 for char in text):
+        raise ValueError("is not the address of a Postgres database")
+    return value
+
+
+def _check_secret_key(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    if not text.strip():
+        raise ValueError("is empty")
+    if len(text) < SHORTEST_KEY:
+        raise ValueError(f"has only {len(text)} characters")
+    if len(set(text)) < 8:
+        raise ValueError("repeats a few characters and can be guessed")
+    return value
+
+
+def _check_host(value: str) -> str:
+    if not _HOST.fullmatch(value):
+        raise ValueError("is not a host name or an address")
+    return value
+
+
+def _check_port(value: object) -> object:
+    if isinstance(value, str) and value.startswith("tcp://"):
+        raise ValueError(
+            "was set by Kubernetes for a service called receiver (say enableServiceLinks: false in the pod)"
+        )
+    return value
+
+
+def _check_public_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable, parts = False, urlsplit("")
+    if not usable or parts.query or parts.fragment or parts.username or parts.password:
+        raise ValueError("is not the start of a URL")
+    return value.rstrip("/")
+
+
+def _listed(value: object) -> object:
+    return split_list(value) if isinstance(value, str) else value
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+Host = Annotated[str, AfterValidator(_check_host)]
+Port = Annotated[int, BeforeValidator(_check_port), Field(ge=0, le=65535)]
+
+
+class Settings(BaseSettings):
+    """What the service is told. `sources` and `handlers` hold raw tables, checked by those they are for."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=False)
+
+    database: Annotated[SecretStr, AfterValidator(_check_database)] | None = Field(
+        None,
+        description="where the events are kept: the URL of a Postgres database, or `embedded` for trying",
+        examples=["postgresql://receiver@db.example.net/receiver"],
+    )
+    secret_key: Annotated[SecretStr, AfterValidator(_check_secret_key)] | None = Field(
+        None,
+        description=f"a random text of at least {SHORTEST_KEY} characters, which encrypts what is kept for "
+        f"people. Make one with: {_MAKE_KEY}",
+    )
+    host: Host = Field("127.0.0.1", description="address the webhooks are received on", examples=["0.0.0.0"])  # noqa: S104 - an example of what an operator may choose
+    port: Port = Field(8080, description="port the webhooks are received on, 0 to 65535", examples=[8080])
+    admin_host: Host = Field("127.0.0.1", description="address for metrics and readiness", examples=["127.0.0.1"])
+    admin_port: Port = Field(8081, description="port for metrics and readiness, 0 to 65535", examples=[8081])
+    public_url: Annotated[str, AfterValidator(_check_public_url)] | None = Field(
+        None, description="how providers reach this service", examples=["https://hooks.example.net"]
+    )
+    data_dir: Path = Field(
+        Path(".receiver"),
+        description="private directory for the run file and the embedded database",
+        examples=["/var/lib/receiver"],
+    )
+    handlers_dir: Path = Field(Path("handlers"), description="directory with your handlers", examples=["handlers"])
+    handler_packages: Annotated[list[str], BeforeValidator(_listed)] = Field(
+        [], description="installed packages whose handlers run too", examples=[["acme-handlers"]]
+    )
+    handlers: dict[str, dict[str, Any]] = Field(
+        {}, repr=False, description="settings of handlers, one table `[handlers.<name>]` each"
+    )
+    sources: dict[str, dict[str, Any]] = Field(
+        {}, repr=False, description="accounts of providers, one table `[sources.<name>]` each"
+    )
+    max_in_flight: Annotated[ByteSize, Field(ge=1 << 20)] = Field(
+        ByteSize(64 << 20),
+        description="bytes of request bodies held at one time, at least 1MiB",
+        examples=["64MiB"],
+    )
+    body_timeout: float = Field(
+        10.0, ge=1, le=600, description="seconds a request's body may take to arrive, 1 to 600", examples=[10]
+    )
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
+        "info", description="`debug`, `info`, `warning` or `error`", examples=["info"]
+    )
+    log_format: Annotated[Literal["console", "json"], BeforeValidator(_lower)] = Field(
+        "console", description="`console` for people or `json` for machines", examples=["json"]
+    )
+    _origins: Mapping[str, str] = PrivateAttr(default_factory=dict)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic-settings'
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - `read_settings` hands over what it read
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - likewise
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - likewise
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the database is the embedded one."""
+        return self.database is not None and self.database.get_secret_value() == EMBEDDED
+
+    @property
+    def origins(self) -> Mapping[str, str]:
+        """Dotted key -> the environment variable that set it."""
+        return self._origins
+
+    def origin(self, key: str) -> str | None:
+        """The environment variable that set `key` (dotted), or None."""
+        return self._origins.get(key)
+
+
+def load_settings(config: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings of this process. Raises ConfigError with every problem found.
+
+    `config`: path of the file; without it `RECEIVER_CONFIG`, else `receiver.toml` if there is one.
+    """
+    settings, problems = read_settings(config, environ)
+    if problems:
+        raise ConfigError(problems)
+    return settings
+
+
+def read_settings(
+    config: Path | None = None, environ: Mapping[str, str] | None = None
+) -> tuple[Settings, list[Problem]]:
+    """As `load_settings`, but leaves out what is wrong, so that the rest can be checked too."""
+    environ = os.environ if environ is None else environ
+    path, named = config_path(config, environ)
+    raw = read_raw(path, environ, required=named)
+    values, problems = resolve_files(raw.values, _SECRETS, "")
+    problems = [*raw.problems, *problems]
+    settings, wrong = _validate(values, raw)
+    if settings is None:
+        keep = {key: value for key, value in values.items() if key not in wrong}
+        settings, _ = _validate(keep, raw)
+    assert settings is not None  # every key that was wrong is gone, and none is required
+    return settings, [*problems, *(problem for found in wrong.values() for problem in found)]
+
+
+def config_path(config: Path | None, environ: Mapping[str, str]) -> tuple[Path, bool]:
+    """The configuration file, and whether it has to be there because somebody named it."""
+    named = config or (Path(environ[CONFIG_VARIABLE]) if environ.get(CONFIG_VARIABLE) else None)
+    return (named, True) if named else (Path(CONFIG_FILE), False)
+
+
+def missing_settings(settings: Settings, *, secret_key: bool = True) -> list[Problem]:
+    """What a service cannot do without, and does not make up: a database, and (`secret_key`) a secret key."""
+    wanted = ["database", "secret_key"] if secret_key else ["database"]
+    return [
+        Problem(name, "is missing", right_value(type(settings), name))
+        for name in wanted
+        if getattr(settings, name) is None
+    ]
+
+
+def _validate(values: Mapping[str, Any], raw: Raw) -> tuple[Settings | None, dict[str, list[Problem]]]:
+    wrong: dict[str, list[Problem]] = {}
+    try:
+        settings = Settings(**values)
+    except ValidationError as error:
+        for key, problem in problems_of(error, Settings, "", raw.origins):
+            wrong.setdefault(key, []).append(problem)
+        return None, wrong
+    settings._origins = raw.origins  # noqa: SLF001 - pydantic's way to give a private attribute its value
+    return settings, wrong
+
+
+def without_password(database: str) -> str:
+    """A database's URL for people: no password, whatever form it was given in."""
+    try:
+        parts = urlsplit(database)
+        host, port = parts.hostname, parts.port
+    except ValueError:  # not checked by us; its message may quote a part of the password
+        return "(a database URL)"
+    sockets = parse_qs(parts.query).get("host", [""])[0]
+    user = f"{parts.username}@" if parts.username else ""
+    place = f"{host or ''}{f':{port}' if port else ''}" or sockets
+    return f"{parts.scheme}://{user}{place}{parts.path if parts.path != '/' else ''}"
