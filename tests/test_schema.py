@@ -1,0 +1,173 @@
+"""The schema: two ways to the same one, many processes at once, and databases that do not fit."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import asyncpg
+import pytest
+
+from receiver.errors import SchemaError
+from receiver.event import Event
+from receiver.store import schema
+from receiver.store.intake import COLUMNS
+from receiver.store.partitions import ensure_partitions
+from receiver.web.service import check_database
+
+CATALOG: Final = """
+    SELECT 'column', c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull::text,
+           coalesce(pg_get_expr(d.adbin, d.adrelid), ''), coalesce(col_description(c.oid, a.attnum), '')
+    FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')
+    UNION ALL
+    SELECT 'relation', c.relname, c.relkind::text, coalesce(obj_description(c.oid, 'pg_class'), ''), '', '', ''
+    FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace
+    UNION ALL
+    SELECT 'index', tablename, indexname, indexdef, '', '', '' FROM pg_indexes WHERE schemaname = 'public'
+    UNION ALL
+    SELECT 'constraint', conrelid::regclass::text, conname, pg_get_constraintdef(oid), '', '', ''
+    FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+    UNION ALL
+    SELECT 'function', proname, pg_get_functiondef(oid), coalesce(obj_description(oid, 'pg_proc'), ''), '', '', ''
+    FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+    ORDER BY 1, 2, 3, 4
+"""
+
+
+async def empty_database(dsn: str) -> asyncpg.Connection:
+    connection = await asyncpg.connect(dsn)
+    await connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    return connection
+
+
+async def test_migrations_and_schema_sql_end_in_the_same_schema(database: str) -> None:
+    """the numbered migrations and schema.sql end in the same schema."""
+    connection = await empty_database(database)
+    try:
+        await connection.execute(schema.schema_sql())
+        at_once = await connection.fetch(CATALOG)
+        await connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+        await schema.migrate_step_by_step(connection)
+        in_steps = await connection.fetch(CATALOG)
+    finally:
+        await connection.close()
+    assert len(at_once) > 200
+    assert at_once == in_steps
+
+
+async def test_every_table_and_column_has_a_comment(database: str) -> None:
+    """every table and every column is explained in the database itself."""
+    connection = await asyncpg.connect(database)
+    try:
+        bare = await connection.fetch(
+            """
+            SELECT c.relname, a.attname FROM pg_class c
+            JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum >= 0 AND NOT a.attisdropped
+            WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+              AND col_description(c.oid, a.attnum) IS NULL
+            UNION ALL
+            SELECT relname, NULL FROM pg_class WHERE relnamespace = 'public'::regnamespace
+              AND relkind IN ('r', 'p') AND NOT relispartition AND obj_description(oid, 'pg_class') IS NULL
+            """
+        )
+    finally:
+        await connection.close()
+    assert bare == []
+
+
+async def test_ten_processes_may_migrate_at_once(database: str) -> None:
+    """ten migrations at the same moment end in one schema, and another one changes nothing."""
+    connection = await empty_database(database)
+    try:
+        results = await asyncio.gather(*(schema.migrate(database) for _ in range(10)))
+        versions = await connection.fetch("SELECT version FROM schema_versions ORDER BY version")
+    finally:
+        await connection.close()
+    assert sorted(before for before, _ in results) == [0] + [schema.VERSION] * 9
+    assert [row[0] for row in versions] == [migration.version for migration in schema.MIGRATIONS]
+    assert await schema.migrate(database) == (schema.VERSION, schema.VERSION)
+
+
+async def test_a_database_without_tables_is_refused(database: str) -> None:
+    """a start on an empty database says to run `receiver migrate`."""
+    connection = await empty_database(database)
+    await connection.close()
+    with pytest.raises(SchemaError, match="receiver migrate"):
+        await check_database(database)
+
+
+async def test_a_database_that_is_too_new_is_refused(database: str) -> None:
+    """a schema whose oldest release is newer than this one is refused by serve and by migrate, naming the release."""
+    connection = await asyncpg.connect(database)
+    try:
+        await connection.execute(
+            "INSERT INTO schema_versions (version, oldest_version, oldest_release) VALUES (99, 98, '7.1')"
+        )
+    finally:
+        await connection.close()
+    for start in (check_database, schema.migrate):
+        with pytest.raises(SchemaError, match=r"release 7\.1 or newer"):
+            await start(database)
+
+
+async def test_a_newer_schema_that_still_suits_this_release_is_accepted(database: str) -> None:
+    """a rolling upgrade: the database is ahead, but says that this release can work with it."""
+    connection = await asyncpg.connect(database)
+    try:
+        await connection.execute(
+            "INSERT INTO schema_versions (version, oldest_version, oldest_release) VALUES (99, $1, '0.1.0')",
+            schema.VERSION,
+        )
+    finally:
+        await connection.close()
+    await check_database(database)
+
+
+async def test_partitions_are_made_ahead_without_blocking_readers(database: str) -> None:
+    """partitions are made while a SELECT on events is open in another transaction."""
+    connection, reader = await asyncpg.connect(database), await asyncpg.connect(database)
+    try:
+        async with reader.transaction():
+            await reader.fetch("SELECT count(*) FROM events")
+            made = await ensure_partitions(connection, ahead=5)
+        assert len(made) == 3
+        assert await ensure_partitions(connection, ahead=5) == []
+    finally:
+        await connection.close()
+        await reader.close()
+
+
+async def test_events_between_prunes(database: str) -> None:
+    """events_between adds the bound that leaves older partitions out of the plan."""
+    connection = await asyncpg.connect(database)
+    try:
+        await ensure_partitions(connection, ahead=4)
+        names = await connection.fetch(
+            "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'events'::regclass ORDER BY 1"
+        )
+        start = datetime.strptime(names[-2][0], "events_%Y%m").replace(tzinfo=UTC) + timedelta(days=3)
+        plan = await connection.fetch(
+            f"EXPLAIN SELECT count(*) FROM events_between('{start}', '{start + timedelta(days=5)}')"
+        )
+    finally:
+        await connection.close()
+    text = "\n".join(row[0] for row in plan)
+    # Events of a range may be received later, so the partitions after it stay; those before it are left out.
+    assert [name for (name,) in names if name in text] == [name for (name,) in names[-2:]]
+
+
+async def test_event_and_table_have_the_same_columns(database: str) -> None:
+    """Event's fields are the columns of the table, and ingest's columns are among them."""
+    connection = await asyncpg.connect(database)
+    try:
+        rows = await connection.fetch(
+            "SELECT attname FROM pg_attribute WHERE attrelid = 'events'::regclass AND attnum > 0 AND NOT attisdropped"
+        )
+    finally:
+        await connection.close()
+    columns = {row[0] for row in rows}
+    assert columns == set(Event.__struct_fields__)
+    assert set(COLUMNS) == columns - {"received_at", "gen", "txid", "position"}
