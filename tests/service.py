@@ -101,10 +101,12 @@ async def running(
         **options,
     )
     task = asyncio.create_task(serve(service, stop, ready.set_result))
-    await asyncio.wait([task, ready], return_when=asyncio.FIRST_COMPLETED)
-    if task.done():
-        task.result()
-    listening = ready.result()
+    task.add_done_callback(lambda _: ready.cancel())  # a start that fails raises from the task below
+    try:
+        listening = await ready
+    except asyncio.CancelledError:
+        await task
+        raise
     connection = await asyncpg.connect(connection_dsn or dsn)
     try:
         async with httpx.AsyncClient(base_url=listening.url, timeout=30) as client:

@@ -15,7 +15,7 @@ MOMENT = datetime(2026, 11, 22, 10, 30, 0, 123000, tzinfo=UTC)
 
 def test_golden_ids() -> None:
     """the id of an event is the same for ever, on every machine."""
-    vectors = [
+    vectors: list[tuple[tuple[str, list[str | None], datetime | None], str]] = [
         (("postmark", ["Bounce", "abc", "a@b.test"], MOMENT), "01a202ce-3cbb-81c1-945f-b7ab2874b934"),
         (("postmark", ["Bounce", "abc", "a@b.test"], None), "00000000-0000-81c1-945f-b7ab2874b934"),
         (("postmark", ["Bounce", None, "ä@b.test", "1"], MOMENT), "01a202ce-3cbb-8ebe-89c1-8375c9bfef55"),

@@ -74,6 +74,11 @@ class Waiting:
             self.done.set_exception(Unavailable(why))
 
 
+def _patience(group: Sequence[Waiting]) -> float:
+    """Seconds until nobody of the group waits any more."""
+    return max(max(waiting.deadline for waiting in group) - time.monotonic(), 0) + SWEEP
+
+
 class Writer:
     """Owns the ingest connections. `start`, then `store` from any number of tasks, then `stop`."""
 
@@ -197,7 +202,9 @@ class Writer:
             try:
                 if connection is None or connection.is_closed():
                     connection = await self._connect()
-                await self._attempt(connection, group)
+                # A connection that has gone silent must not hold the writer longer than anybody waits.
+                async with asyncio.timeout(_patience(group)):
+                    await self._attempt(connection, group)
             except _AWAY as error:
                 self._note(error)
                 self._drop(connection)

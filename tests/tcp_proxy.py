@@ -1,0 +1,71 @@
+"""A TCP proxy between the service and its database, which a test can slow down or cut."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+
+class Proxy:
+    """Forwards connections of a TCP port to a Unix socket. `passing` cleared: bytes wait; `cut()` closes all."""
+
+    def __init__(self, target: Path) -> None:
+        self._target = target
+        self._links: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.refusing = False
+        self.passing = asyncio.Event()
+        self.passing.set()
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.refusing:
+            writer.close()
+            return
+        up_reader, up_writer = await asyncio.open_unix_connection(str(self._target))
+        self._links |= {writer, up_writer}
+        for source, sink in ((reader, up_writer), (up_reader, writer)):
+            task = asyncio.create_task(self._copy(source, sink))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _copy(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        try:
+            while chunk := await source.read(65536):
+                await self.passing.wait()
+                sink.write(chunk)
+                await sink.drain()
+        except OSError:
+            pass  # one side was cut; the other is closed below
+        finally:
+            sink.close()
+
+    def cut(self) -> None:
+        for link in self._links:
+            link.transport.abort()
+        self._links.clear()
+
+    async def close(self) -> None:
+        self.cut()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def proxied(dsn: str) -> AsyncIterator[tuple[Proxy, str]]:
+    """(proxy, DSN through it) for a DSN of a Unix socket."""
+    parts = urlsplit(dsn)
+    query = {key: values[0] for key, values in parse_qs(parts.query).items()}
+    proxy = Proxy(Path(query["host"]) / f".s.PGSQL.{query.get('port', '5432')}")
+    server = await asyncio.start_server(proxy.accept, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    user = parts.username or "receiver"
+    try:
+        yield proxy, f"postgresql://{user}@127.0.0.1:{port}{parts.path}?sslmode=disable"
+    finally:
+        server.close()
+        await proxy.close()
+        await server.wait_closed()
