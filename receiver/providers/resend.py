@@ -1,0 +1,374 @@
+"""Resend: webhooks, delivered through Svix.
+
+Rests on
+- "Event Types" and the pages below it, https://resend.com/docs/webhooks/event-types
+- "Verify Webhook Requests", https://resend.com/docs/webhooks/verify-webhooks-requests
+- "Email Bounces", https://resend.com/docs/dashboard/emails/email-bounces
+- https://github.com/resend/resend-openapi (resend.yaml)
+- "Verifying Webhooks Manually", https://docs.svix.com/receiving/verifying-payloads/how-manual
+all seen 2026-11.
+
+Signature: Svix's, HMAC-SHA256 over id, timestamp and raw body, which covers every byte. Each attempt is signed
+anew: 300 seconds. A replay within them is stored once.
+
+Identity: `svix-id`, which Svix keeps when it sends again, with the word, email id, recipient, both times, link,
+address and user agent as sent. `data.created_at` is the mail's time, not the event's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar, Final
+from uuid import UUID
+
+import msgspec
+from pydantic import Field
+
+from receiver import signatures
+from receiver.contract import (
+    Authentic,
+    Covers,
+    Delivery,
+    Item,
+    Occurrence,
+    Post,
+    Provider,
+    Reply,
+    Secrets,
+    Simulation,
+    SourceSettings,
+    UnreadableItem,
+    World,
+)
+from receiver.errors import Problem, Unreadable
+from receiver.event import BounceCategory, EventType, Reading, RejectReason
+from receiver.payload import decode, iso_time, item_of, mapping, strip, text, texts
+from receiver.providers.standard_webhooks import (
+    bare_id,
+    each_recipient,
+    hmac_keys,
+    message_id_for,
+    whsec_problems,
+)
+from receiver.signers import standard_webhooks as signer
+
+_RIGHT: Final = (
+    "It is the text that starts with whsec_: Resend dashboard, Webhooks, your webhook, Signing Secret; "
+    "each webhook has its own"
+)
+
+
+class ResendSettings(SourceSettings):
+    """`signing_secret`: the webhook's signing secret, or several."""
+
+    signing_secret: Secrets = Field(default=[], description="`whsec_...`, from the webhook's page")
+
+
+# `contact.*`, `domain.*` and `suppression.*` are about no message: unknown.
+_WORDS: Final[Mapping[str, EventType]] = {
+    "email.scheduled": EventType.QUEUED,
+    "email.sent": EventType.SENT,
+    "email.delivered": EventType.DELIVERED,
+    "email.delivery_delayed": EventType.DEFERRED,
+    "email.bounced": EventType.BOUNCED,
+    "email.complained": EventType.COMPLAINED,
+    "email.opened": EventType.OPENED,
+    "email.clicked": EventType.CLICKED,
+    "email.failed": EventType.FAILED,
+    "email.suppressed": EventType.REJECTED,
+    "email.received": EventType.INBOUND,
+}
+
+# Resend sends through Amazon SES and hands on its types.
+_BOUNCE_TYPES: Final = {
+    "Permanent": BounceCategory.HARD,
+    "Transient": BounceCategory.SOFT,
+    "Temporary": BounceCategory.SOFT,
+}
+_BOUNCE_SUBTYPES: Final = {
+    "MailboxFull": BounceCategory.SOFT,
+    "MessageTooLarge": BounceCategory.SOFT,
+    "ContentRejected": BounceCategory.BLOCK,
+    "AttachmentRejected": BounceCategory.BLOCK,
+    "MessageRejected": BounceCategory.BLOCK,
+}
+# Which part of `data` says how it went wrong.
+_OUTCOMES: Final = {"email.bounced": "bounce", "email.suppressed": "suppressed", "email.failed": "failed"}
+# Bounces that never left: the address was on the list of an earlier bounce.
+_HELD_BACK: Final = frozenset({"Suppressed", "OnAccountSuppressionList"})
+_SUPPRESSED: Final = {
+    "previous_bounce": RejectReason.BOUNCED,
+    "previous_complaint": RejectReason.COMPLAINED,
+}
+
+
+class Resend:
+    """Resend's webhooks: one event for each request, several recipients in it."""
+
+    name: ClassVar[str] = "resend"
+    title: ClassVar[str] = "Resend"
+    covers: ClassVar[Covers] = "body"
+    words: ClassVar[Mapping[str, EventType]] = _WORDS
+    # Anything but 2xx is sent again, for more than a day; five days of failures disable the webhook.
+    reply: ClassVar[Reply] = Reply(timeout=15.0)
+    Settings: ClassVar[type[SourceSettings]] = ResendSettings
+    simulation: ClassVar[Simulation]
+
+    def __init__(self, settings: ResendSettings, world: World) -> None:
+        self._keys = hmac_keys(settings.signing_secret)
+        self._tolerance = settings.tolerance or 300.0
+        self._now = world.now
+
+    @staticmethod
+    def problems(settings: ResendSettings, key: str) -> Sequence[Problem]:
+        return whsec_problems(settings.signing_secret, f"{key}.signing_secret", _RIGHT)
+
+    async def authenticate(self, delivery: Delivery) -> Authentic:
+        svix_id = signatures.standard_webhooks(
+            delivery.headers, delivery.body, keys=self._keys, now=self._now(), tolerance=self._tolerance
+        )
+        return Authentic(payload=(svix_id, delivery.body))
+
+    def parse(self, payload: tuple[str, bytes]) -> Iterable[Item | UnreadableItem]:
+        svix_id, body = payload
+        return (item_of(strip(body), event_id=svix_id),)
+
+    def read(self, item: Item) -> Sequence[Reading]:
+        value = item.value
+        if not isinstance(value, dict):
+            raise Unreadable("the event is not a JSON object")
+        word = text(value.get("type")) or ""
+        data = mapping(value.get("data"))
+        click = mapping(data.get("click"))
+        outcome = mapping(data.get(_OUTCOMES.get(word, "")))
+        type_, verdict, reject_reason = _meaning(word, outcome)
+        occurred_at = iso_time(click.get("timestamp")) or iso_time(value.get("created_at"))
+        addresses = _addresses(word, data)
+        recipients, attribution = each_recipient(type_, addresses)
+        common = _common(data)
+        return [
+            Reading(
+                type=type_,
+                word=word,
+                identity=_identity(item, data, click, recipient),
+                occurred_at=occurred_at,
+                provider_event_id=item.event_id,
+                recipient=recipient,
+                verdict=verdict,
+                diagnostic=_diagnostic(outcome, number, len(addresses)) if outcome else None,
+                reject_reason=reject_reason,
+                attribution=attribution,
+                url=text(click.get("link")),
+                user_agent=text(click.get("userAgent")),
+                client_ip=text(click.get("ipAddress")),
+                is_test=_is_test(addresses),
+                **common,
+            )
+            for number, recipient in enumerate(recipients)
+        ]
+
+
+def _meaning(word: str, outcome: Mapping[str, Any]) -> tuple[EventType, BounceCategory | None, RejectReason | None]:
+    type_ = _WORDS.get(word, EventType.UNKNOWN)
+    if type_ is EventType.BOUNCED:
+        return _bounce(text(outcome.get("type")), text(outcome.get("subType")))
+    if type_ is EventType.REJECTED:
+        return type_, None, _SUPPRESSED.get(text(outcome.get("reason")) or "", RejectReason.OTHER)
+    if type_ is EventType.FAILED:
+        over = "quota" in (text(outcome.get("reason")) or "")
+        return type_, None, RejectReason.QUOTA if over else RejectReason.OTHER
+    return type_, None, None
+
+
+def _bounce(kind: str | None, subtype: str | None) -> tuple[EventType, BounceCategory | None, RejectReason | None]:
+    if subtype in _HELD_BACK:
+        return EventType.REJECTED, None, RejectReason.BOUNCED
+    verdict = _BOUNCE_SUBTYPES.get(subtype or "")
+    if verdict is None and (kind == "Permanent" or subtype != "General"):
+        verdict = _BOUNCE_TYPES.get(kind or "")
+    # A general transient one may even be an out-of-office answer: code and text decide.
+    return EventType.BOUNCED, verdict or BounceCategory.UNDETERMINED, None
+
+
+def _diagnostic(outcome: Mapping[str, Any], number: int, count: int) -> str | None:
+    """The server's answer to recipient `number` of `count`; Resend's own sentence where none is that one's."""
+    codes = texts(outcome.get("diagnosticCode"))
+    if len(codes) == 1:
+        return codes[0]
+    if codes and len(codes) == count:
+        return codes[number]
+    return text(outcome.get("message")) or text(outcome.get("reason"))
+
+
+def _identity(
+    item: Item, data: Mapping[str, Any], click: Mapping[str, Any], recipient: str | None
+) -> Sequence[str | None]:
+    return (
+        item.event_id,
+        text(item.value.get("type")),
+        text(data.get("email_id")),
+        recipient,
+        text(item.value.get("created_at")),
+        text(click.get("timestamp")),
+        text(click.get("link")),
+        text(click.get("ipAddress")),
+        text(click.get("userAgent")),
+    )
+
+
+def _addresses(word: str, data: Mapping[str, Any]) -> Sequence[str]:
+    if word == "email.received":  # `received_for`: those of the addresses that are ours
+        return texts(data.get("received_for")) or texts(data.get("to"))
+    return texts(data.get("to")) or texts(data.get("email"))
+
+
+def _is_test(addresses: Sequence[str]) -> bool:
+    """Whether it went to Resend's simulator (`bounced@resend.dev`, ...), which answers as asked."""
+    return any("@resend.dev" in address.lower() for address in addresses)
+
+
+def _common(data: Mapping[str, Any]) -> dict[str, Any]:
+    get = data.get
+    headers = _headers(data["headers"]) if "headers" in data else {}
+    tags = texts(headers.get("x-tag"))
+    metadata = {**_pairs(get("tags")), **_object(headers.get("x-metadata"))}
+    return {
+        "message_id": text(get("email_id")),
+        "internet_message_id": bare_id(get("message_id")) or bare_id(headers.get("message-id")),
+        "sender": text(get("from")),
+        "campaign": text(get("broadcast_id")),
+        "template_id": text(get("template_id")),
+        "tags": tags,
+        "metadata": metadata or None,
+        "subject": text(get("subject")),
+    }
+
+
+def _pairs(value: object) -> Mapping[str, Any]:
+    """Names and values: an object today, a list of `{name, value}` until 2025."""
+    if not isinstance(value, list):
+        return mapping(value)
+    pairs = map(mapping, value)
+    return {name: pair.get("value") for pair in pairs if (name := text(pair.get("name"))) is not None}
+
+
+def _headers(value: object) -> Mapping[str, Any]:
+    """The mail's own headers, names in lower case."""
+    return {name.lower(): member for name, member in _pairs(value).items()}
+
+
+def _object(value: object) -> Mapping[str, Any]:
+    """The object in a header of JSON text, or an empty one."""
+    if not isinstance(value, str):
+        return {}
+    try:
+        return mapping(decode(value.encode()))
+    except Unreadable:
+        return {}
+
+
+# Simulation
+
+
+def _demo(_: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    secret = signer.new_secret()
+    return {"signing_secret": [secret]}, {"signing_secret": secret}
+
+
+def _keys(settings: ResendSettings) -> Mapping[str, str] | None:
+    return {"signing_secret": settings.signing_secret[0].get_secret_value()} if settings.signing_secret else None
+
+
+def _sample(occurrence: Occurrence) -> dict[str, Any]:
+    digest = hashlib.sha256(f"{occurrence.run}.{occurrence.number}".encode()).digest()
+    at = occurrence.at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    sent = {
+        "broadcast_id": "8b146471-e88e-4322-86af-016cd36fd216",
+        "template_id": "43f68331-0622-4e15-8202-246a0388854b",
+        "tags": {"category": "newsletter", "run": occurrence.run},
+    }
+    word, details = _OF_TYPE[occurrence.type]
+    if occurrence.type is EventType.CLICKED:
+        details = {"click": {**_CLICK, "timestamp": at}}
+    return {
+        "type": word,
+        "created_at": at,
+        "data": {
+            "created_at": at,
+            "email_id": str(UUID(bytes=digest[:16], version=4)),
+            "message_id": f"<{digest[16:24].hex()}@mail.example.net>",
+            "from": f"Example News <{occurrence.sender}>",
+            "to": [occurrence.recipient],
+            "subject": "Autumn news",
+            **({} if occurrence.type is EventType.INBOUND else sent),
+            **details,
+        },
+    }
+
+
+_CLICK: Final = {
+    "ipAddress": "198.51.100.23",
+    "link": "https://shop.example.com/autumn?utm_source=newsletter",
+    "userAgent": "Mozilla/5.0 (Macintosh; Intel Mac OS X 10.15; rv:144.0) Gecko/20100101 Firefox/144.0",
+}
+_OF_TYPE: Final[Mapping[EventType, tuple[str, Mapping[str, Any]]]] = {
+    EventType.QUEUED: ("email.scheduled", {}),
+    EventType.SENT: ("email.sent", {}),
+    EventType.REJECTED: (
+        "email.suppressed",
+        {
+            "suppressed": {
+                "message": "The address is on the account's suppression list.",
+                "type": "OnAccountSuppressionList",
+                "reason": "previous_bounce",
+                "diagnosticCode": ["smtp; 550 5.1.1 user unknown"],
+            }
+        },
+    ),
+    EventType.FAILED: ("email.failed", {"failed": {"reason": "reached_daily_quota"}}),
+    EventType.BOUNCED: (
+        "email.bounced",
+        {
+            "bounce": {
+                "message": "The recipient's email provider sent a hard bounce message.",
+                "type": "Permanent",
+                "subType": "General",
+                "diagnosticCode": ["smtp; 550 5.1.1 The email account does not exist"],
+            }
+        },
+    ),
+    EventType.DEFERRED: ("email.delivery_delayed", {}),
+    EventType.DELIVERED: ("email.delivered", {}),
+    EventType.OPENED: ("email.opened", {}),
+    EventType.CLICKED: ("email.clicked", {"click": _CLICK}),
+    EventType.COMPLAINED: ("email.complained", {}),
+    EventType.INBOUND: ("email.received", {"cc": [], "bcc": [], "attachments": []}),
+}
+
+
+def _post(items: Sequence[Any], keys: Mapping[str, str], now: datetime) -> Sequence[Post]:
+    posts = []
+    for body in map(msgspec.json.encode, items):
+        svix_id = message_id_for(body)
+        secrets = tuple(keys.values())
+        signed = signer.signed_headers(secrets, svix_id, int(now.timestamp()), body, prefix="svix")
+        posts.append(Post(headers={"content-type": "application/json", **signed}, body=body))
+    return posts
+
+
+Resend.simulation = Simulation(
+    types=tuple(_OF_TYPE),
+    demo=_demo,
+    keys=_keys,
+    sample=_sample,
+    post=_post,
+    setup=(
+        "Resend dashboard: Webhooks > Add Webhook. Endpoint URL: {url}. Choose the events, save, and copy the "
+        "Signing Secret into `signing_secret`."
+    ),
+)
+
+PROVIDER: Final[type[Provider]] = Resend
