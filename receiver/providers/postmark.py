@@ -1,0 +1,493 @@
+"""Postmark (ActiveCampaign): message events, and inbound messages.
+
+Rests on (all seen 2026-11)
+- "Webhooks overview", https://postmarkapp.com/developer/webhooks/webhooks-overview: one JSON object for each
+  request, told apart by `RecordType`; only Basic credentials or headers of one's own prove the sender; exactly
+  200 is success; after 5xx, 408 and 429 it tries again for about an hour, any other 4xx drops the event at once.
+- "Bounce types", https://postmarkapp.com/developer/api/bounce-api#bounce-types
+- the pages of the single webhooks (bounce, delivery, open, click, spam complaint, subscription change, inbound)
+- "Generate fake bounces", https://postmarkapp.com/developer/user-guide/sandbox-mode/generate-fake-bounces
+- "Understanding inbound webhook retries", in Postmark's Support Center: there only 403 stops.
+
+What the proof covers: nothing of the body. Whoever knows the credentials can say anything, and a body that was
+changed on the way is accepted: TLS is all that protects it. Wrong credentials are answered with 503 and not
+401: they are nearly always our own mistake, and a 401 would lose the event.
+
+Identity: only bounces and complaints have an `ID`, so what the event says is hashed: record type, bounce type,
+`MessageID`, recipient, the time with its seven digits, link, `ID`, address and user agent, and what a
+subscription change says. Not hashed: `Inactive`, `CanActivate`, `DumpAvailable` and `Content`, which tell the
+state at the time of sending; and not the header `X-PM-Webhook-Trace-Id`. It is stable across retries, but it is
+sent only "when available", one event posted to two webhooks has two of them, and what is fetched from
+Postmark's API has none. It becomes `provider_event_id` where there is no `ID`. Without a time: the whole item but
+for those four.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from hashlib import sha256
+from pathlib import Path
+from secrets import token_urlsafe
+from typing import Any, ClassVar, Final
+from uuid import UUID
+
+from pydantic import Field
+
+from receiver import payload as read_json
+from receiver.contract import (
+    Authentic,
+    Covers,
+    Delivery,
+    Item,
+    Occurrence,
+    Post,
+    Provider,
+    Reply,
+    Secrets,
+    Simulation,
+    SourceSettings,
+    UnreadableItem,
+    World,
+    secret_problems,
+)
+from receiver.errors import Problem, Reason, Refused, Unreadable
+from receiver.event import BounceCategory, EventType, Reading, RejectReason
+from receiver.payload import boolean, first_text, mapping, sequence, stable_text, text
+from receiver.signatures import check_basic, header, same
+from receiver.signers.credentials import basic
+
+TEST_RECIPIENT: Final = "john@example.com"  # the console's sample, also sent when a webhook is made or edited
+FAKE_BOUNCES: Final = "@bounce-testing.postmarkapp.com"
+
+_RIGHT: Final = (
+    "Give the webhook Basic credentials or a header of your own (Postmark: server, message stream, Webhooks, "
+    "edit the webhook) and set the same here: at least 16 random characters"
+)
+_PUBLISHED: Final = ("<password>", "password", "your-secret-password", "YOUR_WEBHOOK_SECRET")
+
+
+class PostmarkSettings(SourceSettings):
+    """Basic credentials, or a header with a secret value, or both: what is set is required."""
+
+    username: str = Field("postmark", description="user of the Basic credentials")
+    password: Secrets = Field([], description="password(s) of the Basic credentials")
+    header_name: str | None = Field(None, description="name of a custom header that carries a secret")
+    header_value: Secrets = Field([], description="value(s) of that header")
+
+
+# `RecordType`, for bounces followed by `Type`, for a suppression by its `SuppressionReason`, for a reactivation
+# by its `Origin` (an administrator's reactivation is no consent of the recipient's).
+WORDS: Final[Mapping[str, EventType]] = {
+    "Delivery": EventType.DELIVERED,
+    "Open": EventType.OPENED,
+    "Click": EventType.CLICKED,
+    "SpamComplaint": EventType.COMPLAINED,
+    "Inbound": EventType.INBOUND,
+    "Bounce:HardBounce": EventType.BOUNCED,
+    "Bounce:SoftBounce": EventType.BOUNCED,
+    "Bounce:Unknown": EventType.BOUNCED,
+    "Bounce:SpamNotification": EventType.BOUNCED,
+    "Bounce:Blocked": EventType.BOUNCED,
+    "Bounce:DMARCPolicy": EventType.BOUNCED,
+    "Bounce:VirusNotification": EventType.BOUNCED,
+    "Bounce:Transient": EventType.DEFERRED,
+    "Bounce:DnsError": EventType.DEFERRED,
+    "Bounce:AutoResponder": EventType.AUTORESPONDED,
+    "Bounce:AddressChange": EventType.AUTORESPONDED,
+    "Bounce:ChallengeVerification": EventType.AUTORESPONDED,
+    "Bounce:BadEmailAddress": EventType.REJECTED,
+    "Bounce:ManuallyDeactivated": EventType.REJECTED,
+    "Bounce:Unconfirmed": EventType.REJECTED,
+    "Bounce:SMTPApiError": EventType.FAILED,
+    "Bounce:TemplateRenderingFailed": EventType.FAILED,
+    "Bounce:SpamComplaint": EventType.COMPLAINED,
+    "Bounce:Unsubscribe": EventType.UNSUBSCRIBED,
+    "Bounce:Subscribe": EventType.SUBSCRIBED,
+    "Bounce:OpenRelayTest": EventType.UNKNOWN,
+    "Bounce:InboundError": EventType.UNKNOWN,
+    "SubscriptionChange:HardBounce": EventType.BOUNCED,
+    "SubscriptionChange:SpamComplaint": EventType.COMPLAINED,
+    "SubscriptionChange:ManualSuppression": EventType.UNSUBSCRIBED,
+    "SubscriptionChange:Recipient": EventType.SUBSCRIBED,
+    "SubscriptionChange:Customer": EventType.UNKNOWN,
+    "SubscriptionChange:Admin": EventType.UNKNOWN,
+}
+_ECHOES: Final = frozenset({"SubscriptionChange:HardBounce", "SubscriptionChange:SpamComplaint"})
+_VERDICTS: Final[Mapping[str, BounceCategory]] = {
+    "Bounce:HardBounce": BounceCategory.HARD,
+    "SubscriptionChange:HardBounce": BounceCategory.HARD,
+    "Bounce:SoftBounce": BounceCategory.SOFT,
+    "Bounce:Unknown": BounceCategory.UNDETERMINED,
+    "Bounce:SpamNotification": BounceCategory.BLOCK,
+    "Bounce:Blocked": BounceCategory.BLOCK,
+    "Bounce:DMARCPolicy": BounceCategory.BLOCK,
+    "Bounce:VirusNotification": BounceCategory.BLOCK,
+}
+# `ManuallyDeactivated` is a decision of the account's owner and `Unconfirmed` one of Postmark's: they say
+# nothing about the address that would hold elsewhere.
+_REJECTS: Final[Mapping[str, RejectReason]] = {
+    "Bounce:BadEmailAddress": RejectReason.INVALID,
+    "Bounce:ManuallyDeactivated": RejectReason.OTHER,
+    "Bounce:Unconfirmed": RejectReason.OTHER,
+}
+_VOLATILE: Final = ("Inactive", "CanActivate", "DumpAvailable", "Content")
+_TIMES: Final = ("DeliveredAt", "BouncedAt", "ReceivedAt", "ChangedAt")
+
+
+class Postmark:
+    """One source of Postmark."""
+
+    name: ClassVar[str] = "postmark"
+    title: ClassVar[str] = "Postmark"
+    covers: ClassVar[Covers] = "nothing"
+    words: ClassVar[Mapping[str, EventType]] = WORDS
+    reply: ClassVar[Reply] = Reply(stored=200, refused=503, again=503, timeout=10.0, max_body=2 << 20)
+    simulation: ClassVar[Simulation]
+    Settings: ClassVar[type[SourceSettings]] = PostmarkSettings
+
+    def __init__(self, settings: PostmarkSettings, world: World) -> None:  # noqa: ARG002 - the contract's
+        self._username = settings.username
+        self._passwords = [secret.get_secret_value() for secret in settings.password]
+        self._header = (settings.header_name or "").lower()
+        self._values = [secret.get_secret_value().encode() for secret in settings.header_value]
+
+    @staticmethod
+    def problems(settings: PostmarkSettings, key: str) -> Sequence[Problem]:
+        if not settings.password and not settings.header_value:
+            wrong = "sets neither `password` nor `header_name` and `header_value`, so nothing would prove the sender"
+            return [Problem(key, wrong, _RIGHT)]
+        found: list[Problem] = []
+        if settings.password:
+            found += secret_problems(settings.password, f"{key}.password", _RIGHT, published=_PUBLISHED)
+            found += _username_problems(settings.username, key)
+        if settings.header_value:
+            found += secret_problems(settings.header_value, f"{key}.header_value", _RIGHT, published=_PUBLISHED)
+        if bool(settings.header_value) != bool(settings.header_name and settings.header_name.strip()):
+            wrong = "needs `header_name` and `header_value` together"
+            found.append(Problem(f"{key}.header_name", wrong, "For example header_name = 'X-Webhook-Secret'"))
+        return found
+
+    async def authenticate(self, delivery: Delivery) -> Authentic:
+        if not self._passwords and not self._values:
+            raise Refused(Reason.MISSING_CREDENTIALS, "this source has no credentials configured")
+        if self._passwords:
+            check_basic(delivery.headers, self._username, self._passwords)
+        if self._values:
+            self._check_header(delivery.headers)
+        return Authentic(payload=delivery)
+
+    def _check_header(self, headers: Mapping[str, str]) -> None:
+        try:
+            given = header(headers, self._header).encode("latin-1")
+        except UnicodeEncodeError as error:
+            wrong = f"the header {self._header} has characters no header can carry"
+            raise Refused(Reason.MALFORMED_HEADER, wrong) from error
+        matched = False
+        for value in self._values:
+            matched |= same(given, value)
+        if not matched:
+            raise Refused(Reason.WRONG_CREDENTIALS, f"the value of the header {self._header} is wrong")
+
+    def parse(self, payload: Delivery) -> Iterable[Item | UnreadableItem]:
+        body = read_json.strip(payload.body)
+        return [read_json.item_of(body, event_id=payload.headers.get("x-pm-webhook-trace-id") or None)]
+
+    def read(self, item: Item) -> Sequence[Reading]:
+        value = item.value
+        if not isinstance(value, dict):
+            raise Unreadable("a Postmark event must be a JSON object")
+        if value.get("RecordType") in (None, "Inbound") and ("FromFull" in value or "MailboxHash" in value):
+            return [_inbound(value)]
+        return [_event(value, item.event_id)]
+
+
+def _username_problems(username: str, key: str) -> list[Problem]:
+    if username.strip() and ":" not in username:
+        return []
+    right = "The user name that the webhook's URL or settings carry"
+    return [Problem(f"{key}.username", "is empty or has a colon", right)]
+
+
+def _event(value: Mapping[str, Any], trace: str | None) -> Reading:
+    word = _word(value)
+    kind = WORDS.get(word, EventType.UNKNOWN)
+    recipient = first_text(value, "Recipient", "Email")
+    time = first_text(value, *_TIMES)
+    geo = mapping(value.get("Geo"))
+    identity = (
+        text(value.get("RecordType")),
+        text(value.get("Type")),
+        text(value.get("MessageID")),
+        recipient,
+        time,
+        text(value.get("OriginalLink")),
+        text(value.get("ID")),
+        text(geo.get("IP")),
+        text(value.get("UserAgent")),
+        text(value.get("Origin")),
+        text(value.get("SuppressionReason")),
+        str(boolean(value.get("SuppressSending"))),
+    )
+    return Reading(
+        type=kind,
+        word=word,
+        identity=identity if time else ("raw", stable_text(value, without=_VOLATILE)),
+        occurred_at=_time(time),
+        provider_event_id=text(value.get("ID")) or trace,
+        recipient=recipient,
+        message_id=text(value.get("MessageID")),
+        sender=text(value.get("From")),
+        verdict=_VERDICTS.get(word),
+        diagnostic=text(value.get("Details")),
+        reject_reason=_REJECTS.get(word),
+        stream=text(value.get("MessageStream")),
+        tags=read_json.texts(value.get("Tag")),
+        metadata=mapping(value.get("Metadata")) or None,
+        subject=text(value.get("Subject")),
+        url=text(value.get("OriginalLink")),
+        user_agent=text(value.get("UserAgent")),
+        client_ip=text(geo.get("IP")),
+        country=text(geo.get("CountryISOCode")),
+        echo=word in _ECHOES,
+        is_test=_is_test(recipient),
+    )
+
+
+def _word(value: Mapping[str, Any]) -> str:
+    record = text(value.get("RecordType")) or "(none)"
+    if record == "Bounce":
+        return f"Bounce:{text(value.get('Type'))}"
+    if record == "SubscriptionChange":
+        suppressed = boolean(value.get("SuppressSending"))
+        detail = value.get("SuppressionReason") if suppressed else value.get("Origin") if suppressed is False else None
+        return f"SubscriptionChange:{text(detail)}"
+    return record
+
+
+def _time(value: str | None) -> datetime | None:
+    return read_json.iso_time(value)
+
+
+def _is_test(recipient: str | None) -> bool:
+    address = (recipient or "").lower()
+    return address == TEST_RECIPIENT or address.endswith(FAKE_BOUNCES)
+
+
+def _inbound(value: Mapping[str, Any]) -> Reading:
+    """An inbound message. Its `Date` is the sender's claim, no time of the provider's: there is no time."""
+    message_id = text(value.get("MessageID"))
+    recipient = text(value.get("OriginalRecipient")) or _first_address(value.get("ToFull"))
+    return Reading(
+        type=EventType.INBOUND,
+        word="Inbound",
+        identity=("Inbound", message_id, recipient) if message_id else None,
+        recipient=recipient,
+        message_id=message_id,
+        internet_message_id=_message_id_header(value.get("Headers")),
+        sender=text(mapping(value.get("FromFull")).get("Email")) or text(value.get("From")),
+        stream=text(value.get("MessageStream")),
+        tags=read_json.texts(value.get("Tag")),
+        subject=text(value.get("Subject")),
+    )
+
+
+def _first_address(people: object) -> str | None:
+    return next((found for person in sequence(people) if (found := text(mapping(person).get("Email")))), None)
+
+
+def _message_id_header(headers: object) -> str | None:
+    for member in sequence(headers):
+        pair = mapping(member)
+        if (text(pair.get("Name")) or "").lower() == "message-id":
+            return (text(pair.get("Value")) or "").strip("<> ") or None
+    return None
+
+
+# The simulator's side.
+
+_BROWSER: Final = (
+    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
+)
+_BOUNCES: Final[Mapping[EventType, tuple[str, int, str, str]]] = {
+    EventType.BOUNCED: ("HardBounce", 1, "Hard bounce", "smtp;550 5.1.1 The email account does not exist"),
+    EventType.DEFERRED: ("Transient", 2, "Message delayed", "smtp;451 4.7.1 Please try again later"),
+    EventType.AUTORESPONDED: ("AutoResponder", 64, "Auto responder", "I am away until Monday"),
+    EventType.REJECTED: (
+        "BadEmailAddress",
+        100000,
+        "Invalid email address",
+        "The address is not a valid email address",
+    ),
+    EventType.FAILED: (
+        "SMTPApiError",
+        100007,
+        "SMTP API error",
+        "An error occurred while accepting the message",
+    ),
+    EventType.COMPLAINED: (
+        "SpamComplaint",
+        100001,
+        "Spam complaint",
+        "The subscriber marked this message as spam",
+    ),
+}
+
+
+def _sample(what: Occurrence) -> dict[str, Any]:
+    digest = sha256(f"{what.run}/{what.number}".encode()).digest()
+    common = {
+        "MessageStream": "outbound",
+        "MessageID": str(UUID(bytes=digest[:16], version=4)),
+        "Tag": "welcome",
+        "Metadata": {"run": what.run, "number": str(what.number)},
+    }
+    time = what.at.strftime("%Y-%m-%dT%H:%M:%S.") + f"{what.at.microsecond:06d}0Z"
+    if what.type is EventType.INBOUND:
+        return common | _inbound_sample(what, time)
+    if what.type in _BOUNCES:
+        return common | _bounce_sample(what, time, int.from_bytes(digest[16:20], "big"))
+    if what.type is EventType.DELIVERED:
+        details = {"ServerID": 23, "Details": "250 2.0.0 OK", "DeliveredAt": time}
+        return common | {"RecordType": "Delivery", "Recipient": what.recipient} | details
+    if what.type in {EventType.UNSUBSCRIBED, EventType.SUBSCRIBED}:
+        return common | _subscription_sample(what, time)
+    return common | _engagement_sample(what, time)
+
+
+def _bounce_sample(what: Occurrence, time: str, number: int) -> dict[str, Any]:
+    word, code, title, details = _BOUNCES[what.type]
+    return {
+        "RecordType": "SpamComplaint" if what.type is EventType.COMPLAINED else "Bounce",
+        "ID": number,
+        "Type": word,
+        "TypeCode": code,
+        "Name": title,
+        "ServerID": 23,
+        "Description": f"{title}.",
+        "Details": details,
+        "Email": what.recipient,
+        "From": what.sender,
+        "BouncedAt": time,
+        "DumpAvailable": True,
+        "Inactive": what.type is EventType.BOUNCED,
+        "CanActivate": True,
+        "Subject": "Welcome",
+    }
+
+
+def _subscription_sample(what: Occurrence, time: str) -> dict[str, Any]:
+    off = what.type is EventType.UNSUBSCRIBED
+    return {
+        "RecordType": "SubscriptionChange",
+        "ServerID": 23,
+        "Recipient": what.recipient,
+        "ChangedAt": time,
+        "Origin": "Recipient",
+        "SuppressSending": off,
+        "SuppressionReason": "ManualSuppression" if off else None,
+    }
+
+
+def _engagement_sample(what: Occurrence, time: str) -> dict[str, Any]:
+    click = what.type is EventType.CLICKED
+    particular = (
+        {"RecordType": "Click", "ClickLocation": "HTML", "OriginalLink": "https://example.com/welcome"}
+        if click
+        else {"RecordType": "Open", "FirstOpen": True, "ReadSeconds": 5}
+    )
+    return particular | {
+        "Recipient": what.recipient,
+        "ReceivedAt": time,
+        "Platform": "Desktop",
+        "UserAgent": _BROWSER,
+        "Client": {"Name": "Chrome 140.0.0.0", "Company": "Google", "Family": "Chrome"},
+        "OS": {"Name": "Linux", "Company": "", "Family": "Linux"},
+        "Geo": {"CountryISOCode": "DE", "Country": "Germany", "City": "Berlin", "IP": "203.0.113.42"},
+    }
+
+
+def _inbound_sample(what: Occurrence, time: str) -> dict[str, Any]:
+    sender, person = (
+        {"Email": what.sender, "Name": "", "MailboxHash": ""},
+        {"Email": what.recipient, "Name": ""},
+    )
+    return {
+        "MessageStream": "inbound",
+        "From": what.sender,
+        "FromName": "",
+        "FromFull": sender,
+        "To": what.recipient,
+        "ToFull": [person],
+        "CcFull": [],
+        "OriginalRecipient": what.recipient,
+        "MailboxHash": "",
+        "Subject": "Hello",
+        "Date": time,
+        "TextBody": "Hello",
+        "HtmlBody": "",
+        "Attachments": [],
+        "Tag": "",
+        "Headers": [{"Name": "Message-ID", "Value": f"<{what.run}.{what.number}@example.net>"}],
+    }
+
+
+def _demo(_: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    password, secret = token_urlsafe(24), token_urlsafe(24)
+    settings = {
+        "username": "postmark",
+        "password": password,
+        "header_name": "X-Webhook-Secret",
+        "header_value": secret,
+    }
+    return settings, dict(settings)
+
+
+def _keys(settings: PostmarkSettings) -> Mapping[str, str]:
+    keys = {"username": settings.username}
+    if settings.password:
+        keys["password"] = settings.password[0].get_secret_value()
+    if settings.header_name and settings.header_value:
+        keys |= {
+            "header_name": settings.header_name,
+            "header_value": settings.header_value[0].get_secret_value(),
+        }
+    return keys
+
+
+def _post(items: Sequence[Any], keys: Mapping[str, str], _: datetime) -> Sequence[Post]:
+    headers = {"Content-Type": "application/json", "User-Agent": "Postmark", "X-PM-Retries-Remaining": "6"}
+    if "password" in keys:
+        headers["Authorization"] = basic(keys["username"], keys["password"])
+    if "header_value" in keys:
+        headers[keys["header_name"]] = keys["header_value"]
+    return [Post(headers=headers, body=json.dumps(item).encode()) for item in items]
+
+
+Postmark.simulation = Simulation(
+    types=(
+        EventType.DELIVERED,
+        EventType.OPENED,
+        EventType.CLICKED,
+        EventType.BOUNCED,
+        EventType.DEFERRED,
+        EventType.REJECTED,
+        EventType.FAILED,
+        EventType.AUTORESPONDED,
+        EventType.COMPLAINED,
+        EventType.UNSUBSCRIBED,
+        EventType.SUBSCRIBED,
+        EventType.INBOUND,
+    ),
+    demo=_demo,
+    keys=_keys,
+    sample=_sample,
+    post=_post,
+    setup=(
+        "Postmark: choose the server and message stream, Webhooks, Add webhook. URL: {url}. Set Basic auth (user "
+        "and password as configured) or a custom header, tick all events, and press Verify: it must say 200."
+    ),
+)
+
+PROVIDER: Final[type[Provider]] = Postmark
