@@ -176,6 +176,21 @@ async def test_an_authentic_body_that_cannot_be_read_is_kept_and_answered_as_suc
     assert service.vault.decrypt(entry["body"], context="quarantine") == b"<html>not an event</html>"
 
 
+async def test_a_batch_of_nothing_but_rubbish_is_one_entry(database: str, tmp_path: Path) -> None:
+    """a thousand unreadable items are kept as one entry beside the event that could be read."""
+    sendgrid = play("sendgrid", tmp_path)
+    rubbish = (
+        b"[" + b",".join(b"%d" % number for number in range(1000)) + b"," + json.dumps(batch(1)[0]).encode() + b"]"
+    )
+    async with running(database, sendgrid) as service:
+        assert (await service.post("sendgrid", signed(sendgrid, rubbish))).status_code == 200
+        endless = b"[" + b"{}," * 21_000 + b"{}]"
+        assert (await service.post("sendgrid", signed(sendgrid, endless))).status_code == 200
+        assert await service.count("events") == 1
+        kinds = [row[0] for row in await service.connection.fetch("SELECT kind FROM quarantine")]
+    assert kinds == ["delivery", "delivery"]
+
+
 NASTY: Sequence[bytes] = (
     rb'"\u0000"',
     rb'"a\u0000b"',

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import structlog
 
-from receiver.contract import Answer, Delivery, UnreadableItem
+from receiver.contract import Answer, Delivery, Item, UnreadableItem
 from receiver.errors import Reason, Refused, Unavailable, Unreadable
 from receiver.ingest.head import request_head
 from receiver.ingest.normalize import row_of
@@ -23,6 +24,9 @@ from receiver.vault import Vault
 log = structlog.get_logger("ingest")
 
 RETRY_AFTER: Final = 30  # seconds, in Retry-After
+MAX_ITEMS: Final = 20_000  # in one delivery; no provider documents more than 5,000
+MAX_UNREADABLE: Final = 100  # items of one delivery that are quarantined one by one
+PAUSE_EVERY: Final = 500  # items
 
 
 class Ingest:
@@ -44,8 +48,8 @@ class Ingest:
             authentic = await source.provider.authenticate(delivery)
             if authentic.answer is not None:
                 return self._answered(source, "handshake", authentic.answer.status, authentic.answer)
-            rows, quarantined, set_aside = self._read(source, delivery, authentic.payload)
-            await self._writer.store(rows, quarantined, set_aside, deadline=deadline)
+            rows, quarantined = await self._read(source, delivery, authentic.payload)
+            await self._writer.store(rows, quarantined, self._set_aside(source, delivery), deadline=deadline)
         except Refused as refusal:
             return await self._refuse(source, delivery, refusal, deadline)
         except Unreadable as error:
@@ -66,28 +70,33 @@ class Ingest:
         self.counts["request", source.name, outcome] += 1
         return answer or _ANSWERS.get(status) or Answer(status=status)
 
-    def _read(
-        self, source: Source, delivery: Delivery, payload: object
-    ) -> tuple[list[Row], list[Quarantined], Callable[[Row, str], Quarantined]]:
+    async def _read(self, source: Source, delivery: Delivery, payload: object) -> tuple[list[Row], list[Quarantined]]:
         rows: list[Row] = []
-        quarantined: list[Quarantined] = []
+        unreadable: list[tuple[str, bytes]] = []
         provider = source.provider
-        for item in provider.parse(payload):
+        for number, item in enumerate(_parsed(source, payload), 1):
             if isinstance(item, UnreadableItem):
-                quarantined.append(self._entry(source, delivery, "item", item.why, item.body))
+                unreadable.append((item.why, item.body))
                 continue
             try:
                 rows.extend([row_of(source, item, reading, delivery.at) for reading in provider.read(item)])
             except Unreadable as error:
-                quarantined.append(self._entry(source, delivery, "item", str(error), item.text.encode()))
+                unreadable.append((str(error), item.text.encode()))
             except Exception as error:  # a fault in a provider's file must not cost the neighbours, nor the item
                 log.exception("cannot read an item", action="read_failed", source=source.name)
-                quarantined.append(self._entry(source, delivery, "item", _fault(error), item.text.encode()))
+                unreadable.append((_fault(error), item.text.encode()))
+            if number % PAUSE_EVERY == 0:
+                if number >= MAX_ITEMS:
+                    raise Unreadable(f"more than {MAX_ITEMS} items in one delivery")
+                await asyncio.sleep(0)  # a large batch lets the others have their turn
+        if len(unreadable) > MAX_UNREADABLE:  # as one entry, or a broken sender would fill the table
+            why = f"{len(unreadable)} items cannot be read, the first: {unreadable[0][0]}"
+            return rows, [self._entry(source, delivery, "delivery", why, delivery.body)]
+        return rows, [self._entry(source, delivery, "item", why, body) for why, body in unreadable]
 
-        def set_aside(row: Row, why: str) -> Quarantined:
-            return self._entry(source, delivery, "item", why, str(row[_RAW]).encode(errors="replace"))
-
-        return rows, quarantined, set_aside
+    def _set_aside(self, source: Source, delivery: Delivery) -> Callable[[Row, str], Quarantined]:
+        """What the writer calls for a row that Postgres cannot hold."""
+        return lambda row, why: self._entry(source, delivery, "item", why, str(row[_RAW]).encode(errors="replace"))
 
     def _entry(self, source: Source, delivery: Delivery, kind: str, why: str, body: bytes) -> Quarantined:
         return Quarantined(
@@ -143,6 +152,17 @@ _ANSWERS: Final = {
 
 def _never(_row: Row, _why: str) -> Quarantined:
     raise AssertionError("there are no rows")
+
+
+def _parsed(source: Source, payload: object) -> Iterator[Item | UnreadableItem]:
+    """The items of an authentic payload; a fault in the provider's file sends the whole delivery to quarantine."""
+    try:
+        yield from source.provider.parse(payload)
+    except Unreadable:
+        raise
+    except Exception as error:
+        log.exception("cannot parse a delivery", action="parse_failed", source=source.name)
+        raise Unreadable(_fault(error)) from error
 
 
 def _fault(error: Exception) -> str:

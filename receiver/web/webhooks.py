@@ -7,6 +7,8 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
 
+import structlog
+
 from receiver.contract import Answer, Delivery
 from receiver.errors import Reason, Refused, Unavailable
 from receiver.ingest.receive import RETRY_AFTER, Ingest
@@ -17,6 +19,8 @@ from receiver.web.budget import Budget
 Scope = Mapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
+
+log = structlog.get_logger("webhooks")
 
 PREFIX: Final = "/webhooks/"
 MARGIN: Final = 2.0  # seconds before the provider's own time-out at which we answer
@@ -61,6 +65,9 @@ class Webhooks:
         except TimeoutError:
             answer = _SLOW
         except Unavailable:
+            answer = Answer(status=source.provider.reply.again, body=b"try again later\n")
+        except Exception:  # a fault of ours: nothing was promised, so the provider is asked to come again
+            log.exception("cannot receive", action="receive_failed", source=source.name)
             answer = Answer(status=source.provider.reply.again, body=b"try again later\n")
         again = answer.status == source.provider.reply.again or answer.status in (429, 503)
         await _send(send, answer, extra=[(b"retry-after", str(RETRY_AFTER).encode())] if again else ())
