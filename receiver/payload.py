@@ -35,6 +35,7 @@ _NUL: Final = re.compile(rb"\\u0000")
 _EXPONENT: Final = re.compile(rb"0e[+-]?000")
 _MANY_DIGITS: Final = b"0" * 300
 _TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"?|[][{},]', re.DOTALL)
+_BOOLEANS: Final = {"true": True, "1": True, "false": False, "0": False}
 _LONE: Final = re.compile("[\ud800-\udfff\x00]")
 
 
@@ -266,9 +267,9 @@ def boolean(value: Any) -> bool | None:
     """True or false, also as text ("true", "1") or number."""
     if isinstance(value, bool):
         return value
-    if isinstance(value, (str, int)):
-        return {"true": True, "1": True, "false": False, "0": False}.get(str(value)[:5].lower())
-    return None
+    if isinstance(value, int):
+        return bool(value) if value in (0, 1) else None
+    return _BOOLEANS.get(value.lower()) if isinstance(value, str) else None
 
 
 def unix_time(value: Any, *, per_second: int = 1) -> datetime | None:
