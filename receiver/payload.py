@@ -22,6 +22,7 @@ from receiver.contract import Item, UnreadableItem
 from receiver.errors import Unreadable
 
 MAX_DEPTH: Final = 200
+MAX_DIGITS: Final = 1000
 BOM: Final = b"\xef\xbb\xbf"
 REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 
@@ -150,15 +151,10 @@ def _repair(body: bytes) -> tuple[Any, bool]:
         altered = True
 
     def whole(digits: str) -> Any:
-        return int(digits) if len(digits) <= 1000 else odd(digits)
+        return int(digits) if len(digits) <= MAX_DIGITS else odd(digits)
 
     def real(digits: str) -> Any:
-        number = float(digits)
-        return (
-            number
-            if (math.isfinite(number) and abs(number) > 1e-300) or (number == 0 and _zero(digits))
-            else odd(digits)
-        )
+        return float(digits) if _is_modest(digits) else odd(digits)
 
     try:
         value = json.loads(decoded, strict=False, parse_constant=odd, parse_int=whole, parse_float=real)
@@ -168,8 +164,15 @@ def _repair(body: bytes) -> tuple[Any, bool]:
     return cleaned, altered or cleaned != value or not _standard(body)
 
 
-def _zero(digits: str) -> bool:
-    return not digits.lower().split("e")[0].strip("-0.")
+def _is_modest(digits: str) -> bool:
+    """Whether Postgres's `numeric` surely holds a number with a fraction or exponent, however it is written."""
+    if len(digits) > MAX_DIGITS:
+        return False
+    number = float(digits)
+    if number == 0:
+        mantissa, _, exponent = digits.lower().partition("e")
+        return not mantissa.strip("-0.") and len(exponent.lstrip("+-0")) <= 3
+    return math.isfinite(number) and abs(number) > 1e-300
 
 
 def _standard(body: bytes) -> bool:

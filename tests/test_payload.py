@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any, Final
 
+import asyncpg
 import msgspec
 import pytest
 from hypothesis import example, given, settings
@@ -51,6 +52,10 @@ BAD: Final = [
     b'{"a":1e999,"b":-1E+999,"c":1e-999}',
     b'{"a":' + b"9" * 5000 + b"}",
     b'{"a":-' + b"9" * 5000 + b".5e-400}",
+    b'{"a":1.' + b"0" * 20_000 + b"1}",
+    b'{"a":0.' + b"0" * 20_000 + b"}",
+    b'{"a":0e-99999}',
+    b'{"a":0e99999999999}',
     b'{"a":' + DEEP + b"}",
     b'{"a":"\\x"}',
 ]
@@ -172,6 +177,38 @@ def test_what_is_odd_is_repaired_or_set_aside(bad: bytes) -> None:
         assert item.altered
     else:
         assert item.body == bad
+
+
+SHORT_NUMBERS: Final = """
+0 -0 0.0 0e999 0e-999 1e-5 1.5E+10 1e290 1e-290 -1e300 1e-300 1e-301 5e-324 1.7976931348623157e308 1e309
+1e00000000290 1e0000000000000309 0E0000000000000000000000000000000001 123e-299 18446744073709551616
+"""
+LONG_NUMBERS: Final = [
+    "9" * 299,
+    "9" * 300,
+    "9" * 1000,
+    "9" * 1001,
+    "9" * 300 + "e300",
+    "0." + "0" * 290 + "1",
+    "1." + "0" * 990,
+    "1." + "0" * 16_390,
+    "5." + "0" * 900 + "1e-299",
+    "9" * 290 + "." + "9" * 290 + "e-299",
+]
+
+
+async def test_postgres_reads_every_item(database: str) -> None:
+    """what becomes of odd and of ordinary values alike can be stored and queried as jsonb"""
+    connection = await asyncpg.connect(database)
+    try:
+        numbers = [*SHORT_NUMBERS.split(), *LONG_NUMBERS]
+        bodies = [*BAD, *GOOD, *(b'{"a":[%s]}' % number.encode() for number in numbers)]
+        for body in bodies:
+            item = item_of(body)
+            if isinstance(item, Item):
+                assert await connection.fetchval("SELECT ($1::json)::jsonb IS NOT NULL", item.text), body[:40]
+    finally:
+        await connection.close()
 
 
 @pytest.mark.parametrize(
