@@ -161,6 +161,7 @@ def _holds_nothing_odd(value: Any) -> bool:
 def _identity_fits(reading: Reading) -> None:
     assert reading.identity is None or all(isinstance(part, str | None) for part in reading.identity)
     msgspec.json.encode(reading.identity)
+    assert all(map(_holds_nothing_odd, columns(reading).values()))
     for value in (reading.recipient, reading.message_id, reading.diagnostic, reading.url, reading.word):
         assert value is None or isinstance(value, str)
     assert all(isinstance(tag, str) for tag in reading.tags)

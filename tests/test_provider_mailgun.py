@@ -319,6 +319,14 @@ async def test_form_text_that_postgres_cannot_hold() -> None:
     assert "\\u0000" not in item.text
 
 
+async def test_form_headers_that_postgres_cannot_hold() -> None:
+    """JSON inside a form's field is cleaned like any other, and what is no JSON is left alone"""
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    for headers, subject in (('[["Subject","a\\u0000b"],[1],"x"]', "a\ufffdb"), ("[" * 9999, None), ("{}", None)):
+        fields = [("event", "opened"), ("message-headers", headers), *in_body.mailgun(KEY, AT).items()]
+        assert (await read(urlencode(fields).encode(), form)).subject == subject
+
+
 async def test_without_a_token() -> None:
     """an event read from the database, where no token is, is identified by its id, word, recipient and time"""
     provider = folder("mailgun").provider()
