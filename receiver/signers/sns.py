@@ -1,0 +1,126 @@
+"""How Amazon SNS writes and signs what it posts, for the simulator and the tests."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from uuid import NAMESPACE_URL, uuid5
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.x509.oid import NameOID
+
+SAMPLE_TOPIC: Final = "arn:aws:sns:us-east-1:123456789012:ses-events"
+SAMPLE_TOKEN: Final = "2336412f37fb687f5d51e6e241d09c805a5a57b30d712f794cc5f6a988666d92"  # noqa: S105 - made up
+_CERTIFICATE: Final = "SimpleNotificationService-0123456789abcdef0123456789abcdef.pem"
+
+
+_ARN_PARTS: Final = ("partition", "region", "account", "topic")
+
+
+def arn_parts(arn: str) -> dict[str, str]:
+    """A topic's ARN as the simulator's keys hold it."""
+    _, partition, _, region, account, topic = arn.split(":")
+    return dict(zip(_ARN_PARTS, (partition, region, account, topic), strict=True))
+
+
+def arn_of(parts: Mapping[str, str]) -> str:
+    """The topic's ARN from the simulator's keys."""
+    return "arn:{partition}:sns:{region}:{account}:{topic}".format_map(parts)
+
+
+def stamp(moment: datetime) -> str:
+    """A time as SNS and SES write it: UTC, milliseconds, Z."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def make_key(name: str, now: datetime) -> tuple[str, str]:
+    """A fresh RSA key and a certificate it signed itself, both PEM text, good for ten years."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
+    builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now - timedelta(days=1))
+    certificate = builder.not_valid_after(now + timedelta(days=3650)).sign(key, hashes.SHA256())
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return private.decode(), certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def sign(message: Mapping[str, str], private_key: str) -> dict[str, str]:
+    """The message with `Signature` added, by the key (PEM text) and in the way that its `SignatureVersion` says."""
+    names = ["Message", "MessageId", "Timestamp", "TopicArn", "Type"]
+    names += ["Subject"] if message["Type"] == "Notification" else ["SubscribeURL", "Token"]
+    lines = [line for name in sorted(names) if name in message for line in (name, message[name])]
+    key = serialization.load_pem_private_key(private_key.encode(), None)
+    assert isinstance(key, rsa.RSAPrivateKey)
+    digest = hashes.SHA1() if message["SignatureVersion"] == "1" else hashes.SHA256()  # noqa: S303 - SNS's default
+    signature = key.sign("".join(line + "\n" for line in lines).encode(), padding.PKCS1v15(), digest)
+    return {**message, "Signature": b64encode(signature).decode()}
+
+
+def notification(text: str, now: datetime, *, topic: str = SAMPLE_TOPIC, version: str = "2") -> dict[str, str]:
+    """An unsigned notification that carries `text`; the same text always gets the same MessageId."""
+    host = _host(topic)
+    return {
+        "Type": "Notification",
+        "MessageId": str(uuid5(NAMESPACE_URL, topic + text)),
+        "TopicArn": topic,
+        "Subject": "Amazon SES Email Event Notification",
+        "Message": text,
+        "Timestamp": stamp(now),
+        "SignatureVersion": version,
+        "SigningCertURL": f"https://{host}/{_CERTIFICATE}",
+        "UnsubscribeURL": f"https://{host}/?Action=Unsubscribe&SubscriptionArn={_subscription(topic)}",
+    }
+
+
+def confirmation(
+    now: datetime, *, topic: str = SAMPLE_TOPIC, version: str = "2", leave: bool = False
+) -> dict[str, str]:
+    """An unsigned request to confirm a subscription, or (`leave`) the notice that one was ended."""
+    host = _host(topic)
+    verb = "chosen to deactivate the subscription" if leave else "chosen to subscribe to the topic"
+    return {
+        "Type": "UnsubscribeConfirmation" if leave else "SubscriptionConfirmation",
+        "MessageId": str(uuid5(NAMESPACE_URL, f"{topic} {leave}")),
+        "Token": SAMPLE_TOKEN,
+        "TopicArn": topic,
+        "Message": f"You have {verb} {topic}.\nVisit the SubscribeURL included in this message.",
+        "SubscribeURL": f"https://{host}/?Action=ConfirmSubscription&TopicArn={topic}&Token={SAMPLE_TOKEN}",
+        "Timestamp": stamp(now),
+        "SignatureVersion": version,
+        "SigningCertURL": f"https://{host}/{_CERTIFICATE}",
+    }
+
+
+def body_of(message: Mapping[str, str]) -> bytes:
+    """The request's body in SNS's own layout."""
+    return json.dumps(message, indent=2, separators=(",", " : "), ensure_ascii=False).encode()
+
+
+def headers_of(message: Mapping[str, str]) -> dict[str, str]:
+    """The request's headers."""
+    topic = message["TopicArn"]
+    return {
+        "x-amz-sns-message-type": message["Type"],
+        "x-amz-sns-message-id": message["MessageId"],
+        "x-amz-sns-topic-arn": topic,
+        "x-amz-sns-subscription-arn": _subscription(topic),
+        "content-type": "text/plain; charset=UTF-8",
+        "user-agent": "Amazon Simple Notification Service Agent",
+    }
+
+
+def _subscription(topic: str) -> str:
+    return f"{topic}:{uuid5(NAMESPACE_URL, topic)}"
+
+
+def _host(topic: str) -> str:
+    partition, region = topic.split(":")[1], topic.split(":")[3]
+    domain = {"aws-cn": "amazonaws.com.cn", "aws-eusc": "amazonaws.eu"}.get(partition, "amazonaws.com")
+    return f"sns.{region}.{domain}"
