@@ -311,7 +311,8 @@ async def test_unknown_fields_are_harmless(fixture: Fixture) -> None:
             left.pop("metadata", None)
             right.pop("metadata", None)
             assert left == right
-            assert one.identity is None or _identity(one) == _identity(two) or one.occurred_at is None
+            whole = one.identity is None or one.identity[0] == "raw"  # the item itself, where it says too little
+            assert whole or _identity(one) == _identity(two)
 
 
 @every_provider
