@@ -498,6 +498,7 @@ async def test_a_trial_source_as_the_instructions_say(tmp_path: Path) -> None:
     made = settings(topics="arn:aws:sns:us-east-1:123456789012:trial", certificates=str(tmp_path / "trial.pem"))
     keys = Ses.simulation.keys(made)
     assert keys is not None
+    assert "PRIVATE" not in repr(settings(certificates="".join(signer.make_key("trial", NOW))))
     occurrence = Occurrence(type=EventType.OPENED, recipient=ONE, at=NOW, run="r")
     provider = Ses(made, World(fetch=nothing))
     for version in ("1", "2"):

@@ -81,7 +81,9 @@ class SesSettings(SourceSettings):
     topics: Texts = Field([], description="ARNs of the SNS topics to accept; messages of all others are refused")
     confirm: bool = Field(default=True, description="confirm subscriptions of the listed topics automatically")
     certificates: Texts = Field(
-        [], description="for trying: accept what these certificates (PEM file or text) signed, instead of SNS's"
+        [],
+        repr=False,  # the text of a trial's PEM file may hold its private key too
+        description="for trying: accept what these certificates (PEM file or text) signed, instead of SNS's",
     )
 
 
