@@ -140,12 +140,15 @@ def _standard_match(
     keys: Sequence[bytes],
     public_keys: Sequence[ed25519.Ed25519PublicKey],
 ) -> bool:
-    versions = [part.partition(",") for part in given[:20]]
-    hmacs = [value for version, _, text in versions if version == "v1" and (value := _bytes_or_none(text))]
-    ed = [value for version, _, text in versions if version == "v1a" and (value := _bytes_or_none(text))]
-    return any_hmac(keys, signed, hmacs) or any(
-        ed25519_match(key, value, signed) for key in public_keys for value in ed
-    )
+    hmacs: list[bytes] = []
+    ed: list[bytes] = []
+    for part in given[:20]:
+        version, _, text = part.partition(",")
+        if version in ("v1", "v1a") and (value := _bytes_or_none(text)):
+            (hmacs if version == "v1" else ed).append(value)
+    if any_hmac(keys, signed, hmacs):
+        return True
+    return bool(public_keys) and any(ed25519_match(key, value, signed) for key in public_keys for value in ed)
 
 
 def _bytes_or_none(value: str) -> bytes | None:
