@@ -144,7 +144,16 @@ def pem(key: str, line: str = "\n") -> str:
     return line.join(["-----BEGIN PUBLIC KEY-----", key[:64], key[64:], "-----END PUBLIC KEY-----", ""])
 
 
-@pytest.mark.parametrize("written", [PUBLIC, f"  {PUBLIC}\n", pem(PUBLIC), pem(PUBLIC, "\r\n"), pem(PUBLIC, "\\n")])
+WRITTEN: Final[Mapping[str, str]] = {
+    "base64": PUBLIC,
+    "blanks around": f"  {PUBLIC}\n",
+    "PEM": pem(PUBLIC),
+    "PEM of another system": pem(PUBLIC, "\r\n"),
+    "PEM escaped": pem(PUBLIC, "\\n"),
+}
+
+
+@pytest.mark.parametrize("written", WRITTEN.values(), ids=WRITTEN.keys())
 async def test_ways_to_write_a_key(written: str) -> None:
     """a key may be base64 alone, PEM, or PEM with escaped line breaks as environment files have it"""
     assert not SendGrid.problems(SendGridSettings(provider="sendgrid", public_key=[written]), "x")

@@ -74,21 +74,26 @@ async def test_signed_by_the_reference_package() -> None:
     assert (item.event_id, item.text) == ("msg_9", body)
 
 
-@pytest.mark.parametrize(
-    ("given", "key", "accepted"),
-    [
-        ({"secret": SECRET}, SECRET, True),
-        ({"public_key": PUBLIC}, PRIVATE, True),
-        ({"secret": SECRET, "public_key": PUBLIC}, SECRET, True),
-        ({"secret": SECRET, "public_key": PUBLIC}, PRIVATE, True),
-        ({"secret": [signer.new_secret(), SECRET]}, SECRET, True),
-        ({"public_key": [signer.new_key_pair()[1], PUBLIC.removeprefix("whpk_")]}, PRIVATE, True),
-        ({"secret": SECRET}, PRIVATE, False),
-        ({"public_key": PUBLIC}, SECRET, False),
-        ({"public_key": PUBLIC}, "whsec_" + PUBLIC.removeprefix("whpk_"), False),
-        ({"public_key": PUBLIC}, signer.new_key_pair()[0], False),
-    ],
-)
+BOTH: Final[Mapping[str, object]] = {"secret": SECRET, "public_key": PUBLIC}
+KINDS: Final[Mapping[str, tuple[Mapping[str, object], str, bool]]] = {
+    "secret": ({"secret": SECRET}, SECRET, True),
+    "public key": ({"public_key": PUBLIC}, PRIVATE, True),
+    "both, by the secret": (BOTH, SECRET, True),
+    "both, by the private key": (BOTH, PRIVATE, True),
+    "second secret": ({"secret": [signer.new_secret(), SECRET]}, SECRET, True),
+    "second public key, bare": (
+        {"public_key": [signer.new_key_pair()[1], PUBLIC.removeprefix("whpk_")]},
+        PRIVATE,
+        True,
+    ),
+    "secret, by a private key": ({"secret": SECRET}, PRIVATE, False),
+    "public key, by a secret": ({"public_key": PUBLIC}, SECRET, False),
+    "public key used as a secret": ({"public_key": PUBLIC}, "whsec_" + PUBLIC.removeprefix("whpk_"), False),
+    "another private key": ({"public_key": PUBLIC}, signer.new_key_pair()[0], False),
+}
+
+
+@pytest.mark.parametrize(("given", "key", "accepted"), KINDS.values(), ids=KINDS.keys())
 async def test_kinds_of_keys(given: Mapping[str, object], key: str, accepted: bool) -> None:  # noqa: FBT001  # a column of the table
     """a source accepts what its own keys sign, and a public key is never taken for a secret"""
     if accepted:
@@ -98,22 +103,25 @@ async def test_kinds_of_keys(given: Mapping[str, object], key: str, accepted: bo
         await source(**given).authenticate(signed(key))
 
 
-@pytest.mark.parametrize(
-    ("given", "key", "wrong"),
-    [
-        ({}, "x", "neither a secret nor a public key"),
-        ({"secret": []}, "x", "neither a secret nor a public key"),
-        ({"secret": ""}, "x.secret", "is empty"),
-        ({"secret": "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"}, "x.secret", "published"),
-        ({"secret": "whsec_not!base64" + "A" * 30}, "x.secret", "not base64"),
-        ({"secret": [SECRET, "whsec_YWJj"]}, "x.secret (number 2)", "only 3 bytes"),
-        ({"public_key": ""}, "x.public_key (number 1)", "no Ed25519 public key"),
-        ({"public_key": PUBLIC[:-8]}, "x.public_key (number 1)", "no Ed25519 public key"),
-        ({"public_key": PRIVATE}, "x.public_key (number 1)", "no Ed25519 public key"),
-        ({"public_key": "whpk_é"}, "x.public_key (number 1)", "no Ed25519 public key"),
-        ({"public_key": "whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4="}, "x.public_key (number 1)", "published"),
-    ],
-)
+NEITHER: Final = "neither a secret nor a public key"
+NO_KEY: Final = "no Ed25519 public key"
+PUBLISHED_KEY: Final = "whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4="
+BAD: Final[Mapping[str, tuple[Mapping[str, object], str, str]]] = {
+    "nothing": ({}, "x", NEITHER),
+    "an empty list": ({"secret": []}, "x", NEITHER),
+    "an empty secret": ({"secret": ""}, "x.secret", "is empty"),
+    "a published secret": ({"secret": "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"}, "x.secret", "published"),
+    "no base64": ({"secret": "whsec_not!base64" + "A" * 30}, "x.secret", "not base64"),
+    "a short second one": ({"secret": [SECRET, "whsec_YWJj"]}, "x.secret (number 2)", "only 3 bytes"),
+    "an empty key": ({"public_key": ""}, "x.public_key (number 1)", NO_KEY),
+    "a cut key": ({"public_key": PUBLIC[:-8]}, "x.public_key (number 1)", NO_KEY),
+    "a private key": ({"public_key": PRIVATE}, "x.public_key (number 1)", NO_KEY),
+    "beyond ASCII": ({"public_key": "whpk_é"}, "x.public_key (number 1)", NO_KEY),
+    "a published key": ({"public_key": PUBLISHED_KEY}, "x.public_key (number 1)", "published"),
+}
+
+
+@pytest.mark.parametrize(("given", "key", "wrong"), BAD.values(), ids=BAD.keys())
 def test_keys_that_prove_nothing(given: Mapping[str, object], key: str, wrong: str) -> None:
     """keys that are missing, damaged, short or published are named, with what a right one looks like"""
     [problem] = StandardWebhooks.problems(settings(**given), "x")
