@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Final
 
 import asyncpg
 import pytest
+
+from receiver.providers import providers
+from receiver.settings import Settings
 
 ROOT: Final = Path(__file__).parents[1]
 PAGES: Final = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
@@ -47,3 +51,12 @@ def test_every_link_between_the_documents_leads_somewhere(page: Path) -> None:
 def test_every_python_block_is_python(page: str, code: str) -> None:
     """every Python block of README and docs compiles."""
     compile(code, page, "exec")
+
+
+@pytest.mark.parametrize(("page", "text"), blocks("toml"))
+def test_every_setting_in_the_documents_exists(page: str, text: str) -> None:
+    """every TOML block of README and docs names settings and providers that exist."""
+    table = tomllib.loads(text)
+    assert set(table) <= set(Settings.model_fields), page
+    for source in table.get("sources", {}).values():
+        assert set(source) <= set(providers()[source["provider"]].Settings.model_fields), page
