@@ -209,7 +209,7 @@ class SendGrid:
                 identity=identity,
                 occurred_at=occurred_at,
                 message_id=_message_id(raw_id),
-                internet_message_id=smtp_id.strip("<> ") if smtp_id else None,
+                internet_message_id=smtp_id.strip("<> ") or None if smtp_id else None,
                 verdict=verdict,
                 diagnostic=text(get("reason")) or text(get("response")),
                 reject_reason=reject_reason,
