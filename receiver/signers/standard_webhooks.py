@@ -28,9 +28,7 @@ def new_key_pair() -> tuple[str, str]:
     """A fresh Ed25519 pair: (`whsk_...` to sign with, `whpk_...` to verify with)."""
     key = Ed25519PrivateKey.generate()
     public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-    return "whsk_" + b64encode(key.private_bytes_raw() + public).decode(), "whpk_" + b64encode(
-        public
-    ).decode()
+    return "whsk_" + b64encode(key.private_bytes_raw() + public).decode(), "whpk_" + b64encode(public).decode()
 
 
 def signed_headers(
