@@ -37,6 +37,7 @@ NOT_STORED: Final = frozenset({"identity", "identity_time"})
 RENAMED: Final = {"word": "provider_type", "verdict": "provider_verdict"}
 
 Path_ = Sequence[str]
+_FIELDS: Final = msgspec.structs.fields(Reading)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +168,7 @@ async def items_of_fixture(fixture: Fixture) -> list[Item]:
 def columns(reading: Reading) -> dict[str, Any]:
     """What a reading says beyond its defaults, by the names of the stored columns; times as ISO text."""
     found = {}
-    for info in msgspec.structs.fields(Reading):
+    for info in _FIELDS:
         value = getattr(reading, info.name)
         default = None if info.default is msgspec.NODEFAULT else info.default
         if info.name not in NOT_STORED and not _empty(value, default):

@@ -108,6 +108,11 @@ def spots(name: str) -> list[tuple[Any, Place]]:
 
 
 @cache
+def provider_of(name: str) -> Provider:
+    return folder(name).provider()
+
+
+@cache
 def recorded(name: str) -> list[Any]:
     return [item.value for one in fixtures(name) for item in _await(items_of_fixture(one))]
 
@@ -128,7 +133,7 @@ def check(name: str, body: bytes, event_id: str | None = None) -> list[Reading] 
         return None
     _fit(item)
     try:
-        readings = folder(name).provider().read(item)
+        readings = provider_of(name).read(item)
     except Unreadable:
         return None
     for reading in readings:
