@@ -192,7 +192,7 @@ async def test_parent_signature_of_a_subaccount() -> None:
 
 async def test_basic_credentials_on_top() -> None:
     """with passwords configured the signature alone is not enough; each live password is"""
-    live: dict[str, Any] = {"username": "mg", "passwords": ["first password 123", "second password 12"]}
+    live: dict[str, Any] = {"username": "mg", "password": ["first password 123", "second password 12"]}
     assert (await refusal(signed(), **live)).reason is Reason.MISSING_CREDENTIALS
     wrong = JSON | {"authorization": basic("mg", "third password 12")}
     assert (await refusal(signed(), wrong, **live)).reason is Reason.WRONG_CREDENTIALS

@@ -420,3 +420,17 @@ def test_a_taken_port_is_named() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(PortTaken, match=f"cannot listen on 127.0.0.1:{port}"):
             bind("127.0.0.1", port, "webhooks")
+
+
+async def test_one_mailgun_token_brings_one_event(database: str, tmp_path: Path) -> None:
+    """a leaked Mailgun signature cannot carry a second event, whatever its body and time say."""
+    mailgun = play("mailgun", tmp_path)
+    (post,) = mailgun.posts(EventType.DELIVERED, "ann@one.test")
+    forged = json.loads(post.body)
+    forged["event-data"] |= {"recipient": "bob@two.test", "timestamp": forged["event-data"]["timestamp"] - 3600}
+    async with running(database, mailgun) as service:
+        assert (await service.post("mailgun", post)).status_code == 200
+        forgery = Post(headers=post.headers, body=json.dumps(forged).encode())
+        assert (await service.post("mailgun", forgery)).status_code == 200
+        rows = await service.events()
+    assert [row["recipient"] for row in rows] == ["ann@one.test"]

@@ -35,7 +35,7 @@ _encode: Final = msgspec.json.Encoder().encode
 def row_of(source: Source, item: Item, reading: Reading, accepted_at: datetime) -> Row:
     """The row, in the order of `store.intake.COLUMNS`."""
     settings = source.settings
-    id_ = event_id(source.name, _identity(item, reading), reading.occurred_at)
+    id_ = event_id(source.name, _identity(item, reading), reading.identity_time or reading.occurred_at)
     recipient = normalize_address(reading.recipient) if reading.recipient else None
     domain = domain_of(recipient) if recipient else None
     sender = normalize_address(reading.sender) if reading.sender else None
@@ -72,7 +72,7 @@ def row_of(source: Source, item: Item, reading: Reading, accepted_at: datetime) 
         inet(reading.sending_ip),
         reading.ip_pool,
         reading.remote_mta,
-        reading.stream or settings.stream,
+        settings.stream or reading.stream,
         settings.brand,
         reading.topic or settings.default_topic,
         reading.campaign,

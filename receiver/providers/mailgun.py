@@ -13,7 +13,7 @@ event is not covered. Whoever gets hold of one signature can, within the window 
 with its first timestamp and token), put any event beside it. So the identity is what was signed, alone: one
 signature brings one event, whatever else it carries and however often it comes. What is left to a thief: to be
 faster than Mailgun (the true event is then taken for a repetition), and to use it once at every other source
-that has the same signing key. Basic credentials on top (`username`, `passwords`, in the webhook's URL) close
+that has the same signing key. Basic credentials on top (`username`, `password`, in the webhook's URL) close
 both; TLS must hold in any case.
 
 Timestamp and token are signed without a separator, so the border between them can be moved and the signature
@@ -78,7 +78,7 @@ class MailgunSettings(SourceSettings):
 
     signing_key: Secrets = Field(default=[], description="HTTP webhook signing key(s)")
     username: str = Field("mailgun", description="user of additional Basic credentials in the webhook's URL")
-    passwords: Secrets = Field(default=[], description="password(s) of additional Basic credentials")
+    password: Secrets = Field(default=[], description="password(s) of additional Basic credentials")
 
 
 # The event's name, for `failed` followed by its severity. `bounced` and `dropped` are the form posts' words.
@@ -139,7 +139,7 @@ class Mailgun:
     def __init__(self, settings: MailgunSettings, world: World) -> None:
         self._keys = [secret.get_secret_value().encode() for secret in settings.signing_key]
         self._username = settings.username
-        self._passwords = [secret.get_secret_value() for secret in settings.passwords]
+        self._passwords = [secret.get_secret_value() for secret in settings.password]
         self._tolerance = settings.tolerance or WINDOW
         self._now = world.now
 
@@ -147,9 +147,9 @@ class Mailgun:
     def problems(settings: MailgunSettings, key: str) -> Sequence[Problem]:
         where = f"{key}.signing_key"
         found = secret_problems(settings.signing_key, where, _RIGHT_KEY, published=_PUBLISHED)
-        if settings.passwords:
+        if settings.password:
             right = "At least 16 random characters, the same as in the webhook's URL"
-            found += secret_problems(settings.passwords, f"{key}.passwords", right)
+            found += secret_problems(settings.password, f"{key}.password", right)
         return found
 
     async def authenticate(self, delivery: Delivery) -> Authentic:
@@ -398,8 +398,8 @@ def _demo(_: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 def _keys(settings: MailgunSettings) -> Mapping[str, str]:
     keys = {"signing_key": settings.signing_key[0].get_secret_value()}
-    if settings.passwords:
-        keys |= {"username": settings.username, "password": settings.passwords[0].get_secret_value()}
+    if settings.password:
+        keys |= {"username": settings.username, "password": settings.password[0].get_secret_value()}
     return keys
 
 
