@@ -8,17 +8,16 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ROOT_USER_ACTION=ignore
 
 WORKDIR /build
-RUN python -m venv /opt/receiver
-ENV PATH=/opt/receiver/bin:$PATH
-
-COPY locks/run.txt locks/
-RUN pip install --no-deps --require-hashes -r locks/run.txt
+RUN python -m venv tools && python -m venv --without-pip /opt/receiver
+COPY locks/build.txt locks/run.txt locks/
+RUN tools/bin/pip install --no-deps --require-hashes -r locks/build.txt \
+    && tools/bin/pip --python /opt/receiver install --no-deps --require-hashes -r locks/run.txt
 
 COPY pyproject.toml README.md LICENSE schema.sql ./
 COPY receiver receiver
-RUN pip install --no-deps --no-build-isolation . \
-    && pip uninstall --yes hatchling pathspec pluggy trove-classifiers pip \
-    && python -m compileall -q /opt/receiver/lib
+RUN tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
+    && tools/bin/pip --python /opt/receiver install --no-deps --no-index dist/*.whl \
+    && /opt/receiver/bin/python -m compileall -q /opt/receiver/lib
 
 
 FROM python:3.13-slim-bookworm

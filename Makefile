@@ -38,14 +38,15 @@ bench-quick: ## the same in under 45 seconds, with fewer repetitions
 	@$(python) -m bench --quick
 
 compile := .venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url $(UPGRADE) \
-	--custom-compile-command "make lock" pyproject.toml --group build
+	--custom-compile-command "make lock"
 
 lock: ## pin what pyproject.toml asks for (UPGRADE=--upgrade takes newer versions)
 	@locks/install dev
 	@$(python) -m pip install -qq --disable-pip-version-check uv
-	$(compile) --extra embedded --group dev -o locks/dev.txt
-	$(compile) --extra embedded --no-annotate -c locks/dev.txt -o locks/embedded.txt
-	$(compile) --no-annotate -c locks/dev.txt -o locks/run.txt
+	$(compile) pyproject.toml --extra embedded --group build --group dev -o locks/dev.txt
+	$(compile) --no-annotate -c locks/dev.txt pyproject.toml --extra embedded --group build -o locks/embedded.txt
+	$(compile) --no-annotate -c locks/dev.txt pyproject.toml -o locks/run.txt
+	$(compile) --no-annotate -c locks/dev.txt --group build -o locks/build.txt
 
 clean: ## remove what was installed and cached; the data in .receiver stays
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
