@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Final
 
+from receiver.embedded.data_dir import LOCK
 from receiver.private_files import read_json, write_json
 
 RUN_FILE: Final = "run.json"
@@ -37,13 +39,22 @@ def this_run(*, url: str, admin_url: str, database: str, demo: bool, config: str
 @contextmanager
 def kept(data_dir: Path, run: Run) -> Iterator[None]:
     """Keep the run file while the block runs. Raises OSError where it cannot be written."""
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_ours(data_dir)
     write_json(data_dir / RUN_FILE, asdict(run))
     try:
         yield
     finally:
         if _read(data_dir) == run:  # not that of another process, which has started since
             (data_dir / RUN_FILE).unlink(missing_ok=True)
+
+
+def _make_ours(data_dir: Path) -> None:
+    """A data directory is known by its lock file; a directory with other files, perhaps mistyped, is left alone."""
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    names = {path.name for path in data_dir.iterdir()}
+    if names and LOCK not in names:
+        raise FileExistsError(errno.EEXIST, "it holds other files and is no data directory", str(data_dir))
+    (data_dir / LOCK).touch(mode=0o600)
 
 
 def find_run(data_dir: Path) -> Run | None:

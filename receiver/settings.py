@@ -155,6 +155,7 @@ class Settings(BaseSettings):
         "console", description="`console` for people or `json` for machines", examples=["json"]
     )
     _origins: Mapping[str, str] = PrivateAttr(default_factory=dict)
+    _config: Path | None = PrivateAttr(default=None)
 
     @classmethod
     def settings_customise_sources(
@@ -171,6 +172,11 @@ class Settings(BaseSettings):
     def embedded(self) -> bool:
         """Whether the database is the embedded one."""
         return self.database is not None and self.database.get_secret_value() == EMBEDDED
+
+    @property
+    def config(self) -> Path | None:
+        """The file that these settings were read from, whether it is there or not."""
+        return self._config
 
     @property
     def origins(self) -> Mapping[str, str]:
@@ -207,6 +213,7 @@ def read_settings(
         keep = {key: value for key, value in values.items() if key not in wrong}
         settings, _ = _validate(keep, raw)
     assert settings is not None  # every key that was wrong is gone, and none is required
+    settings._config = path  # noqa: SLF001 - pydantic's way to give a private attribute its value
     return settings, [*problems, *(problem for found in wrong.values() for problem in found)]
 
 
@@ -234,7 +241,7 @@ def _validate(values: Mapping[str, Any], raw: Raw) -> tuple[Settings | None, dic
         for key, problem in problems_of(error, Settings, "", raw.origins):
             wrong.setdefault(key, []).append(problem)
         return None, wrong
-    settings._origins = raw.origins  # noqa: SLF001 - pydantic's way to give a private attribute its value
+    settings._origins = raw.origins  # noqa: SLF001 - likewise
     return settings, wrong
 
 

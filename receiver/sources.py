@@ -41,7 +41,7 @@ def bind_sources(settings: Settings, world: World) -> dict[str, Source]:
 def find_sources(settings: Settings, world: World) -> tuple[dict[str, Source], list[Problem]]:
     """The sources that can be used, and what is wrong with the others."""
     if not settings.sources:
-        right = 'Add one: [sources.shop] provider = "postmark" ...; `receiver init` writes examples'
+        right = "Add a table [sources.<name>]: `receiver init` writes examples, and `receiver serve --demo` needs none"
         return {}, [Problem("sources", "is missing: no event could ever arrive", right)]
     bound, problems = dict[str, Source](), list[Problem]()
     for name in settings.sources:

@@ -1,0 +1,61 @@
+"""The tree of commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from receiver.cli import dead_letters, events, handlers, quarantine, refused, serve, setup, simulate, sources
+
+RUNNING: Final = "Running"
+LOOKING: Final = "Looking"
+TRYING: Final = "Trying"
+
+app = typer.Typer(
+    name="receiver",
+    help="Receives the webhooks of email providers: verifies, normalizes and stores them, and runs handlers on them.",
+    epilog="First steps: `receiver serve --demo`, then in another terminal `receiver simulate postmark bounced`.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(version("email-event-receiver"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The configuration file; else RECEIVER_CONFIG, else receiver.toml."),
+    ] = None,
+    *,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[  # noqa: ARG001 - its callback does the work
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    from receiver.cli.place import Invocation
+
+    context.obj = Invocation(config=config, debug=debug)
+
+
+for _command in (setup.init, serve.serve, serve.work, setup.migrate, setup.check, setup.health):
+    app.command(rich_help_panel=RUNNING)(_command)
+app.add_typer(sources.group, name="sources", rich_help_panel=LOOKING)
+app.command(rich_help_panel=LOOKING)(handlers.handlers)
+app.add_typer(events.group, name="events", rich_help_panel=LOOKING)
+app.add_typer(quarantine.group, name="quarantine", rich_help_panel=LOOKING)
+app.add_typer(refused.group, name="refused", rich_help_panel=LOOKING)
+app.add_typer(dead_letters.group, name="dead-letters", rich_help_panel=LOOKING)
+app.command(rich_help_panel=TRYING)(simulate.simulate)

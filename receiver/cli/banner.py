@@ -1,0 +1,82 @@
+"""What is printed when the service is up."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rich.table import Table
+from rich.text import Text
+
+from receiver.cli.checking import Checked, warnings_of
+from receiver.cli.output import cell, say, show
+from receiver.printable import printable
+from receiver.settings import without_password
+from receiver.sources import webhook_url
+from receiver.web.service import Listening
+
+TRY: Final = "postmark"  # the provider of the first example, if there is a source for it
+
+
+def show_service(checked: Checked, listening: Listening, dsn: str, *, demo: bool) -> None:
+    """Addresses, database, each source with its URL, each handler, and what to try next."""
+    settings = checked.settings
+    _title("The receiver is up." + (" This is a demo: its secrets were made up." if demo else ""))
+    _rows(
+        [
+            ("webhooks", f"{listening.url}/webhooks/..."),
+            ("administration", f"{listening.admin_url}/readyz, /metrics"),
+            ("database", _database(checked, dsn)),
+        ]
+    )
+    _title("Sources")
+    _rows([(name, webhook_url(settings, name, listening.url)) for name in checked.sources])
+    _handlers(checked)
+    for warning in warnings_of(checked):
+        show(Text(f"WARNING  {printable(warning)}", style="bold yellow"))
+    _next(checked, demo=demo)
+
+
+def show_worker(checked: Checked, dsn: str) -> None:
+    """The database and each handler."""
+    _title("The worker is up.")
+    _rows([("database", _database(checked, dsn))])
+    _handlers(checked)
+
+
+def _database(checked: Checked, dsn: str) -> str:
+    if checked.settings.embedded:
+        return f"embedded PostgreSQL in {checked.settings.data_dir.absolute()}"
+    return without_password(dsn)
+
+
+def _handlers(checked: Checked) -> None:
+    if checked.handlers is None:
+        _title("Handlers: not run by this process, start `receiver work`")
+        return
+    _title("Handlers")
+    _rows([(one.name, one.summary or one.origin) for one in checked.handlers] or [("(none)", "events are only stored")])
+
+
+def _next(checked: Checked, *, demo: bool) -> None:
+    _title("Try next, in another terminal")
+    if demo:
+        source = TRY if TRY in checked.sources else next(iter(checked.sources))
+        say(f"  receiver simulate {source} bounced --to ada@customer-domain.test")
+    else:
+        say("  receiver sources show NAME       what to paste into the provider's console")
+    say("  receiver events list             what has arrived")
+    say("  receiver handlers                how far the handlers are")
+    say("")
+
+
+def _title(text: str) -> None:
+    show(Text(f"\n{printable(text)}", style="bold"))
+
+
+def _rows(rows: list[tuple[str, str]]) -> None:
+    shown = Table(box=None, show_header=False, pad_edge=False)
+    shown.add_column(style="cyan", no_wrap=True)
+    shown.add_column(overflow="fold")
+    for name, value in rows:
+        shown.add_row(Text(f"  {printable(name)}"), cell(value))
+    show(shown)

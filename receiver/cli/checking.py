@@ -1,0 +1,110 @@
+"""Everything that must be right before the service starts, in one place for `serve`, `work` and `check`."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.text import Text
+
+from receiver.cli.dispatching import find_handlers
+from receiver.cli.output import say, show
+from receiver.cli.place import Place, connected, run_async
+from receiver.cli.world import local_world
+from receiver.contract import World
+from receiver.errors import ConfigError, Problem
+from receiver.plugins.handlers import Handler
+from receiver.printable import printable
+from receiver.settings import Settings, missing_settings, without_password
+from receiver.sources import Source, find_sources, source_warnings, webhook_url
+from receiver.store.schema import check as check_schema
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """What can be built from. `handlers`: None where this process runs none."""
+
+    settings: Settings
+    sources: Mapping[str, Source]
+    handlers: Sequence[Handler] | None
+
+
+def check_service(settings: Settings, problems: Sequence[Problem], world: World, *, dispatch: bool) -> Checked:
+    """Raises ConfigError with every problem of settings, sources and handlers together."""
+    sources, wrong_sources = find_sources(settings, world)
+    handlers, fault = find_handlers(settings) if dispatch else (None, None)
+    found = [*problems, *_missing(settings, problems), *wrong_sources, *(fault.problems if fault else ())]
+    if found:
+        raise ConfigError(found) from (fault.__cause__ if fault else None)
+    return Checked(settings=settings, sources=sources, handlers=handlers)
+
+
+def check_worker(settings: Settings) -> Checked:
+    """As `check_service`; a worker needs no sources, and may find its database in the run file."""
+    handlers, fault = find_handlers(settings)
+    missing = [one for one in missing_settings(settings) if one.key == "secret_key"]
+    found = [*missing, *(fault.problems if fault else ())]
+    if not handlers and not fault:
+        right = "Name the directory of your handlers, or installed packages that offer some"
+        found.append(Problem("handlers_dir", "holds no handlers, so this process would do nothing", right))
+    if found:
+        raise ConfigError(found) from (fault.__cause__ if fault else None)
+    return Checked(settings=settings, sources={}, handlers=handlers)
+
+
+def _missing(settings: Settings, problems: Sequence[Problem]) -> list[Problem]:
+    """Not what is there, but wrong."""
+    wrong = {problem.key.partition(" ")[0].removesuffix("_file") for problem in problems}
+    return [problem for problem in missing_settings(settings) if problem.key not in wrong]
+
+
+def check_all(place: Place, problems: Sequence[Problem], *, database: bool) -> None:
+    """`receiver check`: what is right on standard output, warnings with it. Raises ConfigError, CommandError."""
+    checked = check_service(place.settings, problems, local_world(), dispatch=True)
+    settings = checked.settings
+    assert settings.database is not None
+    _ok(f"webhooks: on {settings.host}, port {settings.port}")
+    _ok(f"administration: on {settings.admin_host}, port {settings.admin_port}")
+    _ok(f"database: {'embedded' if settings.embedded else without_password(settings.database.get_secret_value())}")
+    for name, source in checked.sources.items():
+        _ok(f"source {name}: {source.provider.title}, {webhook_url(settings, name)}")
+    for handler in checked.handlers or ():
+        _ok(f"handler {handler.name}: {handler.origin}")
+    if database:
+        version = run_async(_schema_version(place))
+        _ok(f"schema: version {version}")
+    for warning in warnings_of(checked):
+        show(Text(f"WARNING  {printable(warning)}", style="bold yellow"))
+
+
+async def _schema_version(place: Place) -> int:
+    async with connected(place.database()) as connection:
+        return await check_schema(connection)
+
+
+def _ok(text: str) -> None:
+    say(f"ok  {text}")
+
+
+def warnings_of(checked: Checked) -> Iterator[str]:
+    """What works, but should be known."""
+    settings = checked.settings
+    if settings.embedded:
+        yield "database: the embedded Postgres is for trying and developing, not for real mail"
+    if settings.admin_host not in ("127.0.0.1", "::1", "localhost"):
+        yield f"admin_host: {settings.admin_host} shows metrics and readiness to whoever reaches it"
+    if settings.host not in ("127.0.0.1", "::1", "localhost") and settings.public_url is None:
+        yield "public_url: is not set, so the URLs shown here are not those to give to providers"
+    if checked.handlers is not None and not checked.handlers:
+        yield f"handlers: there are none in {settings.handlers_dir}, so events are only stored"
+    yield from _open_file(settings)
+    for name, source in checked.sources.items():
+        yield from (f"sources.{name}: {warning}" for warning in source_warnings(source))
+
+
+def _open_file(settings: Settings) -> Iterator[str]:
+    path = settings.config
+    if path is None or not path.exists() or not path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+        return
+    yield f"{path}: others on this machine can read it (chmod 600), and it may hold secrets"

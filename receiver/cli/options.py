@@ -1,0 +1,44 @@
+"""Options that several commands share, and groups whose `list` need not be said."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final
+
+import typer
+from typer.core import TyperGroup
+
+AsJson = Annotated[bool, typer.Option("--json", help="JSON Lines: one object a line.")]
+Limit = Annotated[int, typer.Option(min=1, max=1_000_000, help="How many at most.")]
+OfSource = Annotated[str | None, typer.Option("--source", help="Only of this source.")]
+Reveal = Annotated[bool, typer.Option("--reveal", help="Decrypt headers and body; this is recorded in audit_log.")]
+
+_AGO: Final = re.compile(r"(\d{1,6})\s*(s|m|min|h|d|w)")
+_UNITS: Final = {"s": "seconds", "m": "minutes", "min": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+class ListFirst(TyperGroup):
+    """`receiver events --json` means `receiver events list --json`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and args[0] not in ("-h", "--help")):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+def group(help_: str) -> typer.Typer:
+    """A group of commands with `list` as the one that is meant where none is named."""
+    return typer.Typer(cls=ListFirst, help=help_, rich_markup_mode="rich", pretty_exceptions_enable=False)
+
+
+def moment(text: str) -> datetime:
+    """A time: `2h` (that long ago), `2026-01-31`, `2026-01-31T12:00Z`. Without a zone it is UTC."""
+    ago = _AGO.fullmatch(text.strip().lower())
+    try:
+        if ago:
+            return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        found = datetime.fromisoformat(text.strip())
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise typer.BadParameter("say how long ago (30m, 2h, 7d) or when (2026-01-31, 2026-01-31T12:00Z)") from error

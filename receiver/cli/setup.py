@@ -1,0 +1,116 @@
+"""`receiver init`, `migrate`, `check`, `health`: before and beside the service."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def init(
+    context: typer.Context,
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    secret_key: Annotated[
+        bool, typer.Option("--secret-key/--no-secret-key", help="Generate one, or leave it to the environment.")
+    ] = True,
+) -> None:
+    """Write a commented configuration file, readable by its owner alone, with a generated secret key.
+
+    Example: receiver init
+    """
+    import os
+    import secrets
+
+    from receiver.cli.output import say
+    from receiver.cli.place import invocation
+    from receiver.cli.template import template
+    from receiver.settings import config_path
+
+    path, _ = config_path(invocation(context).config, os.environ)
+    _write(path, template(secrets.token_urlsafe(48) if secret_key else None), force=force)
+    say(f"wrote {path}")
+    say("Now set `database`, add a source, and run `receiver check`.")
+
+
+def _write(path: Path, text: str, *, force: bool) -> None:
+    """Never readable by others, not even for a moment. Raises CommandError where the file is there already."""
+    import os
+
+    from receiver.cli.failures import CommandError
+
+    flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if force else os.O_EXCL)
+    try:
+        with os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.write(text)
+    except FileExistsError as error:
+        raise CommandError(f"{path} is there already: --force replaces it") from error
+    except OSError as error:
+        raise CommandError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def migrate(context: typer.Context) -> None:
+    """Bring the database to this release's schema. May be run at any time, also by several machines at once.
+
+    Example: DATABASE_URL=postgresql://receiver@db/receiver receiver migrate
+    """
+    from receiver.cli.output import say
+    from receiver.cli.place import find_place, run_async
+    from receiver.settings import without_password
+
+    dsn = find_place(context).database()
+    before, after = run_async(_migrate(dsn))
+    if before == after:
+        say(f"{without_password(dsn)} has schema {after} already")
+    else:
+        say(f"{without_password(dsn)}: schema {after} is in place" + (f", it was {before}" if before else ""))
+
+
+async def _migrate(dsn: str) -> tuple[int, int]:
+    from receiver.cli.place import connected
+    from receiver.store.schema import migrate as migrate_schema
+
+    async with connected(dsn):  # for its messages
+        return await migrate_schema(dsn)
+
+
+def check(
+    context: typer.Context,
+    *,
+    database: Annotated[
+        bool, typer.Option("--database", help="Also connect to the database and check its schema.")
+    ] = False,
+) -> None:
+    """Check all that `serve` checks, without starting: settings, sources, handlers. Shows no secret.
+
+    Example: receiver check --database
+    """
+    from receiver.cli.checking import check_all
+    from receiver.cli.place import look_around
+
+    place, problems = look_around(context)
+    check_all(place, problems, database=database)
+
+
+def health(
+    context: typer.Context,
+    *,
+    live: Annotated[
+        bool, typer.Option("--live", help="Only whether the process answers, not whether it can work.")
+    ] = False,
+    worker: Annotated[bool, typer.Option("--worker", help="Whether `receiver work` runs on this host.")] = False,
+) -> None:
+    """Ask the running service how it is: exit 0 if well, else 1.
+
+    Example: receiver health
+    """
+    from receiver.cli.health import service_health, worker_health
+    from receiver.cli.output import say
+    from receiver.cli.place import find_place, run_async
+
+    place = find_place(context)
+    say(run_async(worker_health(place)) if worker else service_health(place, live=live))

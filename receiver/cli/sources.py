@@ -1,0 +1,154 @@
+"""`receiver sources`: what is configured, and what to paste into the providers' consoles."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from receiver.cli import options
+from receiver.cli.options import AsJson
+
+if TYPE_CHECKING:
+    from receiver.cli.place import Place
+    from receiver.sources import Source
+
+HEAD: Final = ("name", "provider", "url", "configured", "state", "last event")
+COVERS: Final = {
+    "body": "the whole body: nothing in it can be changed or invented without the secret",
+    "fields": "the fields that say what happened",
+    "token": "a time and a token, not the body: TLS alone protects what the events say",
+    "nothing": "nothing of the body: whoever knows the credentials can say anything, and TLS alone protects it",
+}
+
+group = options.group("The configured accounts of providers: `list` (also without saying so) and `show`.")
+
+
+@group.command("list")
+def list_(
+    context: typer.Context,
+    *,
+    all_: Annotated[bool, typer.Option("--all", help="Also every provider that is known here.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the sources with their webhook URLs.
+
+    Example: receiver sources
+
+    Example: receiver sources --all --json
+    """
+    from receiver.cli.place import find_place, run_async
+
+    run_async(_list(find_place(context), every=all_, as_json=as_json))
+
+
+@group.command()
+def show(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A source's name, or a provider's.")],
+) -> None:
+    """Show how to set a source up at its provider: the URL to paste, and what its signature protects.
+
+    Example: receiver sources show postmark
+    """
+    from receiver.cli.failures import CommandError
+    from receiver.cli.output import say
+    from receiver.cli.place import find_place
+    from receiver.faults import did_you_mean
+    from receiver.providers import providers
+    from receiver.sources import webhook_url
+
+    place = find_place(context)
+    configured, known = place.settings.sources, providers()
+    word = configured[name].get("provider") if name in configured else name
+    if word not in known:
+        raise CommandError(f"there is no source or provider {name!r}{did_you_mean(name, [*configured, *known])}")
+    url = webhook_url(place.settings, name, place.url)
+    provider = known[word]
+    say(f"{provider.title}: {'source' if name in configured else 'not configured, it could be the source'} {name!r}")
+    say(f"URL: {url}")
+    say("")
+    for line in provider.simulation.setup.replace("{url}", url).splitlines():
+        say(line)
+    say("")
+    say(f"Its proof covers {COVERS[provider.covers]}.")
+
+
+async def _list(place: Place, *, every: bool, as_json: bool) -> None:
+    from receiver.cli.output import json_line, table
+
+    rows = [*await _configured(place), *(_known(place) if every else [])]
+    if as_json:
+        for row in rows:
+            json_line(row)
+        return
+    names = [name for name in HEAD if every or name != "configured"]
+    empty = "no sources are configured; `receiver sources --all` lists the providers, `receiver init` writes a file"
+    table(names, ([row[name.replace(" ", "_")] for name in names] for row in rows), empty=empty)
+
+
+async def _configured(place: Place) -> list[dict[str, Any]]:
+    from receiver.cli.world import local_world
+    from receiver.sources import find_sources, webhook_url
+
+    settings = place.settings
+    if not settings.sources:
+        return []
+    bound, _ = find_sources(settings, local_world())
+    last = await _last_events(place, list(settings.sources))
+    return [
+        {
+            "name": name,
+            "provider": str(raw.get("provider", "")),
+            "url": webhook_url(settings, name, place.url),
+            "configured": True,
+            "state": _state(bound.get(name)),
+            "last_event": last.get(name),
+        }
+        for name, raw in settings.sources.items()
+    ]
+
+
+def _state(source: Source | None) -> str:
+    from receiver.sources import source_warnings
+
+    if source is None:
+        return "wrong: see `receiver check`"
+    return "ok, with warnings" if source_warnings(source) else "ok"
+
+
+async def _last_events(place: Place, names: list[str]) -> dict[str, Any]:
+    """When each source's last event of the last 31 days came; nothing where the database cannot be asked."""
+    from datetime import UTC, datetime, timedelta
+
+    from receiver.cli.failures import CommandError
+    from receiver.cli.place import connected
+    from receiver.errors import ConfigError
+    from receiver.store.queries import last_events
+
+    try:
+        async with connected(place.database()) as connection:
+            found = await last_events(connection, names, since=datetime.now(UTC) - timedelta(days=31))
+    except (CommandError, ConfigError):  # the list of sources is worth showing without it
+        return {}
+    return dict(found)
+
+
+def _known(place: Place) -> list[dict[str, Any]]:
+    """The providers that no source uses."""
+    from receiver.providers import providers
+    from receiver.sources import webhook_url
+
+    used = {raw.get("provider") for raw in place.settings.sources.values()}
+    return [
+        {
+            "name": name,
+            "provider": name,
+            "url": webhook_url(place.settings, name, place.url),
+            "configured": False,
+            "state": "not configured",
+            "last_event": None,
+        }
+        for name in providers()
+        if name not in used
+    ]

@@ -1,0 +1,98 @@
+"""The `receiver.toml` that `receiver init` writes: every setting and every provider, commented."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from typing import Any, Final
+
+from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
+
+from receiver.contract import Provider, SourceSettings
+from receiver.faults import toml_value
+from receiver.providers import providers
+from receiver.settings import Settings
+
+WIDTH: Final = 100
+_HEAD: Final = """\
+# Settings of the receiver. `receiver check` says whether they will do.
+#
+# The environment wins over this file: RECEIVER_PORT=9000, RECEIVER_SOURCES__SHOP__PASSWORD=...
+# Every secret can also stand in a file: secret_key_file = "/run/secrets/key", password_file = "...",
+# or RECEIVER_SECRET_KEY_FILE=/run/secrets/key.
+"""
+_FIRST: Final = ("database", "secret_key")
+_TABLES: Final = ("sources", "handlers")
+_FROM_ENVIRONMENT: Final = "not written here: set RECEIVER_SECRET_KEY or RECEIVER_SECRET_KEY_FILE"
+
+
+def template(secret_key: str | None) -> str:
+    """The file's text. `secret_key`: a generated one, or None to leave it to the environment."""
+    return "\n".join([*_settings(secret_key), *_sources(), *_handlers()]) + "\n"
+
+
+def _settings(secret_key: str | None) -> Iterator[str]:
+    yield _HEAD
+    fields = Settings.model_fields
+    yield from _field("database", fields["database"])
+    yield ""
+    yield from _comment(fields["secret_key"].description or "")
+    yield f"secret_key = {toml_value(secret_key)}" if secret_key else f"# {_FROM_ENVIRONMENT}"
+    for name, field in fields.items():
+        if name not in (*_FIRST, *_TABLES):
+            yield ""
+            yield from _field(name, field)
+
+
+def _field(name: str, field: FieldInfo) -> Iterator[str]:
+    """The description, and the line with its default or example, commented out."""
+    yield from _comment(field.description or "")
+    default = None if field.default is None else _plain(field.default)
+    yield f"# {name} = {toml_value(field.examples[0] if default is None and field.examples else default)}"
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, (str, bool, int, float, list)) else str(value)
+
+
+def _comment(text: str) -> Iterator[str]:
+    for line in textwrap.wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False):
+        yield f"# {line}"
+
+
+def _sources() -> Iterator[str]:
+    yield ""
+    yield "# Sources: one table for each account of a provider. The name stands in the URL to give to the provider:"
+    yield "# https://your-host/webhooks/<name>. `receiver sources show <name>` explains the set-up there."
+    yield "# Every source may also say:"
+    for name, field in SourceSettings.model_fields.items():
+        if name != "provider":
+            yield f"#   {name}: {field.description}"
+    for provider in providers().values():
+        yield from _source(provider)
+
+
+def _source(provider: type[Provider]) -> Iterator[str]:
+    yield ""
+    yield f"# {provider.title}"
+    yield f"# [sources.{provider.name}]"
+    yield f"# provider = {toml_value(provider.name)}"
+    for name, field in provider.Settings.model_fields.items():
+        if name not in SourceSettings.model_fields:
+            yield f"# {name} = {_example(provider.Settings, name)}  # {field.description or name}"
+
+
+def _example(model: type[BaseModel], name: str) -> str:
+    """A default worth showing, else a place to fill in."""
+    default = model.model_fields[name].get_default()
+    if isinstance(default, (bool, int, float)) or (isinstance(default, str) and default):
+        return toml_value(default)
+    return toml_value("..." if default is None or isinstance(default, SecretStr) else ["..."])
+
+
+def _handlers() -> Iterator[str]:
+    yield ""
+    yield "# Handlers have settings of their own, if they declare any: ctx.settings."
+    yield "# [handlers.followup]"
+    yield '# template = "sorry"'

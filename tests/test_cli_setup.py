@@ -1,0 +1,312 @@
+"""The command line before and beside the service: help, init, check, migrate, health, and how commands fail."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+import typer.main
+
+from receiver.cli.app import app
+from receiver.cli.place import who
+from receiver.contract import SourceSettings
+from receiver.errors import ConfigError
+from receiver.providers import providers
+from receiver.runfile import find_run, kept, this_run
+from receiver.settings import Settings
+from tests.cli import Receiver, command
+from tests.service import play, running
+
+KEY = "k3y-0123456789-abcdefghijklmnopqrstuvwxyz"
+PASSWORD = "Zz9-postmark-password-of-the-test"
+CANARY = "cAnArY-7f3e9b21d4"
+
+
+@pytest.fixture
+def receiver(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Receiver:
+    """The command line in an empty directory, with none of our variables set."""
+    for name in [name for name in os.environ if name.startswith("RECEIVER_") or name == "DATABASE_URL"]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    return command(capsys)
+
+
+def commands(group: Any, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, one in group.commands.items():
+        if hasattr(one, "commands"):
+            yield from commands(one, *path, name)
+        else:
+            yield (*path, name), one
+
+
+COMMANDS = dict(commands(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+async def test_help_has_an_example(receiver: Receiver, path: tuple[str, ...]) -> None:
+    """every command explains itself with an example, which begins as the command does"""
+    shown = await receiver(*path, "--help")
+    assert shown.code == 0
+    words = " ".join(shown.out.replace("│", " ").split())
+    assert f"receiver {' '.join(path)}".removesuffix(" list") in words.partition("Example:")[2]
+
+
+def test_all_commands_are_there() -> None:
+    """the tree of commands is the documented one"""
+    assert {" ".join(path) for path in COMMANDS} == {
+        *("init", "serve", "work", "migrate", "check", "health", "handlers", "simulate"),
+        *("sources list", "sources show", "events list", "events show", "refused list", "refused show"),
+        *("quarantine list", "quarantine show", "quarantine discard"),
+        *("dead-letters list", "dead-letters show", "dead-letters retry", "dead-letters discard"),
+    }
+
+
+async def test_init_then_check(receiver: Receiver, tmp_path: Path) -> None:
+    """what init writes passes check once a database and a source are filled in"""
+    made = await receiver("init")
+    path = tmp_path / "receiver.toml"
+    assert made.code == 0
+    assert path.stat().st_mode & 0o777 == 0o600
+    refused = await receiver("check")
+    assert refused.code == 2
+    assert "database: is missing" in refused.err
+    assert "sources: is missing" in refused.err
+    assert "secret_key" not in refused.err
+    text = path.read_text().replace('# database = "', 'database = "')
+    text = text.replace("# [sources.postmark]\n# provider", "[sources.postmark]\nprovider")
+    path.write_text(text.replace('# password = ["..."]', f'password = ["{PASSWORD}"]', 1))
+    done = await receiver("check")
+    assert done.code == 0, done.err
+    assert "ok  source postmark: Postmark, http://127.0.0.1:8080/webhooks/postmark" in done.out
+    assert PASSWORD not in done.out + done.err
+    assert tomllib.loads(path.read_text())["secret_key"] not in done.out + done.err
+
+
+async def test_init_shows_everything(receiver: Receiver, tmp_path: Path) -> None:
+    """every setting and every provider with its own settings stands in the file, and all of it is TOML"""
+    await receiver("init")
+    text = (tmp_path / "receiver.toml").read_text()
+    lines = [line.removeprefix("# ") for line in text.splitlines() if re.match(r"(# )?(\w+ = |\[)", line)]
+    values = tomllib.loads("\n".join(lines))
+    assert set(values) == set(Settings.model_fields)
+    for name, provider in providers().items():
+        own = set(provider.Settings.model_fields) - set(SourceSettings.model_fields)
+        assert set(values["sources"][name]) == own | {"provider"}
+
+
+async def test_init_keeps_what_is_there(receiver: Receiver, tmp_path: Path) -> None:
+    """init replaces no file unless told to, and can leave the key to the environment"""
+    (tmp_path / "receiver.toml").write_text("port = 1")
+    kept_ = await receiver("init")
+    assert kept_.code == 1
+    assert "--force" in kept_.err
+    assert (tmp_path / "receiver.toml").read_text() == "port = 1"
+    assert (await receiver("init", "--force", "--no-secret-key")).code == 0
+    text = (tmp_path / "receiver.toml").read_text()
+    assert "RECEIVER_SECRET_KEY_FILE" in text
+    assert "secret_key" not in tomllib.loads(text)
+    assert (tmp_path / "receiver.toml").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("name", ["serve", "check", "work"])
+async def test_wrong_configuration(receiver: Receiver, tmp_path: Path, name: str) -> None:
+    """serve, work and check refuse a wrong configuration with every problem, exit 2, and without a traceback"""
+    (tmp_path / "receiver.toml").write_text(
+        f"secret_key = '{CANARY}'\ndatabase = 'postgresql://u:{CANARY}@h:{CANARY}/d'\nprt = 1\n"
+        f"[sources.shop]\nprovider = 'postmark'\npasword = '{CANARY}'\n"
+    )
+    for options in ((), ("--debug",)):
+        ended = await receiver(name, *options)
+        assert ended.code == 2
+        assert ("Traceback" in ended.err) is bool(options)
+        assert CANARY.lower() not in (ended.out + ended.err).lower()
+        for key in ("secret_key", "database", "prt"):
+            assert f"{key}: " in ended.err
+        assert ("sources.shop.pasword" in ended.err) is (name != "work")
+        assert "is missing" not in ended.err
+
+
+async def test_serve_makes_nothing_up(receiver: Receiver, tmp_path: Path) -> None:
+    """plain serve without settings refuses, and leaves nothing behind; it names the demo"""
+    ended = await receiver("serve")
+    assert ended.code == 2
+    assert "--demo" in ended.err
+    assert not await asyncio.to_thread(os.listdir, tmp_path)
+
+
+async def test_config_may_stand_anywhere(receiver: Receiver, tmp_path: Path) -> None:
+    """--config is understood before and after the command"""
+    path = tmp_path / "elsewhere.toml"
+    path.write_text(
+        f'secret_key = "{KEY}"\ndatabase = "embedded"\n[sources.a]\nprovider = "postmark"\npassword = "{PASSWORD}"'
+    )
+    for arguments in (
+        ("--config", str(path), "check"),
+        ("check", "--config", str(path)),
+        ("check", f"--config={path}"),
+    ):
+        assert (await receiver(*arguments)).code == 0
+    assert (await receiver("check", "--config", str(tmp_path / "gone.toml"))).code == 2
+
+
+async def test_check_warns(receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """check warns of what works and should be known"""
+    path = tmp_path / "receiver.toml"
+    path.write_text(
+        f'secret_key = "{KEY}"\ndatabase = "embedded"\n[sources.a]\nprovider = "postmark"\npassword = "{PASSWORD}"'
+    )
+    path.chmod(0o644)
+    monkeypatch.setenv("RECEIVER_ADMIN_HOST", "0.0.0.0")
+    monkeypatch.setenv("RECEIVER_HOST", "0.0.0.0")
+    ended = await receiver("check")
+    assert ended.code == 0
+    for word in ("embedded", "admin_host", "public_url", "chmod 600"):
+        assert any(word in line for line in ended.out.splitlines() if line.startswith("WARNING")), word
+
+
+async def test_migrate_and_check_database(receiver: Receiver, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """migrate prepares an empty database, can be repeated, and check --database tells whether it was run"""
+    connection = await asyncpg.connect(database)
+    await connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    await connection.close()
+    monkeypatch.setenv("DATABASE_URL", database)
+    monkeypatch.setenv("RECEIVER_SECRET_KEY", KEY)
+    monkeypatch.setenv("RECEIVER_SOURCES__A__PROVIDER", "postmark")
+    monkeypatch.setenv("RECEIVER_SOURCES__A__PASSWORD", PASSWORD)
+    before = await receiver("check", "--database")
+    assert before.code == 1
+    assert "receiver migrate" in before.err
+    listing = await receiver("events", "list")
+    assert listing.code == 1
+    assert "receiver migrate" in listing.err
+    assert "is in place" in (await receiver("migrate")).out
+    assert "already" in (await receiver("migrate")).out
+    assert "ok  schema: version" in (await receiver("check", "--database")).out
+
+
+async def test_database_away(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """a database that cannot be reached is one line and exit 1, and its password is not in it"""
+    monkeypatch.setenv("RECEIVER_DATABASE", f"postgresql://someone:{CANARY}@127.0.0.1:1/d")
+    for arguments in (
+        ("events", "list"),
+        ("migrate",),
+        ("handlers",),
+        ("dead-letters",),
+        ("quarantine",),
+        ("refused",),
+    ):
+        ended = await receiver(*arguments)
+        assert ended.code == 1
+        assert ended.err.startswith("receiver: cannot connect to postgresql://someone@127.0.0.1:1/d: ")
+        assert ended.err.count("\n") == 1
+        assert CANARY not in ended.err
+
+
+async def test_embedded_database_away(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """with the embedded database, a command says that the service has to run"""
+    monkeypatch.setenv("RECEIVER_DATABASE", "embedded")
+    ended = await receiver("events", "list")
+    assert ended.code == 1
+    assert "receiver serve" in ended.err
+
+
+async def test_unexpected_fault(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """a fault nobody foresaw shows its kind and no text, which could quote a secret"""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError(CANARY)
+
+    monkeypatch.setattr("receiver.cli.place.find_place", fail)
+    ended = await receiver("events", "list")
+    assert ended.code == 1
+    assert "RuntimeError" in ended.err
+    assert "Traceback" not in ended.err
+    assert CANARY not in ended.err
+
+
+async def test_health(receiver: Receiver, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """health finds the service by its run file or by the settings, and fails when there is none"""
+    assert (await receiver("health")).code == 1
+    async with running(database, play("postmark", tmp_path)) as service:
+        run = this_run(url=service.url, admin_url=service.admin_url, database=database, demo=False, config=None)
+        with kept(tmp_path / ".receiver", run):
+            assert (await receiver("health")).code == 0
+            assert (await receiver("health", "--live")).code == 0
+        assert (await receiver("health")).code == 1
+        monkeypatch.setenv("RECEIVER_ADMIN_PORT", service.admin_url.rpartition(":")[2])
+        assert (await receiver("health")).code == 0
+    assert (await receiver("health")).code == 1
+
+
+async def test_run_file_finds_database(receiver: Receiver, database: str, tmp_path: Path) -> None:
+    """beside a running service, commands need no setting at all; its file is private"""
+    run = this_run(url="http://127.0.0.1:1", admin_url="http://127.0.0.1:1", database=database, demo=False, config=None)
+    with kept(tmp_path / ".receiver", run):
+        assert (tmp_path / ".receiver" / "run.json").stat().st_mode & 0o077 == 0
+        assert (await receiver("events", "list", "--json")).code == 0
+    assert (await receiver("events", "list", "--json")).code == 2
+
+
+def test_stale_run_file(tmp_path: Path) -> None:
+    """a run file whose process has ended, or whose number another process has now, is ignored"""
+    mine = this_run(url="http://a", admin_url="http://b", database="postgresql:///x", demo=False, config=None)
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    for stale in ({"pid": child.pid}, {"born": "1"}):
+        with kept(tmp_path, type(mine)(**{name: getattr(mine, name) for name in mine.__slots__} | stale)):
+            assert find_run(tmp_path) is None
+    with kept(tmp_path, mine):
+        assert find_run(tmp_path) == mine
+        (tmp_path / "run.json").write_text('{"pid": 1}')
+        assert find_run(tmp_path) is None
+
+
+def test_run_file_of_another(tmp_path: Path) -> None:
+    """a service takes away its own run file and not that of a later one"""
+    first = this_run(url="http://a", admin_url="http://b", database="postgresql:///x", demo=False, config=None)
+    second = this_run(url="http://c", admin_url="http://d", database="postgresql:///x", demo=False, config=None)
+    with kept(tmp_path, second):
+        with kept(tmp_path, first), kept(tmp_path, second):
+            pass
+        assert not (tmp_path / "run.json").exists()
+        with kept(tmp_path, second):
+            pass
+    with kept(tmp_path, first):
+        write = kept(tmp_path, second)
+        write.__enter__()
+    assert find_run(tmp_path) == second
+
+
+def test_run_file_spares_other_directories(tmp_path: Path) -> None:
+    """a directory with other files, perhaps mistyped, gets no run file and no lock"""
+    (tmp_path / "thesis.tex").touch()
+    run = this_run(url="http://a", admin_url="http://b", database="postgresql:///x", demo=False, config=None)
+    with pytest.raises(FileExistsError), kept(tmp_path, run):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_who_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """a user id without a name, as in a container, is named by its number"""
+
+    def nameless() -> str:
+        raise OSError("No username set in the environment")
+
+    monkeypatch.setattr("getpass.getuser", nameless)
+    assert who() == f"uid {os.getuid()}"
+
+
+def test_config_error_is_outside() -> None:
+    """no handler of ordinary errors can swallow a wrong configuration"""
+    from receiver.errors import ReceiverError
+
+    assert not issubclass(ConfigError, ReceiverError)
