@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 from pydantic import (
     AfterValidator,
@@ -245,12 +245,24 @@ def _validate(values: Mapping[str, Any], raw: Raw) -> tuple[Settings | None, dic
     return settings, wrong
 
 
+def hide_password(database: str) -> str:
+    """A database's URL without its password, and else as it is, so that programs can use it."""
+    try:
+        parts = urlsplit(database)
+        _ = parts.port
+    except ValueError:  # not checked by us; its message may quote a part of the password
+        return "(a database URL)"
+    user, at, place = parts.netloc.rpartition("@")
+    query = "&".join(part for part in parts.query.split("&") if not part.lower().startswith("password="))
+    return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}{at}{place}", query=query))
+
+
 def without_password(database: str) -> str:
-    """A database's URL for people: no password, whatever form it was given in."""
+    """A database's URL for people: who and where, no password, whatever form it was given in."""
     try:
         parts = urlsplit(database)
         host, port = parts.hostname, parts.port
-    except ValueError:  # not checked by us; its message may quote a part of the password
+    except ValueError:  # likewise
         return "(a database URL)"
     sockets = parse_qs(parts.query).get("host", [""])[0]
     user = f"{parts.username}@" if parts.username else ""

@@ -63,7 +63,7 @@ async def test_help_has_an_example(receiver: Receiver, path: tuple[str, ...]) ->
 def test_all_commands_are_there() -> None:
     """the tree of commands is the documented one"""
     assert {" ".join(path) for path in COMMANDS} == {
-        *("init", "serve", "work", "migrate", "check", "health", "handlers", "simulate"),
+        *("init", "serve", "work", "migrate", "check", "health", "database", "handlers", "simulate"),
         *("sources list", "sources show", "events list", "events show", "refused list", "refused show"),
         *("quarantine list", "quarantine show", "quarantine discard"),
         *("dead-letters list", "dead-letters show", "dead-letters retry", "dead-letters discard"),
@@ -82,8 +82,10 @@ async def test_init_then_check(receiver: Receiver, tmp_path: Path) -> None:
     assert "sources: is missing" in refused.err
     assert "secret_key" not in refused.err
     text = path.read_text().replace('# database = "', 'database = "')
-    text = text.replace("# [sources.postmark]\n# provider", "[sources.postmark]\nprovider")
-    path.write_text(text.replace('# password = ["..."]', f'password = ["{PASSWORD}"]', 1))
+    before, table, after = text.partition("# [sources.postmark]\n# provider")
+    path.write_text(
+        before + table.replace("# ", "") + after.replace('# password = ["..."]', f'password = "{PASSWORD}"', 1)
+    )
     done = await receiver("check")
     assert done.code == 0, done.err
     assert "ok  source postmark: Postmark, http://127.0.0.1:8080/webhooks/postmark" in done.out
@@ -193,6 +195,14 @@ async def test_migrate_and_check_database(receiver: Receiver, database: str, mon
     assert "ok  schema: version" in (await receiver("check", "--database")).out
 
 
+async def test_database_url(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """the database's URL is printed for psql, its password only when asked for"""
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://u:{CANARY}@h/d")
+    hidden = await receiver("database")
+    assert (hidden.code, hidden.out) == (0, "postgresql://u@h/d\n")
+    assert (await receiver("database", "--reveal")).out == f"postgresql://u:{CANARY}@h/d\n"
+
+
 async def test_database_away(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     """a database that cannot be reached is one line and exit 1, and its password is not in it"""
     monkeypatch.setenv("RECEIVER_DATABASE", f"postgresql://someone:{CANARY}@127.0.0.1:1/d")
@@ -235,6 +245,7 @@ async def test_unexpected_fault(receiver: Receiver, monkeypatch: pytest.MonkeyPa
 
 async def test_health(receiver: Receiver, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """health finds the service by its run file or by the settings, and fails when there is none"""
+    monkeypatch.setenv("RECEIVER_ADMIN_PORT", "1")
     assert (await receiver("health")).code == 1
     async with running(database, play("postmark", tmp_path)) as service:
         run = this_run(url=service.url, admin_url=service.admin_url, database=database, demo=False, config=None)
@@ -310,3 +321,16 @@ def test_config_error_is_outside() -> None:
     from receiver.errors import ReceiverError
 
     assert not issubclass(ConfigError, ReceiverError)
+
+
+def test_documents_name_everything() -> None:
+    """the documents name every setting, every command and every option of simulate"""
+    docs = Path(__file__).parents[1] / "docs"
+    configuration, cli = (docs / "configuration.md").read_text(), (docs / "cli.md").read_text()
+    for name in (*Settings.model_fields, *SourceSettings.model_fields):
+        assert f"`{name}`" in configuration, name
+    for path, one in COMMANDS.items():
+        assert f"receiver {path[0]}" in cli
+        assert path[-1] in cli
+        for option in one.params if path == ("simulate",) else ():
+            assert option.name in ("help", "source", "type_") or option.opts[0] in cli, option.opts

@@ -13,7 +13,14 @@ from receiver.demo import make_demo, read_demo, with_demo
 from receiver.errors import ConfigError, Problem
 from receiver.providers import providers
 from receiver.providers.postmark import PostmarkSettings
-from receiver.settings import EMBEDDED, Settings, load_settings, missing_settings, without_password
+from receiver.settings import (
+    EMBEDDED,
+    Settings,
+    hide_password,
+    load_settings,
+    missing_settings,
+    without_password,
+)
 from receiver.sources import Source, bind_sources, webhook_url
 
 KEY = "k3y-0123456789-abcdefghijklmnopqrstuvwxyz"
@@ -354,17 +361,26 @@ def test_no_value_in_repr(toml: Write) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "shown"),
+    ("url", "shown", "usable"),
     [
-        (f"postgresql://u:{CANARY}@h:5433/d?sslmode=require", "postgresql://u@h:5433/d"),
-        (f"postgresql://u@h/d?password={CANARY}", "postgresql://u@h/d"),
-        ("postgresql://u@/d?host=%2Frun%2Fpg&port=5432", "postgresql://u@/run/pg/d"),
-        (f"postgresql://u:{CANARY}/x@h:{CANARY}/d", "(a database URL)"),
+        (
+            f"postgresql://u:{CANARY}@h:5433/d?sslmode=require",
+            "postgresql://u@h:5433/d",
+            "postgresql://u@h:5433/d?sslmode=require",
+        ),
+        (f"postgresql://u@h/d?password={CANARY}", "postgresql://u@h/d", "postgresql://u@h/d"),
+        (
+            "postgresql://u@/d?host=%2Frun%2Fpg&port=5432",
+            "postgresql://u@/run/pg/d",
+            "postgresql://u@/d?host=%2Frun%2Fpg&port=5432",
+        ),
+        (f"postgresql://u:{CANARY}/x@h:{CANARY}/d", "(a database URL)", "(a database URL)"),
     ],
 )
-def test_without_password(url: str, shown: str) -> None:
+def test_without_password(url: str, shown: str, usable: str) -> None:
     """a database is shown without its password, wherever the URL has it"""
     assert without_password(url) == shown
+    assert hide_password(url) == usable
 
 
 # The demo ---------------------------------------------------------------------------------------------------

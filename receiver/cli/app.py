@@ -52,6 +52,7 @@ def options(
 
 for _command in (setup.init, serve.serve, serve.work, setup.migrate, setup.check, setup.health):
     app.command(rich_help_panel=RUNNING)(_command)
+app.command(rich_help_panel=LOOKING)(setup.database)
 app.add_typer(sources.group, name="sources", rich_help_panel=LOOKING)
 app.command(rich_help_panel=LOOKING)(handlers.handlers)
 app.add_typer(events.group, name="events", rich_help_panel=LOOKING)

@@ -96,6 +96,23 @@ def check(
     check_all(place, problems, database=database)
 
 
+def database(
+    context: typer.Context,
+    *,
+    reveal: Annotated[bool, typer.Option("--reveal", help="With the password, if there is one.")] = False,
+) -> None:
+    """Print the database's URL, as psql and other programs take it.
+
+    Example: psql "$(receiver database)"
+    """
+    from receiver.cli.output import say
+    from receiver.cli.place import find_place
+    from receiver.settings import hide_password
+
+    dsn = find_place(context).database()
+    say(dsn if reveal else hide_password(dsn))
+
+
 def health(
     context: typer.Context,
     *,

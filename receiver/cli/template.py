@@ -94,5 +94,5 @@ def _example(model: type[BaseModel], name: str) -> str:
 def _handlers() -> Iterator[str]:
     yield ""
     yield "# Handlers have settings of their own, if they declare any: ctx.settings."
-    yield "# [handlers.followup]"
-    yield '# template = "sorry"'
+    yield "# [handlers.my_handler]"
+    yield "# threshold = 3"
