@@ -54,7 +54,7 @@ def test_levels(capsys: pytest.CaptureFixture[str]) -> None:
     """the level holds for our logs; libraries that write URLs are heard from warnings on only"""
     set_up_logs("debug", "json")
     structlog.get_logger("x").debug("ours", action="ours")
-    for name in ("httpx", "asyncpg", "uvicorn.access"):
+    for name in ("httpx", "asyncpg", "httpcore"):
         logging.getLogger(name).info("POST https://user:password@host/")
         logging.getLogger(name).warning("trouble")
     said = [json.loads(line)["event"] for line in capsys.readouterr().err.splitlines()]

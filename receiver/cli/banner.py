@@ -8,7 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from receiver.cli.checking import Checked, warnings_of
-from receiver.cli.output import cell, say, show
+from receiver.cli.lines import say
+from receiver.cli.output import cell, show
 from receiver.printable import printable
 from receiver.settings import without_password
 from receiver.sources import webhook_url

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
+from receiver.cli.database import connected
 from receiver.cli.dispatching import find_handlers
-from receiver.cli.output import say, show
-from receiver.cli.place import Place, connected, run_async
+from receiver.cli.lines import say
+from receiver.cli.output import show
+from receiver.cli.place import Place, run_async
 from receiver.cli.world import local_world
 from receiver.contract import World
 from receiver.errors import ConfigError, Problem

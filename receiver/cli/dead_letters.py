@@ -87,8 +87,8 @@ def discard(
 async def _list(place: Place, handler: str | None, limit: int, *, resolved: bool, as_json: bool) -> None:
     from dataclasses import asdict
 
+    from receiver.cli.database import connected
     from receiver.cli.output import json_line, table
-    from receiver.cli.place import connected
     from receiver.store.failures import list_dead_letters
 
     async with connected(place.database()) as connection:
@@ -105,9 +105,10 @@ async def _list(place: Place, handler: str | None, limit: int, *, resolved: bool
 async def _show(place: Place, id_: int, *, as_json: bool) -> None:
     import msgspec
 
+    from receiver.cli.database import connected
     from receiver.cli.failures import CommandError
-    from receiver.cli.output import json_pretty, json_text, pairs, say, show, write
-    from receiver.cli.place import connected
+    from receiver.cli.lines import say, write
+    from receiver.cli.output import json_pretty, json_text, pairs, show
     from receiver.store.failures import show_dead_letter
 
     async with connected(place.database()) as connection:
@@ -126,9 +127,10 @@ async def _show(place: Place, id_: int, *, as_json: bool) -> None:
 
 
 async def _retry(place: Place, id_: int | None, handler: str | None) -> None:
+    from receiver.cli.database import connected
     from receiver.cli.failures import CommandError
-    from receiver.cli.output import say
-    from receiver.cli.place import connected, who
+    from receiver.cli.lines import say
+    from receiver.cli.place import who
     from receiver.store.failures import list_dead_letters, retry_dead_letter
     from receiver.store.queries import write_audit
 
@@ -147,9 +149,10 @@ async def _retry(place: Place, id_: int | None, handler: str | None) -> None:
 
 
 async def _discard(place: Place, id_: int, reason: str) -> None:
+    from receiver.cli.database import connected
     from receiver.cli.failures import CommandError
-    from receiver.cli.output import say
-    from receiver.cli.place import connected, who
+    from receiver.cli.lines import say
+    from receiver.cli.place import who
     from receiver.store.failures import discard_dead_letter
     from receiver.store.queries import write_audit
 

@@ -86,7 +86,7 @@ def show(
 
 
 async def _list(place: Place, wanted: EventFilter, limit: int, *, follow: bool, as_json: bool) -> None:
-    from receiver.cli.place import connected
+    from receiver.cli.database import connected
     from receiver.store.queries import Follower, list_events
 
     async with connected(place.database()) as connection:
@@ -101,7 +101,8 @@ async def _list(place: Place, wanted: EventFilter, limit: int, *, follow: bool, 
 
 
 def _print(events: list[str], *, as_json: bool, more: bool, head: bool = True) -> None:
-    from receiver.cli.output import json_text, table, write
+    from receiver.cli.lines import write
+    from receiver.cli.output import json_text, table
 
     if as_json:
         write("".join(f"{json_text(event)}\n" for event in events))
@@ -127,9 +128,10 @@ def _detail(row: dict[str, Any]) -> str | None:
 async def _show(place: Place, text: str, *, as_json: bool) -> None:
     from uuid import UUID
 
+    from receiver.cli.database import connected
     from receiver.cli.failures import CommandError
-    from receiver.cli.output import beside, decode, json_pretty, json_text, pairs, split_raw, write
-    from receiver.cli.place import connected
+    from receiver.cli.lines import write
+    from receiver.cli.output import beside, decode, json_pretty, json_text, pairs, split_raw
     from receiver.store.queries import show_event
 
     try:

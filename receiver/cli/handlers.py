@@ -25,8 +25,8 @@ def handlers(context: typer.Context, *, as_json: AsJson = False) -> None:
 async def _handlers(place: Place, *, as_json: bool) -> None:
     from dataclasses import asdict
 
+    from receiver.cli.database import connected
     from receiver.cli.output import json_line, table
-    from receiver.cli.place import connected
     from receiver.store.log import handler_states
 
     async with connected(place.database()) as connection:

@@ -9,8 +9,7 @@ import urllib.request
 from typing import Final
 
 from receiver.cli.failures import CommandError
-from receiver.cli.place import Place, connected
-from receiver.store.queries import live_workers
+from receiver.cli.place import Place
 
 TIMEOUT: Final = 4.0  # seconds; a container's health check usually allows five
 
@@ -46,6 +45,9 @@ def _reasons(body: bytes) -> str:
 
 async def worker_health(place: Place) -> str:
     """One line for people. Raises CommandError where no worker of this host has renewed its place lately."""
+    from receiver.cli.database import connected
+    from receiver.store.queries import live_workers
+
     host = socket.gethostname()
     async with connected(place.database()) as connection:
         names = [name for name in await live_workers(connection) if name.startswith(host)]

@@ -18,6 +18,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from receiver.cli.lines import is_terminal, note, say, write
 from receiver.printable import printable
 
 _UNBOUND: Final = 10_000  # columns of a pipe: nothing is cut or folded there
@@ -28,10 +29,6 @@ def console(file: IO[str] | None = None) -> Console:
     return Console(file=file or sys.stdout, markup=False, highlight=False, emoji=False, soft_wrap=False)
 
 
-def is_terminal() -> bool:
-    return sys.stdout.isatty()
-
-
 def show(what: RenderableType) -> None:
     """Print for people; into a pipe without colours, folding or padding."""
     if is_terminal():
@@ -40,22 +37,6 @@ def show(what: RenderableType) -> None:
     into = io.StringIO()
     Console(file=into, width=_UNBOUND, markup=False, highlight=False, emoji=False, no_color=True).print(what)
     write("".join(f"{line.rstrip()}\n" for line in into.getvalue().splitlines()))
-
-
-def write(text: str) -> None:
-    """Write and flush, so that a closed pipe shows here and not at the interpreter's end."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
-
-
-def say(text: str) -> None:
-    """One line for people."""
-    show(Text(printable(text)))
-
-
-def note(text: str) -> None:
-    """One line for people that is no part of the answer."""
-    print(printable(text), file=sys.stderr)  # noqa: T201 - this is where notes are printed
 
 
 def table(

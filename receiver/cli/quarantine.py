@@ -63,8 +63,8 @@ def discard(
 
 
 async def _list(place: Place, source: str | None, limit: int, *, resolved: bool, as_json: bool) -> None:
+    from receiver.cli.database import connected
     from receiver.cli.output import json_line, table
-    from receiver.cli.place import connected
     from receiver.store.queries import list_quarantine
 
     async with connected(place.database()) as connection:
@@ -78,9 +78,10 @@ async def _list(place: Place, source: str | None, limit: int, *, resolved: bool,
 
 
 async def _discard(place: Place, id_: int, reason: str | None) -> None:
+    from receiver.cli.database import connected
     from receiver.cli.failures import CommandError
-    from receiver.cli.output import say
-    from receiver.cli.place import connected, who
+    from receiver.cli.lines import say
+    from receiver.cli.place import who
     from receiver.store.queries import discard_quarantine, write_audit
 
     async with connected(place.database()) as connection, connection.transaction():

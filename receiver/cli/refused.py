@@ -52,8 +52,8 @@ def show(
 
 
 async def _list(place: Place, source: str | None, reason: str | None, limit: int, *, as_json: bool) -> None:
+    from receiver.cli.database import connected
     from receiver.cli.output import json_line, table
-    from receiver.cli.place import connected
     from receiver.store.queries import list_refused
 
     async with connected(place.database()) as connection:

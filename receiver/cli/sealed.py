@@ -8,9 +8,11 @@ from typing import Any, Final, Literal
 
 import asyncpg
 
+from receiver.cli.database import connected
 from receiver.cli.failures import CommandError
-from receiver.cli.output import json_line, json_pretty, pairs, say, show
-from receiver.cli.place import Place, connected, who
+from receiver.cli.lines import say
+from receiver.cli.output import json_line, json_pretty, pairs, show
+from receiver.cli.place import Place, who
 from receiver.store.queries import list_quarantine, list_refused, sealed, write_audit
 
 Table = Literal["quarantine", "refused"]

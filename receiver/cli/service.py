@@ -15,7 +15,8 @@ import structlog
 
 from receiver.cli import banner
 from receiver.cli.checking import Checked, check_service, check_worker
-from receiver.cli.place import Place, connected
+from receiver.cli.database import connected
+from receiver.cli.place import Place
 from receiver.contract import World
 from receiver.demo import make_demo, with_demo
 from receiver.dispatch.worker import Worker

@@ -25,7 +25,7 @@ def init(
     import os
     import secrets
 
-    from receiver.cli.output import say
+    from receiver.cli.lines import say
     from receiver.cli.place import invocation
     from receiver.cli.template import template
     from receiver.settings import config_path
@@ -58,7 +58,7 @@ def migrate(context: typer.Context) -> None:
 
     Example: DATABASE_URL=postgresql://receiver@db/receiver receiver migrate
     """
-    from receiver.cli.output import say
+    from receiver.cli.lines import say
     from receiver.cli.place import find_place, run_async
     from receiver.settings import without_password
 
@@ -71,7 +71,7 @@ def migrate(context: typer.Context) -> None:
 
 
 async def _migrate(dsn: str) -> tuple[int, int]:
-    from receiver.cli.place import connected
+    from receiver.cli.database import connected
     from receiver.store.schema import migrate as migrate_schema
 
     async with connected(dsn):  # for its messages
@@ -105,7 +105,7 @@ def database(
 
     Example: psql "$(receiver database)"
     """
-    from receiver.cli.output import say
+    from receiver.cli.lines import say
     from receiver.cli.place import find_place
     from receiver.settings import hide_password
 
@@ -126,7 +126,7 @@ def health(
     Example: receiver health
     """
     from receiver.cli.health import service_health, worker_health
-    from receiver.cli.output import say
+    from receiver.cli.lines import say
     from receiver.cli.place import find_place, run_async
 
     place = find_place(context)

@@ -80,7 +80,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - the options of the command
 
 
 def _summary(report: Report, source: str, run: str, *, as_json: bool) -> None:
-    from receiver.cli.output import note, say
+    from receiver.cli.lines import note, say
 
     text = (
         f"{report.events} {'event' if report.events == 1 else 'events'} in {report.requests} "

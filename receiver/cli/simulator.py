@@ -23,7 +23,8 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 
 from receiver.cli.failures import CommandError
-from receiver.cli.output import json_line, say
+from receiver.cli.lines import say
+from receiver.cli.output import json_line
 from receiver.cli.place import Place
 from receiver.cli.world import local_world
 from receiver.contract import Occurrence, Post, Provider, Simulation

@@ -52,7 +52,7 @@ def show(
     Example: receiver sources show postmark
     """
     from receiver.cli.failures import CommandError
-    from receiver.cli.output import say
+    from receiver.cli.lines import say
     from receiver.cli.place import find_place
     from receiver.faults import did_you_mean
     from receiver.providers import providers
@@ -121,8 +121,8 @@ async def _last_events(place: Place, names: list[str]) -> dict[str, Any]:
     """When each source's last event of the last 31 days came; nothing where the database cannot be asked."""
     from datetime import UTC, datetime, timedelta
 
+    from receiver.cli.database import connected
     from receiver.cli.failures import CommandError
-    from receiver.cli.place import connected
     from receiver.errors import ConfigError
     from receiver.store.queries import last_events
 
