@@ -123,8 +123,18 @@ async def test_event_by_message_and_id(receiver: Receiver, service: Running, pla
     assert "there is no event" in gone.err
 
 
-async def test_hostile_texts(receiver: Receiver, service: Running, played: Sequence[Played]) -> None:
-    """nothing in an event can drive the terminal or pass as markup, neither as a table nor as JSON"""
+@pytest.mark.parametrize("columns", [None, "80", "200"])
+async def test_hostile_texts(
+    receiver: Receiver,
+    service: Running,
+    played: Sequence[Played],
+    columns: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """nothing in an event drives a terminal or passes as markup: in a pipe, on a narrow and on a wide terminal"""
+    if columns:
+        monkeypatch.setenv("COLUMNS", columns)
+        monkeypatch.setattr("receiver.cli.output.is_terminal", lambda: True)
     post = played[1].posts(EventType.BOUNCED, "b@one.test")[0]
     body = json.loads(post.body) | {"Subject": HOSTILE, "Tag": HOSTILE, "Details": HOSTILE}
     await service.post("shop", type(post)(headers=post.headers, body=json.dumps(body).encode()))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from receiver.store.queries import EventFilter
 
 POLL: Final = 0.5  # seconds between two looks of --follow
+WIDTH: Final = 130  # columns from which on an event fits on a line
 HEAD: Final = ("occurred", "type", "source", "recipient", "detail", "id")
 
 group = options.group("Show what has been stored: `list` (also without saying so) and `show`.")
@@ -102,10 +103,13 @@ async def _list(place: Place, wanted: EventFilter, limit: int, *, follow: bool, 
 
 def _print(events: list[str], *, as_json: bool, more: bool, head: bool = True) -> None:
     from receiver.cli.lines import write
-    from receiver.cli.output import json_text, table
+    from receiver.cli.output import json_text, narrow, table, two_lines
 
     if as_json:
         write("".join(f"{json_text(event)}\n" for event in events))
+    elif events and narrow(WIDTH):
+        for *first, detail, id_ in map(_line, events):
+            two_lines(first, (id_, detail))
     elif events or not more:
         table(HEAD, map(_line, events), empty="no events", head=head)
 

@@ -55,6 +55,17 @@ def table(
     show(shown)
 
 
+def narrow(width: int) -> bool:
+    """Whether this is a terminal with fewer columns than `width`."""
+    return is_terminal() and console().width < width
+
+
+def two_lines(first: Iterable[object], second: Iterable[object]) -> None:
+    """One entry of a list on a narrow terminal, where a table would break its words."""
+    show(Text("  ").join(cell(value) for value in first))
+    show(Text("    ").append_text(Text("  ").join(cell(value) for value in second if value is not None)))
+
+
 def cell(value: object) -> Text:
     """One value in a table."""
     return Text("-", style="dim") if value is None else Text(printable(_text(value)))
