@@ -113,7 +113,7 @@ COMMENT ON COLUMN events.detector_version IS 'Version of the detector that judge
 COMMENT ON COLUMN events.sending_ip IS 'Address the message was sent from.';
 COMMENT ON COLUMN events.ip_pool IS 'The provider''s pool of sending addresses.';
 COMMENT ON COLUMN events.remote_mta IS 'The receiving mail server.';
-COMMENT ON COLUMN events.stream IS 'Kind of mail (marketing, transactional, or the provider''s stream), from the event or the source''s settings.';
+COMMENT ON COLUMN events.stream IS 'Kind of mail, as the source''s settings say (marketing, transactional); else the provider''s own stream.';
 COMMENT ON COLUMN events.brand IS 'The brand, from the source''s settings.';
 COMMENT ON COLUMN events.topic IS 'Unsubscribe group or list; else the source''s default_topic.';
 COMMENT ON COLUMN events.campaign IS 'The provider''s campaign, broadcast or single send.';
@@ -162,12 +162,14 @@ COMMENT ON FUNCTION events_between IS 'Events that occurred in [from, to). No ev
 CREATE TABLE workers (
     id uuid PRIMARY KEY,
     name text NOT NULL,
+    handlers text[] NOT NULL,
     started_at timestamptz NOT NULL DEFAULT now(),
     expires_at timestamptz NOT NULL
 );
 COMMENT ON TABLE workers IS 'Processes that run handlers, so that they can share the shards evenly.';
 COMMENT ON COLUMN workers.id IS 'Chosen by the process at its start.';
 COMMENT ON COLUMN workers.name IS 'Host and process id, for people.';
+COMMENT ON COLUMN workers.handlers IS 'Names of the handlers it runs: each handler''s shards are shared among the workers that run it.';
 COMMENT ON COLUMN workers.started_at IS 'When the process started.';
 COMMENT ON COLUMN workers.expires_at IS 'The process counts as gone after this time unless it renews.';
 
@@ -191,11 +193,11 @@ COMMENT ON COLUMN cursors.shard IS 'events.shard.';
 COMMENT ON COLUMN cursors.epoch IS 'Raised each time the lease changes hands: a worker that lost its lease cannot commit (fencing).';
 COMMENT ON COLUMN cursors.owner IS 'workers.id of the holder of the lease.';
 COMMENT ON COLUMN cursors.lease_until IS 'The lease may be taken over after this time.';
-COMMENT ON COLUMN cursors.gen IS 'Last event read: generation.';
-COMMENT ON COLUMN cursors.txid IS 'Last event read: transaction.';
-COMMENT ON COLUMN cursors.position IS 'Last event read: position.';
+COMMENT ON COLUMN cursors.gen IS 'Last event read, or where the log ended when the cursor was made: generation.';
+COMMENT ON COLUMN cursors.txid IS 'Likewise: transaction.';
+COMMENT ON COLUMN cursors.position IS 'Likewise: position.';
 COMMENT ON COLUMN cursors.pending IS 'Transactions at or below txid that were still running when it was read: their events arrive late.';
-COMMENT ON COLUMN cursors.read_from IS 'received_at of the last event read; reading looks an hour further back and no more.';
+COMMENT ON COLUMN cursors.read_from IS 'Nothing received before this, less an hour, is left to read: the bound of every read.';
 COMMENT ON COLUMN cursors.updated_at IS 'When the cursor last moved.';
 
 CREATE TABLE retries (
@@ -207,6 +209,7 @@ CREATE TABLE retries (
     attempt integer NOT NULL DEFAULT 0,
     next_at timestamptz NOT NULL,
     error text,
+    dead_letter_id bigint,
     first_failed_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (handler, event_id)
@@ -218,9 +221,10 @@ COMMENT ON COLUMN retries.event_id IS 'events.id.';
 COMMENT ON COLUMN retries.event_received_at IS 'events.received_at, which finds the partition.';
 COMMENT ON COLUMN retries.shard IS 'events.shard.';
 COMMENT ON COLUMN retries.cause IS 'failed: it raised. asked: it returned RetryAfter. replay: someone asked for it.';
-COMMENT ON COLUMN retries.attempt IS 'Attempts that have failed so far.';
+COMMENT ON COLUMN retries.attempt IS 'Attempts that have failed so far; asking for later is no failure.';
 COMMENT ON COLUMN retries.next_at IS 'When the event is due.';
 COMMENT ON COLUMN retries.error IS 'The last failure, scrubbed of addresses.';
+COMMENT ON COLUMN retries.dead_letter_id IS 'The dead letter it was retried from; its copy of the event serves when the partition is gone.';
 COMMENT ON COLUMN retries.first_failed_at IS 'When it first failed.';
 COMMENT ON COLUMN retries.created_at IS 'When the row was made.';
 
@@ -340,7 +344,7 @@ COMMENT ON COLUMN audit_log.subject IS 'To what, such as quarantine 12.';
 CREATE TABLE contacts (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     address text NOT NULL UNIQUE,
-    address_hash bytea NOT NULL UNIQUE,
+    address_hash bytea NOT NULL,
     attributes jsonb NOT NULL DEFAULT '{}',
     created_at timestamptz NOT NULL DEFAULT now(),
     last_event_at timestamptz,
@@ -352,13 +356,15 @@ CREATE TABLE contacts (
     complained_at timestamptz,
     unsubscribed_at timestamptz
 );
+-- Not unique: the address is, and a second unique index beside the one that ON CONFLICT names makes concurrent inserts fail.
+CREATE INDEX contacts_hash ON contacts (address_hash);
 COMMENT ON TABLE contacts IS 'One row for each address that events were about. Whether it may be mailed is a question for suppressions, never for one status here.';
 COMMENT ON COLUMN contacts.id IS 'Number of the contact.';
 COMMENT ON COLUMN contacts.address IS 'Normalized address.';
 COMMENT ON COLUMN contacts.address_hash IS 'HMAC-SHA256 of the normalized address under a key derived from secret_key; what suppressions refer to.';
 COMMENT ON COLUMN contacts.attributes IS 'The team''s own data about the contact.';
 COMMENT ON COLUMN contacts.created_at IS 'When the row was made.';
-COMMENT ON COLUMN contacts.last_event_at IS 'Latest occurred_at of any event.';
+COMMENT ON COLUMN contacts.last_event_at IS 'Latest occurred_at of any event but opens and clicks of machines.';
 COMMENT ON COLUMN contacts.last_sent_at IS 'Latest queued or sent event.';
 COMMENT ON COLUMN contacts.last_delivered_at IS 'Latest delivery.';
 COMMENT ON COLUMN contacts.last_opened_at IS 'Latest open that was not a machine''s.';
@@ -378,7 +384,9 @@ CREATE TABLE suppressions (
     source text NOT NULL,
     event_id uuid,
     created_at timestamptz NOT NULL DEFAULT now(),
+    echo boolean NOT NULL DEFAULT false,
     lifted_at timestamptz,
+    active boolean NOT NULL GENERATED ALWAYS AS (lifted_at IS NULL OR (last_at > lifted_at AND NOT echo)) STORED,
     PRIMARY KEY (address_hash, reason, scope, brand, topic),
     CHECK ((scope = 'topic') = (topic <> ''))
 );
@@ -393,7 +401,9 @@ COMMENT ON COLUMN suppressions.last_at IS 'occurred_at of the latest event that 
 COMMENT ON COLUMN suppressions.source IS 'The source of the earliest event, or manual.';
 COMMENT ON COLUMN suppressions.event_id IS 'The earliest event that says so.';
 COMMENT ON COLUMN suppressions.created_at IS 'When the row was made.';
-COMMENT ON COLUMN suppressions.lifted_at IS 'When someone lifted it; events older than this do not bring it back.';
+COMMENT ON COLUMN suppressions.echo IS 'Known only from a provider that held mail back; an event that reports the outcome itself takes its place.';
+COMMENT ON COLUMN suppressions.lifted_at IS 'When someone lifted it; events older than this, and echoes, do not bring it back.';
+COMMENT ON COLUMN suppressions.active IS 'Whether it counts: not lifted, or confirmed by an event since.';
 
 CREATE TABLE sends (
     id uuid PRIMARY KEY DEFAULT gen_random_uuid(),

@@ -1,0 +1,101 @@
+"""One call of a handler: its context, its time limit, and what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from structlog.typing import FilteringBoundLogger
+
+from receiver.contacts import Contacts
+from receiver.dispatch.transaction import Transaction, TransactionSql
+from receiver.event import Event
+from receiver.plugins.context import Context
+from receiver.plugins.handlers import Handler
+from receiver.plugins.outcomes import Done, GiveUp, Outcome, RetryAfter, Skip
+from receiver.vault import Vault
+
+_DONE: Final = Done()
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """The handler did not return an outcome but raised, or took too long."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Calls one handler."""
+
+    handler: Handler
+    vault: Vault
+    log: FilteringBoundLogger
+
+    def context(
+        self, transaction: Transaction, *, attempt: int = 1, replaying: bool = False, now: datetime | None = None
+    ) -> Context[Any]:
+        """What the handler gets, bound to a transaction."""
+        sql = TransactionSql(transaction)
+        return Context(
+            sql=sql,
+            contacts=Contacts(sql, self.vault),
+            handler=self.handler.name,
+            now=now or datetime.now(UTC),
+            log=self.log,
+            settings=self.handler.settings,
+            attempt=attempt,
+            replaying=replaying,
+        )
+
+    async def call_all(self, events: Sequence[Event], context: Context[Any]) -> Outcome | Raised:
+        """Hand over all events, in as few calls as the handler allows; ends with the first that is not settled."""
+        result: Outcome | Raised = _DONE
+        if self.handler.batch:
+            size = self.handler.batch_size
+            for start in range(0, len(events), size):
+                result = await self._call(events[start : start + size], context)
+                if not settled(result):
+                    break
+        else:
+            for event in events:
+                result = await self._call(event, replace(context, event=event))
+                if not settled(result):
+                    break
+        return result
+
+    async def call_one(self, event: Event, context: Context[Any]) -> Outcome | Raised:
+        """Hand over one event alone."""
+        return await self.call_all((event,), context)
+
+    async def _call(self, argument: Any, context: Context[Any]) -> Outcome | Raised:
+        """Database troubles are the transaction's to tell: ask its `check` before believing this."""
+        try:
+            async with asyncio.timeout(self.handler.timeout):
+                outcome = await self.handler.function(argument, context)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise  # it is we who are cancelled, not something the handler waited for
+            return Raised(error)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a handler raises is that event's failure
+            return Raised(error)
+        return self._checked(outcome)
+
+    def _checked(self, outcome: object) -> Outcome | Raised:
+        if outcome is None:
+            return _DONE
+        if isinstance(outcome, Skip):
+            self.log.debug("event_skipped", reason=outcome.reason)
+        if isinstance(outcome, (Done, Skip, RetryAfter, GiveUp)):
+            return outcome
+        return Raised(TypeError(f"a handler returns an outcome or nothing, not {type(outcome).__name__}"))
+
+
+def settled(result: Outcome | Raised) -> bool:
+    """Whether the events are handled, so that their effects may be committed."""
+    return isinstance(result, (Done, Skip))

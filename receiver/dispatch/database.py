@@ -1,0 +1,148 @@
+"""Connections for dispatching, and telling the database's troubles from a handler's."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import asyncpg
+import structlog
+
+log: Final = structlog.get_logger("receiver.dispatch")
+
+LOCK_TIMEOUT: Final = 10  # seconds; shorter than a handler's usual limit, so that a lock is told from a hanging handler
+_LONGEST_PAUSE: Final = 5.0
+
+# The connection or the server is going, gone or full: nobody's fault, roll back and come again.
+GONE: Final = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.PostgresSystemError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.InternalClientError,
+    asyncpg.InterfaceError,
+    OSError,
+)
+# Two transactions were in each other's way: the same work succeeds when repeated.
+CONFLICT: Final = (
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.LockNotAvailableError,
+)
+
+
+class DatabaseGone(Exception):
+    """The connection of this work was lost; everything in memory about the log is stale."""
+
+
+class Conflict(Exception):
+    """The transaction met another one (deadlock, lock timeout, serialization) and was rolled back."""
+
+
+def is_gone(error: BaseException, connection: asyncpg.pool.PoolConnectionProxy | None) -> bool:
+    """Whether an error of a statement means that its connection is of no more use."""
+    if connection is None or connection.is_closed():
+        return True
+    if isinstance(error, asyncpg.QueryCanceledError):
+        return False  # by a time limit of the handler's own statement
+    return isinstance(error, GONE) and not isinstance(error, asyncpg.InterfaceError)
+
+
+class Database:
+    """The pool of one worker. `session` is raised whenever a connection is lost: what was read before is stale then."""
+
+    def __init__(self, dsn: str, *, connections: int, idle_limit: float, name: str) -> None:
+        self._dsn = dsn
+        self._connections = connections
+        self._settings = {
+            "application_name": f"receiver dispatch {name}"[:63],
+            "jit": "off",
+            "lock_timeout": f"{LOCK_TIMEOUT}s",
+            # A worker that is frozen in the middle of a batch must not keep its locks for ever.
+            "idle_in_transaction_session_timeout": f"{idle_limit:.0f}s",
+        }
+        self._pool: asyncpg.Pool | None = None
+        self._away = False
+        self._pause = 0.1
+        self.session = 0
+
+    async def open(self) -> None:
+        """Does not connect yet: the database may be away."""
+        self._pool = await asyncpg.create_pool(
+            self._dsn,
+            min_size=0,
+            max_size=self._connections,
+            max_queries=2**31,
+            timeout=10,
+            server_settings=self._settings,
+            reset=_keep_session,
+        )
+
+    async def close(self, *, within: float) -> None:
+        """Close the connections; those that are still busy after `within` seconds are cut."""
+        if self._pool is not None:
+            try:
+                await asyncio.wait_for(self._pool.close(), within)
+            except TimeoutError:
+                self._pool.terminate()
+
+    def cut(self) -> None:
+        """Drop all connections at once, as a crash would."""
+        if self._pool is not None:
+            self._pool.terminate()
+
+    async def acquire(self) -> asyncpg.pool.PoolConnectionProxy:
+        """A connection; give it back with `release`. Raises DatabaseGone when there is none to be had."""
+        assert self._pool is not None, "open() comes first"
+        try:
+            return await self._pool.acquire()
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            raise self.lost(error) from error
+
+    async def release(self, connection: asyncpg.pool.PoolConnectionProxy) -> None:
+        assert self._pool is not None, "open() comes first"
+        try:
+            await self._pool.release(connection)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            connection.terminate()  # it could not be cleaned up, so it is cut
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy]:
+        """A connection for single statements of our own. Raises DatabaseGone or Conflict where they fail so."""
+        connection = await self.acquire()
+        try:
+            yield connection
+        except CONFLICT as error:
+            raise Conflict(str(error)) from error
+        except GONE as error:
+            raise self.lost(error) from error
+        finally:
+            await self.release(connection)
+
+    def lost(self, error: BaseException) -> DatabaseGone:
+        """Note that a connection was lost; says so once until it is back."""
+        self.session += 1
+        if not self._away:
+            self._away = True
+            log.warning("database_away", error=type(error).__name__, detail=str(error)[:200])
+        return DatabaseGone(str(error))
+
+    def back(self) -> None:
+        """Note that the database answers."""
+        if self._away:
+            self._away, self._pause = False, 0.1
+            log.info("database_back")
+
+    async def pause(self) -> None:
+        """Wait before trying again: longer each time until the database is back, and not all at the same moment."""
+        self._pause = min(self._pause * 1.5, _LONGEST_PAUSE)
+        await asyncio.sleep(self._pause * random.uniform(0.5, 1))  # noqa: S311 - no secret
+
+
+async def _keep_session(_connection: asyncpg.Connection) -> None:
+    """Asyncpg would spend a round trip per batch on RESET ALL; open transactions it rolls back anyway."""

@@ -1,0 +1,135 @@
+"""One handler's loop: lease shards, read them, run batches, acknowledge, again."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Final
+from uuid import UUID
+
+from receiver.dispatch.batches import Batch, batches
+from receiver.dispatch.calling import Caller
+from receiver.dispatch.database import Conflict, Database, DatabaseGone
+from receiver.dispatch.pulse import Pulse
+from receiver.dispatch.reader import Reader
+from receiver.dispatch.running import Runner
+from receiver.store import leases
+from receiver.store.leases import Leased, LeaseLost
+from receiver.store.log import Page
+
+_CONFLICTS: Final = 3  # in a row; then the events run alone, so that only the culprit waits
+_TAKE_EVERY: Final = 1.0  # seconds between looks for free shards while some are missing
+
+
+class HandlerLoop:
+    """Reads the log for one handler. `quota`: how many shards it is to hold; the worker sets it."""
+
+    def __init__(
+        self,
+        *,
+        caller: Caller,
+        runner: Runner,
+        reader: Reader,
+        database: Database,
+        pulse: Pulse,
+        owner: UUID,
+        ttl: float,
+        stop: asyncio.Event,
+    ) -> None:
+        self.name: Final = caller.handler.name
+        self._handler = caller.handler
+        self._log = caller.log
+        self._runner = runner
+        self._reader = reader
+        self._database = database
+        self._pulse = pulse
+        self._owner = owner
+        self._ttl = ttl
+        self._stop = stop
+        self._leased: dict[int, Leased] = {}
+        self._session = database.session
+        self._conflicts = 0
+        self._looked_at = 0.0
+        self.quota = 0
+
+    async def run(self) -> None:
+        """Until stopped. Troubles of the database and lost leases are waited out."""
+        while not self._stop.is_set():
+            try:
+                await self._step()
+            except DatabaseGone:
+                self._forget()
+                await self._database.pause()
+            except Conflict:
+                self._forget()
+                self._conflicts += 1
+                await self._database.pause()
+            except LeaseLost:
+                self._log.warning("lease_lost")
+                self._forget()
+            except Exception:  # noqa: BLE001 - a fault of ours, or of a handler's objects, must not end the loop
+                self._log.exception("dispatch_failed")
+                self._forget()
+                await self._database.pause()
+
+    def free_shards(self) -> None:
+        """Shards have become free: look at once."""
+        self._looked_at = 0.0
+
+    def compare(self, held: set[tuple[str, int, int]]) -> None:
+        """Forget leases that the database does not know as ours any more."""
+        for leased in list(self._leased.values()):
+            if (self.name, leased.shard, leased.epoch) not in held:
+                self._leased.pop(leased.shard, None)
+
+    def _forget(self) -> None:
+        """What is in memory may not be what the database has: lease and load again."""
+        self._leased = {}
+        self._looked_at = 0.0
+
+    async def _step(self) -> None:
+        beat = self._pulse.count
+        if self._session != self._database.session:
+            self._session = self._database.session
+            self._forget()
+        await self._balance()
+        pages = await self._read()
+        more = any(page.full for _, page in pages)
+        found = any(page.events for _, page in pages)
+        for batch in batches(pages, self._handler.filter.accepts, self._handler.batch_size):
+            if self._stop.is_set():
+                return
+            await self._handle(batch)
+        if found:
+            self._pulse.busy()
+        if not more:
+            await self._pulse.wait(since=beat)
+
+    async def _balance(self) -> None:
+        surplus = len(self._leased) - self.quota
+        if surplus > 0:
+            gone = [self._leased.pop(shard) for shard in sorted(self._leased)[-surplus:]]
+            async with self._database.connection() as connection:
+                await leases.release(connection, self.name, self._owner, gone)
+        elif surplus < 0 and time.monotonic() - self._looked_at > _TAKE_EVERY:
+            self._looked_at = time.monotonic()
+            async with self._database.connection() as connection:
+                taken = await leases.take(
+                    connection, self.name, self._owner, ttl=self._ttl, held=list(self._leased), limit=-surplus
+                )
+            self._leased |= {one.shard: one for one in taken}
+
+    async def _read(self) -> list[tuple[Leased, Page]]:
+        held = list(self._leased.values())
+        if not held:
+            return []
+        pages = await self._reader.read([(leased.shard, leased.cursor) for leased in held])
+        for leased, page in zip(held, pages, strict=True):
+            if not page.events:  # what has ended meanwhile without events need not be asked for again
+                leased.cursor = page.after(0)
+        return list(zip(held, pages, strict=True))
+
+    async def _handle(self, batch: Batch) -> None:
+        if self._conflicts >= _CONFLICTS or not await self._runner.together(batch):
+            await self._runner.alone(batch, self._stop)
+        self._conflicts = 0

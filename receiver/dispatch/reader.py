@@ -1,0 +1,164 @@
+"""Reading the log once for all handlers of this process that stand at the same place."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import asyncpg
+from asyncpg.connect_utils import SessionAttribute
+
+from receiver.dispatch.database import GONE, Database, DatabaseGone
+from receiver.store.log import Cursor, CursorKey, Page, check_generation, read_pages
+
+_FRESH: Final = 2.0  # seconds that a page is kept for a handler that comes later
+_KEPT: Final = 8  # reads' worth of events kept at most
+
+# The statement always is a nested loop over the log's index; plans made while the table was small and empty are kept
+# by the server otherwise, and a read must never become a scan.
+_SETTINGS: Final = {
+    "jit": "off",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "enable_bitmapscan": "off",
+    "max_parallel_workers_per_gather": "0",
+    "plan_cache_mode": "force_generic_plan",
+    "default_transaction_read_only": "on",
+    "statement_timeout": "60s",
+}
+
+
+class Reader:
+    """Answers `read` from what another handler has just read, joins reads under way, and reads the rest together.
+
+    `batch`: about how many events one statement fetches, over all shards.
+    """
+
+    def __init__(self, dsn: str, database: Database, *, batch: int, name: str) -> None:
+        self._dsn = dsn
+        self._database = database
+        self._batch = batch
+        self._settings = _SETTINGS | {"application_name": f"receiver reader {name}"[:63]}
+        self._connection: asyncpg.Connection | None = None
+        self._limit = 0
+        self._pages: dict[CursorKey, tuple[float, Page]] = {}
+        self._kept = 0
+        self._session = database.session
+        self._waiting: dict[CursorKey, tuple[int, Cursor, asyncio.Future[Page]]] = {}
+        self._under_way: dict[CursorKey, asyncio.Future[Page]] = {}
+        self._asked = asyncio.Event()
+
+    async def read(self, cursors: Sequence[tuple[int, Cursor]]) -> list[Page]:
+        """The next page of each (shard, cursor). Raises DatabaseGone."""
+        self._forget()
+        pages = [self._find(shard, cursor) for shard, cursor in cursors]
+        missing = [page for page in pages if isinstance(page, asyncio.Future)]
+        if missing:
+            await asyncio.wait(missing)
+        return [page.result() if isinstance(page, asyncio.Future) else page for page in pages]
+
+    async def run(self) -> None:
+        """Serve reads until cancelled."""
+        try:
+            while True:
+                await self._asked.wait()
+                self._asked.clear()
+                await self._serve()
+        finally:
+            if self._connection is not None:
+                self._connection.terminate()
+
+    def _find(self, shard: int, cursor: Cursor) -> Page | asyncio.Future[Page]:
+        key = cursor.key(shard)
+        kept = self._pages.get(key)
+        if kept is not None:
+            return kept[1]
+        if key in self._under_way:
+            return self._under_way[key]
+        if key not in self._waiting:
+            self._waiting[key] = (shard, cursor, asyncio.get_running_loop().create_future())
+            self._asked.set()
+        return self._waiting[key][2]
+
+    async def _serve(self) -> None:
+        asked, self._waiting = self._waiting, {}
+        self._under_way = {key: future for key, (_, _, future) in asked.items()}
+        try:
+            pages = await self._fetch([(shard, cursor) for shard, cursor, _ in asked.values()])
+        except BaseException as error:  # whatever it is, those who wait must learn of it
+            for future in self._under_way.values():
+                future.set_exception(DatabaseGone(str(error)))
+                future.exception()  # whoever asked may have been cancelled meanwhile
+            if not isinstance(error, DatabaseGone):
+                raise
+        else:
+            for (key, future), page in zip(self._under_way.items(), pages, strict=True):
+                self._keep(key, page)
+                future.set_result(page)
+        finally:
+            self._under_way = {}
+
+    async def _fetch(self, cursors: Sequence[tuple[int, Cursor]]) -> list[Page]:
+        least = max(self._batch // len(cursors), 1)
+        self._limit = min(max(self._limit, least), max(least * 8, 1), self._batch)
+        try:
+            connection = await self._connected()
+            pages = await read_pages(connection, cursors, limit=self._limit)
+        except (*GONE, asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
+            self._cut()
+            raise self._database.lost(error) from error
+        self._database.back()
+        self._adapt(pages)
+        return pages
+
+    def _adapt(self, pages: Sequence[Page]) -> None:
+        """Ask for more per shard while few shards have many events, for less when all have."""
+        found = sum(len(page.events) for page in pages)
+        if found < self._batch // 2 and any(page.full for page in pages):
+            self._limit *= 2
+        elif found > self._batch:
+            self._limit //= 2
+
+    async def _connected(self) -> asyncpg.Connection:
+        if self._connection is None or self._connection.is_closed():
+            connection = await asyncpg.connect(
+                self._dsn, timeout=10, server_settings=self._settings, target_session_attrs=SessionAttribute.primary
+            )
+            try:
+                await check_generation(connection)
+            except BaseException:
+                connection.terminate()
+                raise
+            self._connection = connection
+        return self._connection
+
+    def _cut(self) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+
+    def _keep(self, key: CursorKey, page: Page) -> None:
+        if page.events:
+            self._pages[key] = (time.monotonic(), page)
+            self._kept += len(page.events)
+
+    def _forget(self) -> None:
+        """Drop what is old or too much; everything when a connection was lost, since ids may be given out again."""
+        if self._session != self._database.session:
+            self._session, self._kept = self._database.session, 0
+            self._pages.clear()
+        oldest = time.monotonic() - _FRESH
+        while self._pages:
+            key, (read_at, page) = next(iter(self._pages.items()))
+            if read_at > oldest and self._kept <= self._batch * _KEPT:
+                break
+            del self._pages[key]
+            self._kept -= len(page.events)
+
+
+def server_settings() -> dict[str, Any]:
+    """What the reading connection asks of the planner; a test looks at the plan it leads to."""
+    return dict(_SETTINGS)

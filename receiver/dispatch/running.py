@@ -1,0 +1,189 @@
+"""Running a batch in one transaction, and each of its events alone when that fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+
+from receiver.dispatch.batches import Batch, Part
+from receiver.dispatch.calling import Caller, Raised, settled
+from receiver.dispatch.database import Conflict, Database
+from receiver.dispatch.failing import Failure, failure_of
+from receiver.dispatch.transaction import Aborted, Transaction, TransactionSql
+from receiver.event import Event
+from receiver.plugins.outcomes import GiveUp, Outcome, RetryAfter
+from receiver.store import failures
+from receiver.store.leases import LeaseLost, Move, ack
+from receiver.store.sql import Sql
+
+_ALONE_TIME: Final = 5.0  # seconds after which events that run alone are committed, so that slow failures hold no locks
+
+
+class Runner:
+    """Runs one handler's batches and moves its cursors in the same transaction.
+
+    Everything here raises DatabaseGone, Conflict or LeaseLost where nothing of the transaction in hand has happened.
+    """
+
+    def __init__(self, database: Database, caller: Caller, owner: UUID, *, ttl: float) -> None:
+        self._database = database
+        self._caller = caller
+        self._handler = caller.handler
+        self._owner = owner
+        self._ttl = ttl
+
+    async def together(self, batch: Batch) -> bool:
+        """The whole batch in one transaction; False: something failed, everything was rolled back."""
+        async with Transaction(self._database) as transaction:
+            if batch.events:
+                context = self._caller.context(transaction)
+                result = await self._caller.call_all(batch.events, context)
+                if not await self._fine(transaction, result):
+                    return False
+            try:
+                await self._ack([part.move() for part in batch.parts], transaction)
+            except Aborted:
+                return False  # the handler went on after a statement that it had cancelled
+            await transaction.commit()
+        return True
+
+    async def _fine(self, transaction: Transaction, result: Outcome | Raised) -> bool:
+        try:
+            transaction.check()
+        except Aborted:
+            return False
+        return settled(result)
+
+    async def _ack(self, moves: Sequence[Move], transaction: Transaction) -> None:
+        """Move the cursors: in the handler's transaction where it has opened one, else by a statement of its own."""
+        if transaction.opened:
+            with transaction.own_statements():
+                await self._move(moves, TransactionSql(transaction))
+        else:
+            async with self._database.connection() as connection:
+                await self._move(moves, connection)
+
+    async def _move(self, moves: Sequence[Move], sql: Sql) -> None:
+        done = dict(await ack(sql, self._handler.name, self._owner, moves, ttl=self._ttl))
+        if len(done) < len(moves):
+            raise LeaseLost
+        for move in moves:
+            # If the commit fails, the caller drops these from memory.
+            move.leased.cursor, move.leased.tid = move.to, done[move.leased.shard]
+
+    async def alone(self, batch: Batch, stop: asyncio.Event) -> None:
+        """Each event in a savepoint of its own; what fails is kept for later, and the cursors move on."""
+        run = _Alone(self, self._database)
+        try:
+            for part in batch.parts:
+                await self._part_alone(run, part)
+                if stop.is_set():
+                    break
+            await run.commit()
+        finally:
+            await run.close()
+
+    async def _part_alone(self, run: _Alone, part: Part) -> None:
+        for index in range(part.start, part.stop):
+            event = part.page.events[index]
+            if self._handler.filter.accepts(event):
+                await run.attempt(event)
+            if index + 1 >= part.page.late or index + 1 == part.stop:
+                run.moves[part.leased.shard] = Move(part.leased, part.page.after(index + 1))
+                if run.overdue:
+                    await run.commit()
+
+    async def attempt(
+        self, transaction: Transaction, event: Event, *, failed_before: int = 0, replaying: bool = False
+    ) -> Failure | None:
+        """One event in a savepoint: its effects stay, or they are undone and the failure is returned."""
+        context = self._caller.context(transaction, attempt=failed_before + 1, replaying=replaying)
+        transaction.begin_attempt()
+        result = await self._caller.call_one(event, context)
+        result = await _settle(transaction, result)
+        return failure_of(event, result, failed_before=failed_before, max_attempts=self._handler.max_attempts)
+
+    async def keep(self, sql: Sql, failure: Failure) -> None:
+        """Write a failure down: a retry or a dead letter."""
+        name, event = self._handler.name, failure.event
+        keys = {"event_id": str(event.id), "error_type": failure.error_type, "error": failure.error}
+        if failure.delay is not None:
+            await failures.retry_later(
+                *(sql, name, event),
+                cause=failure.cause,
+                attempts=failure.attempts,
+                delay=failure.delay,
+                error=f"{failure.error_type}: {failure.error}",
+            )
+            action = "handler_failed" if failure.cause == "failed" else "handler_asked_for_later"
+            self._caller.log.warning(action, attempts=failure.attempts, again_in=round(failure.delay, 1), **keys)
+            return
+        await failures.bury(
+            *(sql, name, event),
+            attempts=failure.attempts,
+            error_type=failure.error_type,
+            error=failure.error,
+            traceback=failure.traceback,
+        )
+        self._caller.log.error("dead_letter", attempts=failure.attempts, **keys)
+
+    async def finish(self, transaction: Transaction, kept: Sequence[Failure], moves: Sequence[Move]) -> None:
+        """Write down the failures and move the cursors, all in one transaction, and commit."""
+        sql = TransactionSql(transaction)
+        with transaction.own_statements():
+            for failure in kept:
+                await self.keep(sql, failure)
+        await self._ack(moves, transaction)
+        await transaction.commit()
+
+
+class _Alone:
+    """The transaction in which events run alone for the moment, what failed in it, and how far it has come."""
+
+    def __init__(self, runner: Runner, database: Database) -> None:
+        self._runner = runner
+        self._database = database
+        self.moves: dict[int, Move] = {}
+        self._start()
+
+    def _start(self) -> None:
+        self._transaction = Transaction(self._database)
+        self._failures: list[Failure] = []
+        self._deadline = asyncio.get_running_loop().time() + _ALONE_TIME
+
+    @property
+    def overdue(self) -> bool:
+        return asyncio.get_running_loop().time() > self._deadline
+
+    async def attempt(self, event: Event) -> None:
+        failure = await self._runner.attempt(self._transaction, event)
+        if failure is not None:
+            self._failures.append(failure)
+
+    async def commit(self) -> None:
+        if self.moves:
+            await self._runner.finish(self._transaction, self._failures, list(self.moves.values()))
+            await self.close()
+            self.moves = {}
+            self._start()
+
+    async def close(self) -> None:
+        await self._transaction.close()
+
+
+async def _settle(transaction: Transaction, result: Outcome | Raised) -> Outcome | Raised:
+    """Keep or undo an attempt's effects. A conflict with another transaction is this event's failure here."""
+    try:
+        transaction.check()
+        if settled(result):
+            await transaction.keep_attempt()
+            return result
+    except (Aborted, Conflict, asyncpg.PostgresError) as error:
+        if not isinstance(result, (Raised, RetryAfter, GiveUp)):
+            result = Raised(error)
+    await transaction.undo_attempt()
+    return result

@@ -1,0 +1,207 @@
+"""A process's part of the dispatching: its handlers' loops, its leases, its orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final
+from uuid import uuid4
+
+import structlog
+
+from receiver.dispatch.calling import Caller
+from receiver.dispatch.database import Conflict, Database, DatabaseGone
+from receiver.dispatch.loop import HandlerLoop
+from receiver.dispatch.pulse import Pulse
+from receiver.dispatch.reader import Reader
+from receiver.dispatch.retrying import Retrier
+from receiver.dispatch.running import Runner
+from receiver.plugins.handlers import Handler
+from receiver.store import failures, leases
+from receiver.store.log import check_generation, create_cursors
+from receiver.vault import Vault
+
+LEASE: Final = 10.0  # seconds without renewal after which others take a worker's shards
+_HEARTBEAT: Final = 1.0
+_GRACE: Final = 10.0  # seconds for the batch in hand when stopping
+
+
+class Worker:
+    """Runs handlers on the events of one database, beside any number of other workers.
+
+    `name`: for people, by default host and process. `batch`: about how many events one read fetches.
+    `connections`: at most so many to Postgres besides one for reading; by default enough that no handler waits for
+    another's. `lease`: seconds without a sign of life after which other workers take over. `poll`: shortest and longest
+    pause between looks for events that other processes stored. `grace`: seconds for the batch in hand when stopping.
+    """
+
+    def __init__(  # noqa: PLR0913 - keywords with defaults are the interface
+        self,
+        *,
+        dsn: str,
+        handlers: Sequence[Handler],
+        vault: Vault,
+        name: str | None = None,
+        batch: int = 1000,
+        connections: int | None = None,
+        lease: float = LEASE,
+        poll: tuple[float, float] = (0.05, 1.0),
+        grace: float = _GRACE,
+    ) -> None:
+        self.name: Final = name or f"{socket.gethostname()}:{os.getpid()}"
+        self.id: Final = uuid4()
+        self._lease = lease
+        self._grace = grace
+        self._log = structlog.get_logger("receiver.dispatch")
+        self._stop = asyncio.Event()
+        self._pulse = Pulse(fastest=poll[0], slowest=poll[1])
+        longest = max((one.timeout for one in handlers), default=0.0)
+        self._database = Database(
+            dsn, connections=connections or 2 * len(handlers) + 2, idle_limit=longest + 60, name=self.name
+        )
+        self._reader = Reader(dsn, self._database, batch=batch, name=self.name)
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._renewed_at = 0.0
+        self._loops: list[HandlerLoop] = []
+        self._retriers: dict[str, Retrier] = {}
+        self._due: dict[str, asyncio.Event] = {}
+        for one in handlers:
+            self._add(one, vault)
+
+    def _add(self, handler: Handler, vault: Vault) -> None:
+        caller = Caller(handler, vault, self._log.bind(handler=handler.name))
+        runner = Runner(self._database, caller, self.id, ttl=self._lease)
+        loop = HandlerLoop(
+            caller=caller,
+            runner=runner,
+            reader=self._reader,
+            database=self._database,
+            pulse=self._pulse,
+            owner=self.id,
+            ttl=self._lease,
+            stop=self._stop,
+        )
+        self._loops.append(loop)
+        self._retriers[handler.name] = Retrier(self._database, caller, runner)
+        self._due[handler.name] = asyncio.Event()
+
+    def wake(self) -> None:
+        """Events were committed in this process: look at once instead of at the next poll."""
+        self._pulse.wake()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Hand events to handlers until `stop` is set; then finish the batches in hand and let go of all leases.
+
+        A database that is away is waited for. Raises SchemaError where the log cannot be read safely. When cancelled
+        it ends at once, as in a crash: what was not committed is done again by whoever takes over.
+        """
+        await self._database.open()
+        try:
+            await self._serve(stop)
+        except BaseException:  # cancelled, or unable to go on: no goodbye
+            self._database.cut()
+            raise
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self._database.close(within=2)
+
+    async def _serve(self, stop: asyncio.Event) -> None:
+        if not await self._prepare(stop):
+            return
+        stopped = self._start(stop.wait(), "stop")
+        service = [
+            self._start(self._reader.run(), "reader"),
+            self._start(self._pulse.run(), "pulse"),
+            self._start(self._heartbeat(), "heartbeat"),
+        ]
+        work = [self._start(loop.run(), loop.name) for loop in self._loops]
+        work += [self._start(self._retry(name), f"retries of {name}") for name in self._due]
+        self._log.info("dispatch_started", worker=self.name, handlers=list(self._due))
+        done, _ = await asyncio.wait([stopped, *service], return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()  # service tasks end by an error only
+        await self._finish(work)
+
+    def _start(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.append(task)
+        return task
+
+    async def _prepare(self, stop: asyncio.Event) -> bool:
+        """Cursors for handlers that are new here; False where `stop` came before the database did."""
+        while not stop.is_set():
+            with contextlib.suppress(DatabaseGone, Conflict):
+                async with self._database.connection() as connection:
+                    await check_generation(connection)
+                    await create_cursors(connection, list(self._due))
+                    self._database.back()
+                    return True
+            await self._database.pause()
+        return False
+
+    async def _finish(self, work: Sequence[asyncio.Task[Any]]) -> None:
+        self._stop.set()
+        self._pulse.wake()
+        for due in self._due.values():
+            due.set()
+        if work:
+            _, late = await asyncio.wait(work, timeout=self._grace)
+            for task in late:
+                self._log.warning("batch_cut_short", of=task.get_name())
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        with contextlib.suppress(DatabaseGone, Conflict):  # the leases run out by themselves then
+            async with self._database.connection() as connection:
+                await leases.leave(connection, self.id)
+        self._log.info("dispatch_stopped", worker=self.name)
+
+    async def _heartbeat(self) -> None:
+        while True:
+            try:
+                await self._beat()
+            except (DatabaseGone, Conflict):
+                await self._database.pause()
+            else:
+                await asyncio.sleep(min(_HEARTBEAT, self._lease / 5))
+
+    async def _beat(self) -> None:
+        """Show that this worker lives, renew its leases, and see what has changed around it."""
+        names = list(self._due)
+        held = None
+        async with self._database.connection() as connection:
+            quotas = await leases.join(connection, self.id, self.name, names, ttl=self._lease)
+            if time.monotonic() - self._renewed_at > self._lease / 3:
+                held = await leases.renew(connection, self.id, ttl=self._lease)
+                self._renewed_at = time.monotonic()
+            free = await leases.free(connection, names)
+            due = await failures.due_handlers(connection, names)
+        for loop in self._loops:
+            if held is not None:
+                loop.compare(held)
+            self._look_again(loop, quotas[loop.name], free=loop.name in free)
+        for name in due:
+            self._due[name].set()
+
+    def _look_again(self, loop: HandlerLoop, quota: int, *, free: bool) -> None:
+        if free or quota != loop.quota:
+            loop.quota = quota
+            loop.free_shards()
+            self._pulse.wake()
+
+    async def _retry(self, name: str) -> None:
+        while not self._stop.is_set():
+            await self._due[name].wait()
+            self._due[name].clear()
+            try:
+                await self._retriers[name].run_due(self._stop)
+            except (DatabaseGone, Conflict):
+                await self._database.pause()
+            except Exception:  # noqa: BLE001 - a fault of ours, or of a handler's objects, must not end the retries
+                self._log.exception("retry_failed", handler=name)
+                await self._database.pause()

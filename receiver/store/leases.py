@@ -1,0 +1,172 @@
+"""Who reads which shards: leases on cursors, with an epoch that fences off whoever has lost one.
+
+All times are Postgres's clock. Taking and renewing skip locked rows, so they cannot deadlock with the
+acknowledgements of the same rows, which renew the lease themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from receiver.store.log import Cursor, pending_text
+from receiver.store.sql import Sql
+
+_TAKE: Final = """
+UPDATE cursors SET owner = $2, epoch = cursors.epoch + 1, lease_until = clock_timestamp() + $3 * interval '1 second'
+FROM (
+    SELECT shard FROM cursors
+    WHERE handler = $1 AND (lease_until < clock_timestamp() OR (owner = $2 AND NOT shard = ANY ($4::int2[])))
+    ORDER BY shard LIMIT $5 FOR UPDATE SKIP LOCKED
+) AS free
+WHERE cursors.handler = $1 AND cursors.shard = free.shard
+RETURNING cursors.shard, cursors.epoch, cursors.ctid, gen, txid, position, pending, read_from
+"""
+
+_RENEW: Final = """
+WITH mine AS (
+    SELECT handler, shard FROM cursors WHERE owner = $1 AND lease_until < clock_timestamp() + $2 * interval '0.7 second'
+    ORDER BY handler, shard FOR UPDATE SKIP LOCKED
+)
+UPDATE cursors SET lease_until = clock_timestamp() + $2 * interval '1 second'
+FROM mine WHERE cursors.handler = mine.handler AND cursors.shard = mine.shard
+"""
+
+_HELD: Final = "SELECT handler, shard, epoch FROM cursors WHERE owner = $1"
+
+_RELEASE: Final = """
+UPDATE cursors SET owner = NULL, lease_until = '-infinity'
+FROM unnest($3::int2[], $4::bigint[]) AS gone (shard, epoch)
+WHERE cursors.handler = $1 AND cursors.owner = $2 AND cursors.shard = gone.shard AND cursors.epoch = gone.epoch
+"""
+
+_RELEASE_ALL: Final = "UPDATE cursors SET owner = NULL, lease_until = '-infinity' WHERE owner = $1"
+_LEAVE: Final = "DELETE FROM workers WHERE id = $1"
+
+_JOIN: Final = """
+INSERT INTO workers (id, name, handlers, expires_at) VALUES ($1, $2, $3, clock_timestamp() + $4 * interval '1 second')
+ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at
+"""
+_FORGET: Final = "DELETE FROM workers WHERE expires_at < clock_timestamp() - interval '1 minute'"
+_PEERS: Final = "SELECT id, handlers FROM workers WHERE expires_at > clock_timestamp()"
+_FREE: Final = """
+SELECT handler, count(*) FROM cursors
+WHERE handler = ANY ($1::text[]) AND lease_until < clock_timestamp() GROUP BY handler
+"""
+
+# The row is found where this worker last saw it: while an old snapshot is held somewhere (pg_dump), the dead versions
+# of a cursor cannot be cleared away, and every look-up by key would walk through all of them.
+_ACK: Final = """
+UPDATE cursors
+SET gen = u.gen, txid = u.txid, position = u.position, pending = u.pending::xid8[], read_from = u.read_from,
+    updated_at = clock_timestamp(), lease_until = clock_timestamp() + $3 * interval '1 second'
+FROM unnest($4::int2[], $5::bigint[], $6::tid[], $7::int2[], $8::xid8[], $9::int8[], $10::text[], $11::timestamptz[])
+     AS u (shard, epoch, tid, gen, txid, position, pending, read_from)
+WHERE {found} AND cursors.handler = $1 AND cursors.owner = $2
+  AND cursors.shard = u.shard AND cursors.epoch = u.epoch
+RETURNING cursors.shard, cursors.ctid
+"""
+_ACK_AT: Final = _ACK.format(found="cursors.ctid = u.tid")
+_ACK_BY_KEY: Final = _ACK.format(found="u.tid IS NOT NULL")
+
+Tid = tuple[int, int]
+
+
+@dataclass(slots=True)
+class Leased:
+    """A shard that this worker may read for one handler. `tid`: where its row was last seen."""
+
+    shard: int
+    epoch: int
+    tid: Tid
+    cursor: Cursor
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A step of one leased cursor."""
+
+    leased: Leased
+    to: Cursor
+
+
+class LeaseLost(Exception):
+    """Another worker holds the lease now; nothing of this transaction may commit."""
+
+
+async def take(sql: Sql, handler: str, owner: UUID, *, ttl: float, held: Sequence[int], limit: int) -> list[Leased]:
+    """Lease up to `limit` shards that are free, expired, or this owner's but not in `held`; `ttl` in seconds."""
+    rows = await sql.fetch(_TAKE, handler, owner, ttl, held, limit)
+    return [
+        Leased(shard, epoch, tid, Cursor(gen, txid, position, tuple(pending), read_from))
+        for shard, epoch, tid, gen, txid, position, pending, read_from in rows
+    ]
+
+
+async def renew(sql: Sql, owner: UUID, *, ttl: float) -> set[tuple[str, int, int]]:
+    """Prolong this owner's leases that have used up a third of their time; returns (handler, shard, epoch) of all."""
+    await sql.execute(_RENEW, owner, ttl)
+    return {(handler, shard, epoch) for handler, shard, epoch in await sql.fetch(_HELD, owner)}
+
+
+async def release(sql: Sql, handler: str, owner: UUID, leased: Sequence[Leased]) -> None:
+    """Let go of some leases, so that another worker can take them at once."""
+    await sql.execute(_RELEASE, handler, owner, [one.shard for one in leased], [one.epoch for one in leased])
+
+
+async def leave(sql: Sql, owner: UUID) -> None:
+    """Let go of everything: this worker ends."""
+    await sql.execute(_RELEASE_ALL, owner)
+    await sql.execute(_LEAVE, owner)
+
+
+async def join(sql: Sql, owner: UUID, name: str, handlers: Sequence[str], *, ttl: float) -> dict[str, int]:
+    """Count as alive for `ttl` more seconds; returns how many shards of each handler this worker should hold."""
+    await sql.execute(_JOIN, owner, name, list(handlers), ttl)
+    await sql.execute(_FORGET)
+    peers = await sql.fetch(_PEERS)
+    return {handler: share([id_ for id_, runs in peers if handler in runs], owner) for handler in handlers}
+
+
+def share(workers: Sequence[UUID], owner: UUID, *, shards: int = 64) -> int:
+    """This worker's part of the shards: as even as whole numbers allow, the same result in every worker."""
+    ranked = sorted({*workers, owner})
+    each, rest = divmod(shards, len(ranked))
+    return each + (ranked.index(owner) < rest)
+
+
+async def free(sql: Sql, handlers: Sequence[str]) -> dict[str, int]:
+    """How many shards of each handler nobody holds."""
+    return dict(await sql.fetch(_FREE, list(handlers)))  # type: ignore[arg-type]  # a record of two is a pair
+
+
+async def ack(sql: Sql, handler: str, owner: UUID, moves: Sequence[Move], *, ttl: float) -> list[tuple[int, Tid]]:
+    """Move cursors that are still leased; returns (shard, new tid) of those. Fewer than `moves`: leases were lost."""
+    done = await _ack(sql, _ACK_AT, handler, owner, moves, ttl)
+    if len(done) < len(moves):  # renewing moved the row, or the lease is lost
+        known = {shard for shard, _ in done}
+        rest = [move for move in moves if move.leased.shard not in known]
+        done += await _ack(sql, _ACK_BY_KEY, handler, owner, rest, ttl)
+    return done
+
+
+async def _ack(
+    sql: Sql, statement: str, handler: str, owner: UUID, moves: Sequence[Move], ttl: float
+) -> list[tuple[int, Tid]]:
+    rows = await sql.fetch(
+        statement,
+        handler,
+        owner,
+        ttl,
+        [move.leased.shard for move in moves],
+        [move.leased.epoch for move in moves],
+        [move.leased.tid for move in moves],
+        [move.to.gen for move in moves],
+        [move.to.txid for move in moves],
+        [move.to.position for move in moves],
+        [pending_text(move.to.pending) for move in moves],
+        [move.to.read_from for move in moves],
+    )
+    return [(shard, tid) for shard, tid in rows]

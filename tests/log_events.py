@@ -1,0 +1,53 @@
+"""Events for tests of the log: made in Python, stored as the receiving side stores them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+
+from receiver.event import shard_of
+
+COLUMNS = ("id", "occurred_at", "type", "source", "provider", "provider_type", "recipient", "shard")
+
+
+async def store(connection: asyncpg.Connection, count: int = 1, **columns: Any) -> list[UUID]:
+    """Store events in the connection's transaction; returns their ids. A column may be a function of the number."""
+    ids = [uuid4() for _ in range(count)]
+    await store_rows(connection, [_row(n, id_, columns) for n, id_ in enumerate(ids)])
+    return ids
+
+
+async def store_rows(connection: asyncpg.Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Store events given by their columns; what is missing gets a usual value."""
+    rows = [_row(n, row.get("id") or uuid4(), row) for n, row in enumerate(rows)]
+    names = sorted({name for row in rows for name in row})
+    await connection.copy_records_to_table(
+        "events", columns=names, records=[[row.get(name) for name in names] for row in rows]
+    )
+
+
+def _row(number: int, id_: UUID, columns: dict[str, Any]) -> dict[str, Any]:
+    row = {
+        "id": id_,
+        "occurred_at": datetime.now(UTC),
+        "type": "delivered",
+        "source": "test",
+        "provider": "resend",
+        "provider_type": "email.delivered",
+        "recipient": f"{id_}@example.com",
+        "tags": [],
+        "metadata": "{}",
+        "raw": "{}",
+        "echo": False,
+        "is_test": False,
+    }
+    row |= {name: value(number) if callable(value) else value for name, value in columns.items()}
+    return row if "shard" in row else row | {"shard": shard_of(row["recipient"], row.get("message_id"), id_)}
+
+
+delivered = partial(store, type="delivered")

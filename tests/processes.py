@@ -1,0 +1,151 @@
+"""The service as separate processes, started by the command line as an operator would."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+
+from receiver.contract import Post
+from tests.service import SECRET_KEY, Played
+from tests.waiting import until
+
+
+def free_port() -> int:
+    """A port below the range that clients' sockets are given, so that no closed one holds it."""
+    for port in range(20000 + os.getpid() % 5000, 32000):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("no free port")
+
+
+class Process:
+    """One `receiver ...` process."""
+
+    def __init__(self, arguments: Sequence[str], environ: Mapping[str, str], directory: Path) -> None:
+        self._arguments = arguments
+        self._environ = environ
+        self._directory = directory
+        self._log = directory / f"{'-'.join(arguments)}.log"
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        with self._log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "receiver", *self._arguments),
+                env=dict(self._environ),
+                cwd=self._directory,
+                stdout=log,
+                stderr=log,
+            )
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    async def end(self, how: signal.Signals) -> int:
+        assert self._process is not None
+        if self.running:
+            self._process.send_signal(how)
+        return await self._process.wait()
+
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+
+class Site:
+    """A directory with configuration and handlers, and the processes that run over it."""
+
+    def __init__(self, directory: Path, dsn: str, played: Iterable[Played]) -> None:
+        self.directory = directory
+        self.port = free_port()
+        self.processes: list[Process] = []
+        (directory / "handlers").mkdir(exist_ok=True)
+        sources = {one.source.name: _raw(one) for one in played}
+        self._environ = {
+            **{key: value for key, value in os.environ.items() if not key.startswith("RECEIVER_")},
+            "RECEIVER_DATABASE": dsn,
+            "RECEIVER_SECRET_KEY": SECRET_KEY,
+            "RECEIVER_SOURCES": json.dumps(sources),
+            "RECEIVER_PORT": str(self.port),
+            "RECEIVER_ADMIN_PORT": "0",
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+        }
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def process(self, *arguments: str) -> Process:
+        number = len(self.processes)
+        environ = {**self._environ, "RECEIVER_DATA_DIR": str(self.directory / f"data{number}")}
+        made = Process(arguments, environ, self.directory)
+        self.processes.append(made)
+        return made
+
+    async def serving(self, process: Process) -> None:
+        async def answers() -> bool:
+            assert process.running, process.log()
+            with contextlib.suppress(httpx.TransportError):
+                async with httpx.AsyncClient() as client:
+                    return (await client.get(f"{self.url}/healthz")).status_code == 200
+            return False
+
+        await until(answers, within=60)
+
+
+def _raw(one: Played) -> dict[str, object]:
+    values = one.source.settings.model_dump(exclude_none=True, mode="python")
+    return json.loads(json.dumps(values, default=lambda secret: secret.get_secret_value()))  # type: ignore[no-any-return]  # a JSON object
+
+
+@asynccontextmanager
+async def site(directory: Path, dsn: str, *played: Played) -> AsyncIterator[Site]:
+    """A Site whose processes are gone at the end, whatever happened."""
+    made = Site(directory, dsn, played)
+    try:
+        yield made
+    finally:
+        for process in made.processes:
+            if process.running:
+                await process.end(signal.SIGKILL)
+
+
+class Load:
+    """Posts that are repeated, as a provider does, until each is answered with success."""
+
+    def __init__(self, url: str, posts: Sequence[Post]) -> None:
+        self._url = url
+        self._todo = list(reversed(posts))
+        self.succeeded = 0
+        self.failed = 0
+        self.total = len(posts)
+
+    async def run(self, clients: int = 8) -> None:
+        async with httpx.AsyncClient(timeout=20) as client:
+            await asyncio.gather(*(self._client(client) for _ in range(clients)))
+
+    async def _client(self, client: httpx.AsyncClient) -> None:
+        while self._todo:
+            post = self._todo.pop()
+            while not await self._once(client, post):  # noqa: ASYNC110 - a provider pauses before it tries again
+                await asyncio.sleep(0.05)
+
+    async def _once(self, client: httpx.AsyncClient, post: Post) -> bool:
+        try:
+            answer = await client.post(self._url, content=post.body, headers=dict(post.headers))
+        except httpx.TransportError:  # the process was killed
+            self.failed += 1
+            return False
+        self.succeeded += answer.status_code == 200
+        self.failed += answer.status_code != 200
+        return answer.status_code == 200
