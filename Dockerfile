@@ -29,7 +29,8 @@ LABEL org.opencontainers.image.title="email-event-receiver" \
 ENV PATH=/opt/receiver/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
-    RECEIVER_HOST=0.0.0.0
+    RECEIVER_HOST=0.0.0.0 \
+    RECEIVER_DATA_DIR=/tmp/receiver
 
 COPY --from=build /opt/receiver /opt/receiver
 WORKDIR /app

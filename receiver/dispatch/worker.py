@@ -24,6 +24,7 @@ from receiver.plugins.handlers import Handler
 from receiver.store import failures, leases
 from receiver.store.log import check_generation, create_cursors
 from receiver.vault import Vault
+from receiver.warm import settle
 
 LEASE: Final = 10.0  # seconds without renewal after which others take a worker's shards
 _HEARTBEAT: Final = 1.0
@@ -99,6 +100,7 @@ class Worker:
         A database that is away is waited for. Raises SchemaError where the log cannot be read safely. When cancelled
         it ends at once, as in a crash: what was not committed is done again by whoever takes over.
         """
+        settle()
         await self._database.open()
         try:
             await self._serve(stop)

@@ -61,6 +61,7 @@ class Waiting:
     deadline: float
     done: asyncio.Future[None]
     weight: int = field(init=False)
+    since: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self.weight = len(self.rows) + len(self.quarantined) or 1
@@ -176,10 +177,18 @@ class Writer:
                     return None
                 self._wake.clear()
                 await self._wake.wait()
-            if number and self._queued_rows < SECOND_WRITER_ROWS:
+            if number and not self._needs_help():
                 await asyncio.sleep(SECOND_WRITER_DELAY)
-            if group := self._take():
+            elif group := self._take():
                 return group
+
+    def _needs_help(self) -> bool:
+        """Whether a further connection should write: for many rows, or when the first seems to be stuck.
+
+        Not for a few rows that the first will take in a moment: two small transactions cost more than one.
+        """
+        stuck = time.monotonic() - self._queue[0].since > SECOND_WRITER_DELAY
+        return stuck or self._queued_rows >= SECOND_WRITER_ROWS
 
     def _take(self) -> list[Waiting]:
         group: list[Waiting] = []

@@ -19,6 +19,7 @@ from receiver.sources import Source
 from receiver.store import schema
 from receiver.store.partitions import ensure_partitions
 from receiver.vault import Vault
+from receiver.warm import settle
 from receiver.web.admin import Check, IngestCollector, admin_app
 from receiver.web.budget import Budget
 from receiver.web.listen import Server, address, bind, server
@@ -124,6 +125,7 @@ async def _run(
     ]
     try:
         await _started(servers, serving)
+        settle()
         ready(Listening(address(public), address(admin)))
         await _until(stop, [*serving, *dispatching])
     finally:
