@@ -60,7 +60,7 @@ def event(type_: EventType | str, **columns: Any) -> Event:
         "received_at": now,
         "recipient_domain": recipient.rpartition("@")[2] if recipient else None,
         "message_id": f"message-{id_}",
-        "shard": shard_of(recipient, None, id_),
+        "shard": shard_of(recipient, None, id_.bytes),
         "gen": 1,
         "txid": 1,
         "position": 1,

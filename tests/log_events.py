@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -12,17 +11,17 @@ import asyncpg
 
 from receiver.event import shard_of
 
-COLUMNS = ("id", "occurred_at", "type", "source", "provider", "provider_type", "recipient", "shard")
+Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 
 
-async def store(connection: asyncpg.Connection, count: int = 1, **columns: Any) -> list[UUID]:
+async def store(connection: Connection, count: int = 1, **columns: Any) -> list[UUID]:
     """Store events in the connection's transaction; returns their ids. A column may be a function of the number."""
     ids = [uuid4() for _ in range(count)]
     await store_rows(connection, [_row(n, id_, columns) for n, id_ in enumerate(ids)])
     return ids
 
 
-async def store_rows(connection: asyncpg.Connection, rows: Sequence[dict[str, Any]]) -> None:
+async def store_rows(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
     """Store events given by their columns; what is missing gets a usual value."""
     rows = [_row(n, row.get("id") or uuid4(), row) for n, row in enumerate(rows)]
     names = sorted({name for row in rows for name in row})
@@ -32,7 +31,7 @@ async def store_rows(connection: asyncpg.Connection, rows: Sequence[dict[str, An
 
 
 def _row(number: int, id_: UUID, columns: dict[str, Any]) -> dict[str, Any]:
-    row = {
+    row: dict[str, Any] = {
         "id": id_,
         "occurred_at": datetime.now(UTC),
         "type": "delivered",
@@ -47,7 +46,4 @@ def _row(number: int, id_: UUID, columns: dict[str, Any]) -> dict[str, Any]:
         "is_test": False,
     }
     row |= {name: value(number) if callable(value) else value for name, value in columns.items()}
-    return row if "shard" in row else row | {"shard": shard_of(row["recipient"], row.get("message_id"), id_)}
-
-
-delivered = partial(store, type="delivered")
+    return row if "shard" in row else row | {"shard": shard_of(row["recipient"], row.get("message_id"), id_.bytes)}

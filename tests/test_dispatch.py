@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import asyncpg
@@ -47,11 +47,11 @@ async def soon(connection: asyncpg.Connection) -> None:
 def writes(name: str, **options: Any) -> Handler:
     """A handler that writes one row for each event."""
 
-    @handler(name=name, **options)
     async def write(event: Event, ctx: Context) -> None:
         await ctx.sql.execute(EFFECT, name, event.id)
 
-    return write
+    decorate: Callable[..., Callable[..., Handler]] = cast("Any", handler)
+    return decorate(name=name, **options)(write)
 
 
 async def test_filters(database: str, sql: asyncpg.Connection) -> None:
@@ -59,11 +59,11 @@ async def test_filters(database: str, sql: asyncpg.Connection) -> None:
     seen: dict[str, list[str]] = {}
 
     def notes(name: str, **options: Any) -> Handler:
-        @handler(name=name, **options)
         async def note(event: Event, _ctx: Context) -> None:
             seen.setdefault(name, []).append(event.subject or "")
 
-        return note
+        decorate: Callable[..., Callable[..., Handler]] = cast("Any", handler)
+        return decorate(name=name, **options)(note)
 
     handlers = (
         notes("all"),

@@ -42,7 +42,7 @@ class Running:
 
 def start(dsn: str, *handlers: Handler, **options: Any) -> Running:
     """A running worker; by default it looks often."""
-    options = {"poll": (0.02, 0.1), "lease": 2.0, "grace": 3.0} | options
+    options = {"poll": (0.02, 0.1), "lease": 2.0, "grace": 3.0, **options}
     return Running(Worker(dsn=dsn, handlers=handlers, vault=VAULT, **options))
 
 

@@ -147,15 +147,15 @@ def _keep_run_file(
 
 
 def _stop_on_signals() -> asyncio.Event:
-    """Set by the first SIGINT or SIGTERM; a second one ends the process at once."""
+    """Set by the first SIGINT, SIGTERM or SIGHUP (the terminal was closed); a second one ends the process at once."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
 
     def ask(number: signal.Signals) -> None:
+        stop.set()  # before the log line, which fails when the terminal is gone
         loop.remove_signal_handler(number)
         log.info("stopping", action="stopping", signal=number.name)
-        stop.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, ask, number)
     return stop
 

@@ -44,9 +44,17 @@ class Conflict(Exception):
     """The transaction met another one (deadlock, lock timeout, serialization) and was rolled back."""
 
 
+def is_alive(connection: asyncpg.pool.PoolConnectionProxy) -> bool:
+    """Whether the connection can still be used."""
+    try:
+        return not connection.is_closed()
+    except asyncpg.InterfaceError:  # the pool has taken it back because it was lost
+        return False
+
+
 def is_gone(error: BaseException, connection: asyncpg.pool.PoolConnectionProxy | None) -> bool:
     """Whether an error of a statement means that its connection is of no more use."""
-    if connection is None or connection.is_closed():
+    if connection is None or not is_alive(connection):
         return True
     if isinstance(error, asyncpg.QueryCanceledError):
         return False  # by a time limit of the handler's own statement

@@ -76,11 +76,12 @@ class HandlerLoop:
         """Shards have become free: look at once."""
         self._looked_at = 0.0
 
-    def compare(self, held: set[tuple[str, int, int]]) -> None:
-        """Forget leases that the database does not know as ours any more."""
+    def compare(self, held: set[tuple[str, int, int]], *, asked_at: float) -> None:
+        """Forget leases that were older than the question and that the database does not know as ours any more."""
         for leased in list(self._leased.values()):
-            if (self.name, leased.shard, leased.epoch) not in held:
-                self._leased.pop(leased.shard, None)
+            if leased.taken_at < asked_at and (self.name, leased.shard, leased.epoch) not in held:
+                del self._leased[leased.shard]
+                self._looked_at = 0.0
 
     def _forget(self) -> None:
         """What is in memory may not be what the database has: lease and load again."""

@@ -32,7 +32,7 @@ _SETTINGS: Final = {
 
 
 class Reader:
-    """Answers `read` from what another handler has just read, joins reads under way, and reads the rest together.
+    """Answers `read` from what another handler has just read, and reads the rest together in one statement.
 
     `batch`: about how many events one statement fetches, over all shards.
     """
@@ -48,7 +48,6 @@ class Reader:
         self._kept = 0
         self._session = database.session
         self._waiting: dict[CursorKey, tuple[int, Cursor, asyncio.Future[Page]]] = {}
-        self._under_way: dict[CursorKey, asyncio.Future[Page]] = {}
         self._asked = asyncio.Event()
 
     async def read(self, cursors: Sequence[tuple[int, Cursor]]) -> list[Page]:
@@ -76,30 +75,37 @@ class Reader:
         kept = self._pages.get(key)
         if kept is not None:
             return kept[1]
-        if key in self._under_way:
-            return self._under_way[key]
+        # A read under way is not joined: it may have begun before the commit that this one is to see.
         if key not in self._waiting:
             self._waiting[key] = (shard, cursor, asyncio.get_running_loop().create_future())
             self._asked.set()
         return self._waiting[key][2]
 
     async def _serve(self) -> None:
-        asked, self._waiting = self._waiting, {}
-        self._under_way = {key: future for key, (_, _, future) in asked.items()}
+        waiting, self._waiting = self._waiting, {}
+        asked = {key: one for key, one in waiting.items() if not self._answered(key, one[2])}
+        if not asked:
+            return
+        futures = {key: future for key, (_, _, future) in asked.items()}
         try:
             pages = await self._fetch([(shard, cursor) for shard, cursor, _ in asked.values()])
         except BaseException as error:  # whatever it is, those who wait must learn of it
-            for future in self._under_way.values():
+            for future in futures.values():
                 future.set_exception(DatabaseGone(str(error)))
                 future.exception()  # whoever asked may have been cancelled meanwhile
             if not isinstance(error, DatabaseGone):
                 raise
         else:
-            for (key, future), page in zip(self._under_way.items(), pages, strict=True):
+            for (key, future), page in zip(futures.items(), pages, strict=True):
                 self._keep(key, page)
                 future.set_result(page)
-        finally:
-            self._under_way = {}
+
+    def _answered(self, key: CursorKey, future: asyncio.Future[Page]) -> bool:
+        """Whether a read that was under way when this was asked has found something."""
+        kept = self._pages.get(key)
+        if kept is not None:
+            future.set_result(kept[1])
+        return kept is not None
 
     async def _fetch(self, cursors: Sequence[tuple[int, Cursor]]) -> list[Page]:
         least = max(self._batch // len(cursors), 1)

@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 import asyncpg
 from asyncpg.transaction import Transaction as Nested
 
-from receiver.dispatch.database import CONFLICT, Conflict, Database, DatabaseGone, is_gone
+from receiver.dispatch.database import CONFLICT, Conflict, Database, DatabaseGone, is_alive, is_gone
 
 _CONTROL: Final = re.compile(
     r"\s*(begin|start|commit|end|rollback|abort|savepoint|release|prepare\s+transaction)\b", re.IGNORECASE
@@ -101,6 +101,8 @@ class Transaction:
 
     def check(self) -> None:
         """Raises DatabaseGone, Conflict or Aborted where a statement has failed so, whatever the handler made of it."""
+        if self._gone is None and self._connection is not None and not is_alive(self._connection):
+            self._gone = asyncpg.ConnectionDoesNotExistError("the connection was lost between two statements")
         self.check_gone()
         if isinstance(self._failed, CONFLICT):
             raise Conflict(str(self._failed)) from self._failed

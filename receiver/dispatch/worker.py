@@ -175,7 +175,7 @@ class Worker:
     async def _beat(self) -> None:
         """Show that this worker lives, renew its leases, and see what has changed around it."""
         names = list(self._due)
-        held = None
+        held, asked_at = None, time.monotonic()
         async with self._database.connection() as connection:
             quotas = await leases.join(connection, self.id, self.name, names, ttl=self._lease)
             if time.monotonic() - self._renewed_at > self._lease / 3:
@@ -185,7 +185,7 @@ class Worker:
             due = await failures.due_handlers(connection, names)
         for loop in self._loops:
             if held is not None:
-                loop.compare(held)
+                loop.compare(held, asked_at=asked_at)
             self._look_again(loop, quotas[loop.name], free=loop.name in free)
         for name in due:
             self._due[name].set()

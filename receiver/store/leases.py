@@ -6,6 +6,7 @@ acknowledgements of the same rows, which renew the lease themselves.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -76,12 +77,16 @@ Tid = tuple[int, int]
 
 @dataclass(slots=True)
 class Leased:
-    """A shard that this worker may read for one handler. `tid`: where its row was last seen."""
+    """A shard that this worker may read for one handler.
+
+    `tid`: where its row was last seen. `taken_at`: when it was leased, by this process's monotonic clock.
+    """
 
     shard: int
     epoch: int
     tid: Tid
     cursor: Cursor
+    taken_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +104,9 @@ class LeaseLost(Exception):
 async def take(sql: Sql, handler: str, owner: UUID, *, ttl: float, held: Sequence[int], limit: int) -> list[Leased]:
     """Lease up to `limit` shards that are free, expired, or this owner's but not in `held`; `ttl` in seconds."""
     rows = await sql.fetch(_TAKE, handler, owner, ttl, held, limit)
+    taken_at = time.monotonic()
     return [
-        Leased(shard, epoch, tid, Cursor(gen, txid, position, tuple(pending), read_from))
+        Leased(shard, epoch, tid, Cursor(gen, txid, position, tuple(pending), read_from), taken_at)
         for shard, epoch, tid, gen, txid, position, pending, read_from in rows
     ]
 

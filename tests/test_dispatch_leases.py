@@ -1,0 +1,218 @@
+"""Several workers on one database: shares, take-over, fencing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+
+from receiver import Context, Event, Handler, handler
+from receiver.store import leases
+from receiver.store.leases import Move, ack, share, take
+from tests.log_events import store
+from tests.postgres import Cluster
+from tests.workers import prepared, running, start, true, value
+
+EFFECT = "INSERT INTO effects (handler, event_id) VALUES ($1, $2)"
+COUNT = "SELECT count(*) FROM effects"
+SHARES = """
+SELECT array_agg(n ORDER BY n) FROM (
+    SELECT count(*)::int AS n FROM cursors WHERE handler = $1 AND lease_until > clock_timestamp() GROUP BY owner
+) AS shares
+"""
+
+
+@pytest.fixture
+async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(database)
+    await connection.execute("CREATE TABLE effects (handler text, event_id uuid)")
+    yield connection
+    await connection.close()
+
+
+@handler(batch=True)
+async def writer(events: Sequence[Event], ctx: Context) -> None:
+    """Write one row for each event."""
+    for event in events:
+        await ctx.sql.execute(EFFECT, "writer", event.id)
+
+
+@handler(batch=True)
+async def second(_events: Sequence[Event], _ctx: Context) -> None:
+    """Do nothing, for the shares alone."""
+
+
+def test_shares_are_even() -> None:
+    """whatever the number of workers, all shards are given out and no two differ by more than one"""
+    for count in range(1, 80):
+        workers = [uuid4() for _ in range(count)]
+        shares = [share(workers, one) for one in workers]
+        assert sum(shares) == 64
+        assert max(shares) - min(shares) <= 1
+
+
+async def test_workers_share_and_take_over(database: str, sql: asyncpg.Connection) -> None:
+    """shards are spread over the workers that live; a stopped one's are taken at once, a killed one's after a while"""
+    await prepared(sql, [writer])
+    async with running(database, writer):
+        await value(sql, SHARES, [64], "writer")
+        another, third = start(database, writer), start(database, writer)
+        await value(sql, SHARES, [21, 21, 22], "writer")
+        await store(sql, 200)
+        await value(sql, COUNT, 200)
+        await another.stop()
+        await value(sql, SHARES, [32, 32], "writer")
+        await third.kill()
+        await store(sql, 200)
+        await value(sql, COUNT, 400)
+        await value(sql, SHARES, [64], "writer")
+    assert await sql.fetchval("SELECT count(DISTINCT event_id) FROM effects") == 400
+    assert await sql.fetchval("SELECT count(*) FROM cursors WHERE owner IS NOT NULL") == 0
+    assert await sql.fetchval("SELECT count(*) FROM workers WHERE expires_at > clock_timestamp()") == 0
+
+
+async def test_a_stopped_workers_shards_are_free_at_once(database: str, sql: asyncpg.Connection) -> None:
+    """nobody waits for the leases of a worker that stopped in order to run out"""
+    await prepared(sql, [writer])
+    first = start(database, writer, lease=600.0)
+    await value(sql, SHARES, [64], "writer")
+    await first.stop()
+    async with running(database, writer, lease=600.0):
+        await store(sql, 10)
+        await value(sql, COUNT, 10)
+
+
+async def test_workers_with_different_handlers(database: str, sql: asyncpg.Connection) -> None:
+    """each handler's shards are shared by the workers that run it, and by no others"""
+    await prepared(sql, [writer, second])
+    async with running(database, writer, second), running(database, writer):
+        await value(sql, SHARES, [32, 32], "writer")
+        await value(sql, SHARES, [64], "second")
+
+
+async def test_fencing(database: str, sql: asyncpg.Connection) -> None:
+    """a worker that was too slow finds its shards taken over: its effects are undone, the successor's stay"""
+    waiting, release = asyncio.Event(), asyncio.Event()
+
+    def slow(name: str) -> Handler:
+        @handler(name="slow", batch=True)
+        async def write(events: Sequence[Event], ctx: Context) -> None:
+            for event in events:
+                await ctx.sql.execute(EFFECT, name, event.id)
+            if name == "first":
+                waiting.set()
+                await release.wait()
+
+        return write
+
+    await prepared(sql, [slow("first")])
+    await store(sql, 100)
+    async with running(database, slow("first"), lease=60.0, batch=5000):
+        await asyncio.wait_for(waiting.wait(), 30)
+        await sql.execute("UPDATE cursors SET lease_until = '-infinity'")  # as if it had been silent for long
+        await sql.execute("UPDATE workers SET expires_at = '-infinity'")
+        other = start(database, slow("other"), lease=60.0)
+        await value(sql, "SELECT count(*) > 0 FROM effects WHERE handler = 'other'", expected=True)
+        release.set()
+        await value(sql, COUNT, 100)
+        await other.stop()
+        await value(sql, SHARES, [64], "slow")
+    assert await sql.fetchval("SELECT count(DISTINCT event_id) FROM effects") == 100
+
+
+async def test_an_ack_needs_the_lease(sql: asyncpg.Connection) -> None:
+    """a cursor moves only for the owner and epoch that hold it, wherever its row lies meanwhile"""
+    first, other = uuid4(), uuid4()
+    await prepared(sql, [writer])
+
+    async def taken(owner: UUID) -> leases.Leased:
+        (leased,) = await take(sql, "writer", owner, ttl=30, held=(), limit=1)
+        return leased
+
+    one = await taken(first)
+    move = Move(one, one.cursor)
+    ((shard, tid),) = await ack(sql, "writer", first, [move], ttl=30)
+    assert (shard, tid != one.tid) == (one.shard, True)
+    # The known place is stale now, as after a renewal: found by its key.
+    assert len(await ack(sql, "writer", first, [move], ttl=30)) == 1
+    assert not await ack(sql, "writer", other, [move], ttl=30)
+    await sql.execute("UPDATE cursors SET lease_until = '-infinity'")
+    assert (await taken(other)).epoch == one.epoch + 1
+    assert not await ack(sql, "writer", first, [move], ttl=30)
+
+
+async def test_an_ack_does_not_walk_dead_versions(sql: asyncpg.Connection) -> None:
+    """an ack finds its rows by their place, which stays cheap while an old snapshot keeps dead versions alive"""
+    owner = uuid4()
+    await prepared(sql, [writer])
+    held = await take(sql, "writer", owner, ttl=30, held=(), limit=64)
+    await sql.execute("SET enable_seqscan = off")
+    plan = await sql.fetch(
+        f"EXPLAIN {leases._ACK_AT}".replace("$11::", "ARRAY[now()]::")
+        .replace("$10::", "ARRAY['{}']::")
+        .replace("$4::", "ARRAY[1]::")
+        .replace("$5::", "ARRAY[1]::")
+        .replace("$6::", "ARRAY['(0,1)']::")
+        .replace("$7::", "ARRAY[1]::")
+        .replace("$8::", "ARRAY['1']::")
+        .replace("$9::", "ARRAY[1]::")
+        .replace("$1 ", "'writer' ")
+        .replace("$2\n", f"'{owner}'\n")
+        .replace("$3 ", "30 ")
+    )
+    assert len(held) == 64
+    assert "Tid Scan" in "\n".join(row[0] for row in plan)
+
+
+async def test_restarts_in_the_middle_of_batches(database: str, sql: asyncpg.Connection) -> None:
+    """workers that are killed at any moment leave every event's effect in the database exactly once"""
+    await prepared(sql, [writer])
+    ids = []
+    for round_ in range(6):
+        worker = start(database, writer, lease=0.6, batch=60)
+        ids += await store(sql, 150)
+        target = len(ids) - 100
+        await value(sql, f"{COUNT.replace('count(*)', 'count(*) >= $1')}", True, target)
+        await (worker.kill() if round_ % 2 else worker.stop())
+    async with running(database, writer, lease=0.6):
+        await value(sql, COUNT, len(ids))
+    assert {row[0] for row in await sql.fetch("SELECT event_id FROM effects")} == set(ids)
+
+
+async def test_a_server_crash(own_cluster: Cluster) -> None:
+    """after a crash of Postgres under load the worker goes on by itself; nothing is lost or done twice"""
+    connection = await asyncpg.connect(own_cluster.dsn)
+    await connection.execute("CREATE TABLE effects (handler text, event_id uuid)")
+    await prepared(connection, [writer])
+    ids = await store(connection, 3000)
+    async with running(own_cluster.dsn, writer, batch=100):
+        await value(connection, "SELECT count(*) > 200 FROM effects", expected=True)
+        own_cluster.kill()
+        await connection.close()
+        own_cluster.start()
+        connection = await asyncpg.connect(own_cluster.dsn)
+        ids += await store(connection, 500)
+        await value(connection, COUNT, len(ids), within=60)
+    assert {row[0] for row in await connection.fetch("SELECT event_id FROM effects")} == set(ids)
+    await connection.close()
+
+
+async def test_starting_before_the_database(own_cluster: Cluster) -> None:
+    """a worker that starts while the database is away waits for it"""
+    own_cluster.stop()
+    seen: list[Event] = []
+
+    @handler()
+    async def keeps(event: Event, _ctx: Context) -> None:
+        seen.append(event)
+
+    async with running(own_cluster.dsn, keeps):
+        own_cluster.start()
+        connection = await asyncpg.connect(own_cluster.dsn)
+        await value(connection, "SELECT count(*) FROM cursors", 64)
+        await store(connection, 5)
+        await true(lambda: len(seen) == 5)
+        await connection.close()
