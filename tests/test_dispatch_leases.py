@@ -191,7 +191,7 @@ async def test_a_server_crash(own_cluster: Cluster) -> None:
     async with running(own_cluster.dsn, writer, batch=100):
         await value(connection, "SELECT count(*) > 200 FROM effects", expected=True)
         own_cluster.kill()
-        await connection.close()
+        connection.terminate()
         own_cluster.start()
         connection = await asyncpg.connect(own_cluster.dsn)
         ids += await store(connection, 500)

@@ -15,19 +15,20 @@ from uuid import UUID
 from receiver.store.log import Cursor, pending_text
 from receiver.store.sql import Sql
 
+# Materialized: as a part of the join it may be run, with its LIMIT, once for each row of the other side.
 _TAKE: Final = """
-UPDATE cursors SET owner = $2, epoch = cursors.epoch + 1, lease_until = clock_timestamp() + $3 * interval '1 second'
-FROM (
+WITH free AS MATERIALIZED (
     SELECT shard FROM cursors
     WHERE handler = $1 AND (lease_until < clock_timestamp() OR (owner = $2 AND NOT shard = ANY ($4::int2[])))
     ORDER BY shard LIMIT $5 FOR UPDATE SKIP LOCKED
-) AS free
-WHERE cursors.handler = $1 AND cursors.shard = free.shard
+)
+UPDATE cursors SET owner = $2, epoch = cursors.epoch + 1, lease_until = clock_timestamp() + $3 * interval '1 second'
+FROM free WHERE cursors.handler = $1 AND cursors.shard = free.shard
 RETURNING cursors.shard, cursors.epoch, cursors.ctid, gen, txid, position, pending, read_from
 """
 
 _RENEW: Final = """
-WITH mine AS (
+WITH mine AS MATERIALIZED (
     SELECT handler, shard FROM cursors WHERE owner = $1 AND lease_until < clock_timestamp() + $2 * interval '0.7 second'
     ORDER BY handler, shard FOR UPDATE SKIP LOCKED
 )
