@@ -1,11 +1,13 @@
 """What every test may use: a fresh database (`database`), a server of its own to crash (`own_cluster`)."""
 
 import asyncio
+import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 
 from receiver.store.schema import migrate
 from tests.postgres import FAST, OVERRIDE, Cluster, RunServer
@@ -51,6 +53,15 @@ def _server(config: pytest.Config) -> RunServer:
             dsn = config.stash[_CLUSTER].dsn
         config.stash[_SERVER] = RunServer(dsn=dsn)
     return config.stash[_SERVER]
+
+
+@pytest.fixture(autouse=True)
+def _logging_of_its_own() -> Iterator[None]:
+    """A command line run inside a test sets up logging to a stream that is closed after it."""
+    yield
+    structlog.reset_defaults()
+    root = logging.getLogger()
+    root.handlers[:] = [one for one in root.handlers if type(one) is not logging.StreamHandler]
 
 
 @pytest.fixture

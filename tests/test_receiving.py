@@ -224,7 +224,9 @@ async def test_values_that_postgres_cannot_hold_cost_nobody_anything(database: s
     async with running(database, sendgrid) as service:
         for number, value in enumerate(NASTY):
             neighbours = batch(2, run=f"n{number}-")
-            item = json.dumps({**batch(1, word="bounce", run=f"v{number}")[0], field: "VALUE"}).encode()
+            item = json.dumps(
+                {**batch(1, word="bounce", run=f"v{number}")[0], "email": f"v{number}@one.test", field: "VALUE"}
+            ).encode()
             item = item.replace(b'"VALUE"', value)
             body = b"[%s,%s,%s]" % (json.dumps(neighbours[0]).encode(), item, json.dumps(neighbours[1]).encode())
             answer = await service.post("sendgrid", signed(sendgrid, body))
