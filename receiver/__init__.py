@@ -44,8 +44,10 @@ _HOME: Final = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    for module, names in _HOME.items():
-        if name in names:
-            return getattr(import_module(module), name)
-    raise AttributeError(f"module 'receiver' has no attribute {name!r}")
+if not TYPE_CHECKING:  # a type checker that saw it would take every name for a right one
+
+    def __getattr__(name: str) -> Any:
+        for module, names in _HOME.items():
+            if name in names:
+                return getattr(import_module(module), name)
+        raise AttributeError(f"module 'receiver' has no attribute {name!r}")

@@ -155,10 +155,7 @@ class Trial:
 
         What the handler raises is raised here. `RetryAfter` and `GiveUp` undo its effects, as in the service.
         """
-        if handler.settings_type is not None and (settings or handler.settings) is None:
-            settings = handler.settings_type()
-        handler = replace(handler, settings=settings or handler.settings)
-        caller = Caller(handler, self.vault, structlog.get_logger().bind(handler=handler.name))
+        caller = self.caller(handler, settings)
         wanted = tuple(one for one in events if handler.filter.accepts(one))
         context = caller.context(self._transaction, attempt=attempt, replaying=replaying, now=now)
         outcome = await self._call(caller, wanted, context) if wanted else None
@@ -170,6 +167,12 @@ class Trial:
             contacts={one: found for one in addresses if (found := await self.contacts.get(one))},
             suppressions=[row for one in addresses for row in await self._suppressions(one)],
         )
+
+    def caller(self, handler: Handler, settings: BaseModel | None = None) -> Caller:
+        """What calls the handler, with settings: given here, bound before, or the model's defaults."""
+        if handler.settings_type is not None:
+            handler = replace(handler, settings=settings or handler.settings or handler.settings_type())
+        return Caller(handler, self.vault, structlog.get_logger().bind(handler=handler.name))
 
     async def _call(self, caller: Caller, events: tuple[Event, ...], context: Context[Any]) -> Outcome:
         self._transaction.begin_attempt()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -33,7 +34,7 @@ class Transaction:
         self._database = database
         self._connection: asyncpg.pool.PoolConnectionProxy | None = None
         self._outer: Nested | None = None
-        self._alone = self._saved = False
+        self._alone = self._saved = self._committed = False
         self._turn = asyncio.Lock()
         self._failed: BaseException | None = None
         self._gone: BaseException | None = None
@@ -52,6 +53,9 @@ class Transaction:
         self.ended = True
         connection, self._connection = self._connection, None
         if connection is not None:
+            if self._outer is not None and is_alive(connection) and not self._committed:
+                with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                    await self._outer.rollback()  # else releasing does it, and asyncpg logs an error
             await self._database.release(connection)
 
     @property
@@ -125,6 +129,7 @@ class Transaction:
         if self._outer is not None:
             try:
                 await self._outer.commit()
+                self._committed = True
             except Exception as error:
                 self._note(error)
                 self.check()

@@ -13,7 +13,7 @@ from receiver.store.sql import Sql
 
 _QUEUE: Final = """
 INSERT INTO sends (key, recipient, template, stream, topic, data, cancel_on, not_before, handler, event_id)
-VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7::text[], clock_timestamp() + $8::interval, $9, $10)
+VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7::text[], now() + $8::interval, $9, $10)
 ON CONFLICT (key) DO NOTHING
 RETURNING id
 """
