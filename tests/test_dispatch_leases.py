@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from receiver import Context, Event, Handler, handler
+from receiver.dispatch.database import OWN_PLANS
 from receiver.store import leases
 from receiver.store.leases import Move, ack, share, take
 from tests.log_events import store
@@ -149,7 +150,7 @@ async def test_an_ack_does_not_walk_dead_versions(sql: asyncpg.Connection) -> No
     owner = uuid4()
     await prepared(sql, [writer])
     held = await take(sql, "writer", owner, ttl=30, held=(), limit=64)
-    await sql.execute("SET enable_seqscan = off")
+    await sql.execute(OWN_PLANS.replace("SET LOCAL", "SET"))
     plan = await sql.fetch(
         f"EXPLAIN {leases._ACK_AT}".replace("$11::", "ARRAY[now()]::")
         .replace("$10::", "ARRAY['{}']::")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -61,8 +61,17 @@ def is_gone(error: BaseException, connection: asyncpg.pool.PoolConnectionProxy |
     return isinstance(error, GONE) and not isinstance(error, asyncpg.InterfaceError)
 
 
+# Cursors' rows are looked up by their place or key. A plan made while the table was small would scan it, for as long
+# as the connection lives and however much it has grown with dead versions.
+_OWN: Final = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
+_OWN_CONNECTIONS: Final = 2
+
+
 class Database:
-    """The pool of one worker. `session` is raised whenever a connection is lost: what was read before is stale then."""
+    """The connections of one worker: some for handlers' transactions, some for statements of our own.
+
+    `session` is raised whenever a connection is lost: what was read before is stale then.
+    """
 
     def __init__(self, dsn: str, *, connections: int, idle_limit: float, name: str) -> None:
         self._dsn = dsn
@@ -75,54 +84,67 @@ class Database:
             "idle_in_transaction_session_timeout": f"{idle_limit:.0f}s",
         }
         self._pool: asyncpg.Pool | None = None
+        self._own: asyncpg.Pool | None = None
         self._away = False
         self._pause = 0.1
         self.session = 0
 
     async def open(self) -> None:
         """Does not connect yet: the database may be away."""
-        self._pool = await asyncpg.create_pool(
+        self._pool = await self._create(max(self._connections - _OWN_CONNECTIONS, 1), {})
+        self._own = await self._create(_OWN_CONNECTIONS, _OWN)
+
+    async def _create(self, size: int, settings: Mapping[str, str]) -> asyncpg.Pool:
+        return await asyncpg.create_pool(
             self._dsn,
             min_size=0,
-            max_size=self._connections,
+            max_size=size,
             max_queries=2**31,
             timeout=10,
-            server_settings=self._settings,
+            server_settings={**self._settings, **settings},
             reset=_keep_session,
         )
 
     async def close(self, *, within: float) -> None:
         """Close the connections; those that are still busy after `within` seconds are cut."""
-        if self._pool is not None:
-            try:
-                await asyncio.wait_for(self._pool.close(), within)
-            except TimeoutError:
-                self._pool.terminate()
+        for pool in (self._pool, self._own):
+            if pool is not None:
+                try:
+                    await asyncio.wait_for(pool.close(), within)
+                except TimeoutError:
+                    pool.terminate()
 
     def cut(self) -> None:
         """Drop all connections at once, as a crash would."""
-        if self._pool is not None:
-            self._pool.terminate()
+        for pool in (self._pool, self._own):
+            if pool is not None:
+                pool.terminate()
 
     async def acquire(self) -> asyncpg.pool.PoolConnectionProxy:
-        """A connection; give it back with `release`. Raises DatabaseGone when there is none to be had."""
-        assert self._pool is not None, "open() comes first"
+        """A connection for a handler's transaction; give it back with `release`. Raises DatabaseGone."""
+        return await self._acquire(self._pool)
+
+    async def release(self, connection: asyncpg.pool.PoolConnectionProxy) -> None:
+        await self._release(self._pool, connection)
+
+    async def _acquire(self, pool: asyncpg.Pool | None) -> asyncpg.pool.PoolConnectionProxy:
+        assert pool is not None, "open() comes first"
         try:
-            return await self._pool.acquire()
+            return await pool.acquire()
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
             raise self.lost(error) from error
 
-    async def release(self, connection: asyncpg.pool.PoolConnectionProxy) -> None:
-        assert self._pool is not None, "open() comes first"
+    async def _release(self, pool: asyncpg.Pool | None, connection: asyncpg.pool.PoolConnectionProxy) -> None:
+        assert pool is not None, "open() comes first"
         try:
-            await self._pool.release(connection)
+            await pool.release(connection)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
             connection.terminate()  # it could not be cleaned up, so it is cut
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy]:
         """A connection for single statements of our own. Raises DatabaseGone or Conflict where they fail so."""
-        connection = await self.acquire()
+        connection = await self._acquire(self._own)
         try:
             yield connection
         except CONFLICT as error:
@@ -130,7 +152,7 @@ class Database:
         except GONE as error:
             raise self.lost(error) from error
         finally:
-            await self.release(connection)
+            await self._release(self._own, connection)
 
     def lost(self, error: BaseException) -> DatabaseGone:
         """Note that a connection was lost; says so once until it is back."""
@@ -150,6 +172,10 @@ class Database:
         """Wait before trying again: longer each time until the database is back, and not all at the same moment."""
         self._pause = min(self._pause * 1.5, _LONGEST_PAUSE)
         await asyncio.sleep(self._pause * random.uniform(0.5, 1))  # noqa: S311 - no secret
+
+
+# For the last statement of a handler's transaction, which has the planner's usual settings.
+OWN_PLANS: Final = "; ".join(f"SET LOCAL {name} = {setting}" for name, setting in _OWN.items())
 
 
 async def _keep_session(_connection: asyncpg.Connection) -> None:

@@ -11,7 +11,7 @@ import asyncpg
 
 from receiver.dispatch.batches import Batch, Part
 from receiver.dispatch.calling import Caller, Raised, settled
-from receiver.dispatch.database import Conflict, Database
+from receiver.dispatch.database import OWN_PLANS, Conflict, Database
 from receiver.dispatch.failing import Failure, failure_of
 from receiver.dispatch.transaction import Aborted, Transaction, TransactionSql
 from receiver.event import Event
@@ -61,8 +61,10 @@ class Runner:
     async def _ack(self, moves: Sequence[Move], transaction: Transaction) -> None:
         """Move the cursors: in the handler's transaction where it has opened one, else by a statement of its own."""
         if transaction.opened:
+            sql = TransactionSql(transaction)
             with transaction.own_statements():
-                await self._move(moves, TransactionSql(transaction))
+                await sql.execute(OWN_PLANS)
+                await self._move(moves, sql)
         else:
             async with self._database.connection() as connection:
                 await self._move(moves, connection)

@@ -59,19 +59,20 @@ WHERE handler = ANY ($1::text[]) AND lease_until < clock_timestamp() GROUP BY ha
 """
 
 # The row is found where this worker last saw it: while an old snapshot is held somewhere (pg_dump), the dead versions
-# of a cursor cannot be cleared away, and every look-up by key would walk through all of them.
+# of a cursor cannot be cleared away, and every look-up by key would walk through all of them. The expression around
+# handler keeps the planner from the key.
 _ACK: Final = """
 UPDATE cursors
 SET gen = u.gen, txid = u.txid, position = u.position, pending = u.pending::xid8[], read_from = u.read_from,
     updated_at = clock_timestamp(), lease_until = clock_timestamp() + $3 * interval '1 second'
 FROM unnest($4::int2[], $5::bigint[], $6::tid[], $7::int2[], $8::xid8[], $9::int8[], $10::text[], $11::timestamptz[])
      AS u (shard, epoch, tid, gen, txid, position, pending, read_from)
-WHERE {found} AND cursors.handler = $1 AND cursors.owner = $2
+WHERE {found} AND cursors.owner = $2
   AND cursors.shard = u.shard AND cursors.epoch = u.epoch
 RETURNING cursors.shard, cursors.ctid
 """
-_ACK_AT: Final = _ACK.format(found="cursors.ctid = u.tid")
-_ACK_BY_KEY: Final = _ACK.format(found="u.tid IS NOT NULL")
+_ACK_AT: Final = _ACK.format(found="cursors.ctid = u.tid AND cursors.handler || '' = $1")
+_ACK_BY_KEY: Final = _ACK.format(found="u.tid IS NOT NULL AND cursors.handler = $1")
 
 Tid = tuple[int, int]
 
