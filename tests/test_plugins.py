@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -319,3 +320,24 @@ def test_a_trial_without_a_database(monkeypatch: pytest.MonkeyPatch) -> None:
     root = Path(__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", TRIAL], check=False, capture_output=True, text=True, cwd=root)
     assert done.stdout.strip() == "tried", done.stderr
+
+
+def _examples() -> list[str]:
+    text = (Path(__file__).parents[1] / "docs" / "handlers.md").read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+async def test_the_documents_examples(database: str, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """the examples of docs/handlers.md load as handlers' files, do what they say, and their test passes"""
+    first, with_settings, trial = _examples()
+    directory = write(first=first, shop=with_settings)
+    click, shop = load_handlers(directory, settings={"tell_shop": {"url": "https://shop.example"}})
+    async with Trial(database) as trying:
+        result = await trying.run(click, event("clicked", tags=["trial"]))
+        assert [send.key for send in result.sends] == ["tips:ann@example.com"]
+        assert (await trying.run(shop, event("delivered"))).outcome is not None
+    monkeypatch.setenv("RECEIVER_TRIAL_DATABASE_URL", database)
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    namespace: dict[str, Any] = {}
+    exec(trial, namespace)
+    await namespace["test_a_hard_bounce_suppresses"]()
