@@ -12,6 +12,7 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from receiver import Context, Done, Event, EventType, GiveUp, Handler, Outcome, RetryAfter, Skip, handler
 from receiver.dispatch.failing import backoff, scrub
@@ -149,6 +150,26 @@ async def test_a_slow_and_a_failing_handler_delay_nobody(database: str, sql: asy
         await store(sql, 50)
         await value(sql, COUNT, 100, "good")
         release.set()
+
+
+async def test_failures_are_logged_together(database: str, sql: asyncpg.Connection) -> None:
+    """when everything fails, the log gets a line for each kind of failure in a batch, not one for each event"""
+
+    @handler(max_attempts=1)
+    async def failing(event: Event, _ctx: Context) -> None:
+        raise LookupError(event.recipient)
+
+    await prepared(sql, [failing])
+    await store(sql, 300, shard=1)
+    with capture_logs() as lines:
+        async with running(database, failing):
+            await value(sql, "SELECT count(*) FROM dead_letters", 300)
+    letters = [line for line in lines if line["event"] == "dead_letter"]
+    assert sum(line["events"] for line in letters) == 300
+    assert len(letters) < 10
+    assert {(line["error_type"], line["error"], line["handler"]) for line in letters} == {
+        ("LookupError", "<address>", "failing")
+    }
 
 
 async def test_a_batch_with_a_failing_event(database: str, sql: asyncpg.Connection) -> None:

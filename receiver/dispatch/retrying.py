@@ -6,6 +6,7 @@ import asyncio
 
 from receiver.dispatch.calling import Caller
 from receiver.dispatch.database import Database
+from receiver.dispatch.failing import Failure
 from receiver.dispatch.running import Runner
 from receiver.dispatch.transaction import Transaction, TransactionSql
 from receiver.store import failures
@@ -33,11 +34,12 @@ class Retrier:
                 due = await failures.take_due(sql, self._name)
             if due is None:
                 return False
-            await self._run(transaction, sql, due)
+            failure = await self._run(transaction, sql, due)
             await transaction.commit()
+        self._runner.report([] if failure is None else [failure])
         return True
 
-    async def _run(self, transaction: Transaction, sql: TransactionSql, due: Due) -> None:
+    async def _run(self, transaction: Transaction, sql: TransactionSql, due: Due) -> Failure | None:
         failure = None
         if due.event is None:
             self._caller.log.error("retry_without_event", event_id=str(due.event_id))
@@ -50,3 +52,4 @@ class Retrier:
                 await failures.settle(sql, self._name, due.event_id)
             else:
                 await self._runner.keep(sql, failure)
+        return failure

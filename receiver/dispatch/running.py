@@ -112,7 +112,6 @@ class Runner:
     async def keep(self, sql: Sql, failure: Failure) -> None:
         """Write a failure down: a retry or a dead letter."""
         name, event = self._handler.name, failure.event
-        keys = {"event_id": str(event.id), "error_type": failure.error_type, "error": failure.error}
         if failure.delay is not None:
             await failures.retry_later(
                 *(sql, name, event),
@@ -121,8 +120,6 @@ class Runner:
                 delay=failure.delay,
                 error=f"{failure.error_type}: {failure.error}",
             )
-            action = "handler_failed" if failure.cause == "failed" else "handler_asked_for_later"
-            self._caller.log.warning(action, attempts=failure.attempts, again_in=round(failure.delay, 1), **keys)
             return
         await failures.bury(
             *(sql, name, event),
@@ -131,7 +128,21 @@ class Runner:
             error=failure.error,
             traceback=failure.traceback,
         )
-        self._caller.log.error("dead_letter", attempts=failure.attempts, **keys)
+
+    def report(self, kept: Sequence[Failure]) -> None:
+        """One line for all failures of a kind that were committed together; one of them stands for the others."""
+        kinds: dict[tuple[str, str, str], list[Failure]] = {}
+        for failure in kept:
+            kinds.setdefault((*_action(failure), failure.error_type), []).append(failure)
+        for (level, action, error_type), (first, *others) in kinds.items():
+            getattr(self._caller.log, level)(
+                action,
+                error_type=error_type,
+                error=first.error,
+                event_id=str(first.event.id),
+                attempts=first.attempts,
+                events=1 + len(others),
+            )
 
     async def finish(self, transaction: Transaction, kept: Sequence[Failure], moves: Sequence[Move]) -> None:
         """Write down the failures and move the cursors, all in one transaction, and commit."""
@@ -141,6 +152,14 @@ class Runner:
                 await self.keep(sql, failure)
         await self._ack(moves, transaction)
         await transaction.commit()
+        self.report(kept)
+
+
+def _action(failure: Failure) -> tuple[str, str]:
+    """Log level and action."""
+    if failure.delay is None:
+        return "error", "dead_letter"
+    return ("warning", "handler_failed") if failure.cause == "failed" else ("info", "handler_asked_for_later")
 
 
 class _Alone:
