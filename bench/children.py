@@ -1,73 +1,60 @@
-"""The processes that are measured, and the one that makes the load. Each speaks lines of JSON on standard output."""
+"""The processes that are measured: the service, a worker, and what both are compared with."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import pickle
-import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import asyncpg
 import uvloop
 
+from bench.processes import say
+from bench.work import SECRET_KEY, sources
 from receiver import Context, Event, handler
-from receiver.contract import Delivery, Item, World
+from receiver.contract import Delivery, Item
 from receiver.dispatch.worker import Worker
 from receiver.ingest.normalize import row_of
-from receiver.outbound import Outbound
-from receiver.providers import providers
+from receiver.logs import set_up_logs
 from receiver.sources import Source
 from receiver.store import intake
 from receiver.vault import Vault
+from receiver.warm import settle
 from receiver.web.listen import address, bind, server
 from receiver.web.service import Listening, Service, serve
 
-SECRET_KEY = "only for measuring, long enough for a key"
-
-
-def say(**values: Any) -> None:
-    """One line for the parent."""
-    print(json.dumps(values), flush=True)
-
-
-def sources(directory: Path) -> dict[str, Source]:
-    """The demo sources whose settings the parent has written."""
-    settings = json.loads((directory / "sources.json").read_text())
-    world = World(fetch=Outbound().fetch)
-    found = {}
-    for name, raw in settings.items():
-        kind = providers()[name]
-        bound = kind.Settings.model_validate(raw)
-        found[name] = Source(name=name, provider=kind(bound, world), settings=bound)
-    return found
-
 
 def stopped() -> asyncio.Event:
-    """Set when the parent asks the process to end."""
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    """Set when whoever started this process says no more, or is gone."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def ended() -> None:
+        loop.remove_reader(sys.stdin)
+        stop.set()
+
+    loop.add_reader(sys.stdin, ended)
     return stop
 
 
 async def floor() -> None:
-    """A raw ASGI application on the same server and settings that only reads the body and answers."""
+    """A raw ASGI application on the service's server and settings that only reads the body and answers."""
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"3")]
 
     async def application(_scope: Any, receive: Any, send: Any) -> None:
         while (await receive()).get("more_body"):
             pass
-        headers = [(b"content-type", b"text/plain"), (b"content-length", b"3")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b"ok\n"})
 
-    listener = bind("127.0.0.1", 0, "the floor")
-    one = server(application)
-    stop = stopped()
+    listener, one, stop = bind("127.0.0.1", 0, "the floor"), server(application), stopped()
     serving = asyncio.create_task(one.serve(sockets=[listener]))
+    settle()
     say(url=address(listener))
     await stop.wait()
     one.should_exit = True
@@ -85,120 +72,69 @@ async def service(dsn: str, directory: Path) -> None:
 
 
 async def worker(dsn: str) -> None:
-    """A worker with three batch handlers that do nothing."""
+    """A worker with three batch handlers that do nothing but add up how many events they were given."""
+    seen: Counter[str] = Counter()
 
     async def nothing(events: Sequence[Event], ctx: Context) -> None:
-        pass
+        seen[ctx.handler] += len(events)
 
     handlers = [handler(batch=True, machines=True, tests=True, name=f"nothing{n}")(nothing) for n in range(3)]
-    running = Worker(dsn=dsn, handlers=handlers, vault=Vault(SECRET_KEY))
-    say(started=True)
-    await running.run(stopped())
+    say(handlers=[one.name for one in handlers])
+    await Worker(dsn=dsn, handlers=handlers, vault=Vault(SECRET_KEY)).run(stopped())
+    say(seen=seen)
 
 
-async def copy(dsn: str, directory: Path, posts_file: Path) -> None:
-    """The same rows by a bare COPY over two connections; prepared before the parent says go."""
-    source = sources(directory)["sendgrid"]
-    batches = [list(_rows(source, body)) for body in _unpickled(posts_file)]
-    connections = [await asyncpg.connect(dsn) for _ in range(2)]
-    for connection in connections:
-        await intake.prepare(connection)
-        await connection.copy_records_to_table("events", records=[], columns=intake.COLUMNS)
-    say(ready=sum(map(len, batches)))
-    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
-    before, left = time.process_time(), iter(batches)
+class Copying:
+    """Bare COPY over two connections."""
 
-    async def copying(connection: asyncpg.Connection) -> None:
-        for rows in left:
-            await connection.copy_records_to_table("events", records=rows, columns=intake.COLUMNS)
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._connections: list[asyncpg.Connection] = []
 
-    started = time.perf_counter()
-    await asyncio.gather(*(copying(connection) for connection in connections))
-    say(cpu=time.process_time() - before, seconds=time.perf_counter() - started)
-    for connection in connections:
-        await connection.close()
+    async def connect(self, dsn: str) -> None:
+        for _ in range(2):
+            connection = await asyncpg.connect(dsn)
+            await intake.prepare(connection)
+            self._connections.append(connection)
 
+    def rows(self, body: bytes) -> Iterator[intake.Row]:
+        """The very rows that the service would write."""
+        at = Delivery(source=self._source.name, headers={}, body=body).at
+        for item in self._source.provider.parse(body):
+            assert isinstance(item, Item)
+            for reading in self._source.provider.read(item):
+                yield row_of(self._source, item, reading, at)
 
-def _rows(source: Source, body: bytes) -> Iterator[intake.Row]:
-    at = Delivery(source=source.name, headers={}, body=body).at
-    for item in source.provider.parse(body):
-        assert isinstance(item, Item)
-        for reading in source.provider.read(item):
-            yield row_of(source, item, reading, at)
+    async def copy(self, batches: Sequence[Sequence[intake.Row]]) -> float:
+        """Seconds that it took."""
+        left, started = iter(batches), time.perf_counter()
 
+        async def copying(connection: asyncpg.Connection) -> None:
+            for rows in left:
+                await connection.copy_records_to_table("events", records=rows, columns=intake.COLUMNS)
 
-class Client(asyncio.Protocol):
-    """One connection that sends the next request when the answer to the last is whole. As cheap as Python allows:
-    what the load costs is not counted, but it takes its time on the same cores."""
-
-    def __init__(self, posts: Iterator[tuple[int, bytes]], rate: float, started: float, times: list[float]) -> None:
-        self._posts, self._rate, self._started, self._times = posts, rate, started, times
-        self._buffer, self._sent = b"", 0.0
-        self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one without saying so
-        self._next()
-
-    def _next(self) -> None:
-        found = next(self._posts, None)
-        if found is None:
-            self._transport.close()
-            self.finished.set_result(None)
-            return
-        number, post = found
-        wait = self._started + number / self._rate - time.perf_counter() if self._rate else 0
-        if wait > 0:
-            asyncio.get_running_loop().call_later(wait, self._write, post)
-        else:
-            self._write(post)
-
-    def _write(self, post: bytes) -> None:
-        self._sent = time.perf_counter()
-        self._transport.write(post)
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        head, end, body = self._buffer.partition(b"\r\n\r\n")
-        if end and len(body) >= int(head.rpartition(b"content-length: ")[2].partition(b"\r")[0]):
-            if not head.startswith(b"HTTP/1.1 200"):
-                self.finished.set_exception(RuntimeError(head.decode()))
-                return
-            self._buffer = b""
-            self._times.append(time.perf_counter() - self._sent)
-            self._next()
+        await asyncio.gather(*map(copying, self._connections))
+        return time.perf_counter() - started
 
 
-async def load(url: str, posts_file: Path, clients: int, rate: float) -> None:
-    """Send prepared requests over `clients` connections; `rate` per second, 0 as fast as they are answered."""
-    posts: Iterator[tuple[int, bytes]] = enumerate(_unpickled(posts_file))
-    host, port = url.removeprefix("http://").split(":")
-    started = time.perf_counter()
-    times: list[float] = []
-    loop = asyncio.get_running_loop()
-    made = [
-        await loop.create_connection(lambda: Client(posts, rate, started, times), host, int(port))
-        for _ in range(clients)
-    ]
-    await asyncio.gather(*(client.finished for _, client in made))
-    seconds = time.perf_counter() - started
-    times.sort()
-    say(
-        acknowledged=len(times),
-        seconds=seconds,
-        p50_ms=times[len(times) // 2] * 1e3,
-        p99_ms=times[int(len(times) * 0.99)] * 1e3,
-    )
-
-
-def _unpickled(file: Path) -> list[bytes]:
-    """What the parent has prepared."""
-    found: list[bytes] = pickle.loads(file.read_bytes())
-    return found
+def copy(dsn: str, directory: Path) -> None:
+    """Two lines of JSON, again and again: {file} is prepared, the second one writes it."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        copying = Copying(sources(directory)["sendgrid"])
+        runner.run(copying.connect(dsn))
+        settle()
+        say(ready=True)
+        for line in sys.stdin:
+            bodies: list[bytes] = pickle.loads(Path(json.loads(line)["file"]).read_bytes())
+            batches = [list(copying.rows(body)) for body in bodies]
+            say(rows=sum(map(len, batches)))
+            sys.stdin.readline()
+            say(seconds=runner.run(copying.copy(batches)))
 
 
 def main(role: str, *arguments: str) -> None:
     """`python -m bench.children ROLE ...`"""
+    set_up_logs("warning", "json")
     match role, arguments:
         case "floor", ():
             uvloop.run(floor())
@@ -206,10 +142,8 @@ def main(role: str, *arguments: str) -> None:
             uvloop.run(service(dsn, Path(directory)))
         case "worker", (dsn,):
             uvloop.run(worker(dsn))
-        case "copy", (dsn, directory, posts):
-            uvloop.run(copy(dsn, Path(directory), Path(posts)))
-        case "load", (url, posts, clients, rate):
-            uvloop.run(load(url, Path(posts), int(clients), float(rate)))
+        case "copy", (dsn, directory):
+            copy(dsn, Path(directory))
         case _:
             raise SystemExit(f"no such role: {role}")
 
