@@ -13,7 +13,7 @@ import asyncpg
 from receiver.errors import SchemaError
 from receiver.store.partitions import ensure_partitions
 
-VERSION: Final = 1  # the schema this release is written for
+VERSION: Final = 2  # the schema this release is written for
 _LOCK: Final = 0x0E_7E_47_5C  # advisory lock that serializes processes which migrate at the same time
 
 _EXISTS: Final = "SELECT to_regclass('schema_versions') IS NOT NULL"
@@ -31,7 +31,10 @@ class Migration:
     oldest_release: str
 
 
-MIGRATIONS: Final = (Migration(1, "0001_first.sql", 1, "0.1.0"),)
+MIGRATIONS: Final = (
+    Migration(1, "0001_first.sql", 1, "0.1.0"),
+    Migration(2, "0002_operation.sql", 1, "0.1.0"),
+)
 
 
 def schema_sql() -> str:
