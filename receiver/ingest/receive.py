@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import structlog
@@ -14,6 +13,7 @@ import structlog
 from receiver.contract import Answer, Delivery, Item, UnreadableItem
 from receiver.errors import Reason, Refused, Unavailable, Unreadable
 from receiver.ingest.head import request_head
+from receiver.ingest.mangled import MangledBodies
 from receiver.ingest.normalize import row_of
 from receiver.ingest.refusals import Refusals
 from receiver.ingest.writer import Writer
@@ -36,6 +36,7 @@ class Ingest:
         self._writer = writer
         self._vault = vault
         self._refusals = refusals
+        self._mangled = MangledBodies()
         self.counts: Counter[tuple[str, str, str]] = Counter()
 
     async def receive(self, source: Source, delivery: Delivery, *, deadline: float) -> Answer:
@@ -120,7 +121,7 @@ class Ingest:
             self._refusals.add(source.name, delivery, reason, refusal.detail)
             return answer
         if reason is Reason.WRONG_KEY and self._refusals.wants(source.name, reason):
-            reason, detail = await _why_wrong(source, delivery, refusal)
+            reason, detail = await self._mangled.why_wrong(source, delivery, refusal)
         else:
             detail = refusal.detail
         self.counts["refused", source.name, reason] += 1
@@ -167,46 +168,3 @@ def _parsed(source: Source, payload: object) -> Iterator[Item | UnreadableItem]:
 
 def _fault(error: Exception) -> str:
     return f"a fault in the provider's file: {type(error).__name__}"
-
-
-async def _why_wrong(source: Source, delivery: Delivery, refusal: Refused) -> tuple[Reason, str]:
-    """Whether the signature fits the body as it may have been before something on the way rewrote it."""
-    for changed, how in _as_it_may_have_been(delivery.body):
-        if changed == delivery.body:
-            continue
-        try:
-            await source.provider.authenticate(_with_body(delivery, changed))
-        except (Refused, Unreadable, Unavailable):
-            continue
-        return Reason.BODY_CHANGED, f"the key is right, but something on the way {how} (a proxy?)"
-    return refusal.reason, refusal.detail
-
-
-def _as_it_may_have_been(body: bytes) -> Sequence[tuple[bytes, str]]:
-    stripped = body.strip()
-    variants = [
-        (stripped, "added blanks around the body"),
-        (stripped + b"\n", "cut the line end"),
-        (stripped + b"\r\n", "cut the line end"),
-    ]
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        return variants
-    again = "decoded and encoded the JSON again"
-    for separators in ((",", ":"), (", ", ": ")):
-        for ascii_only in (True, False):
-            text = json.dumps(value, separators=separators, ensure_ascii=ascii_only)
-            variants.append((text.encode(errors="replace"), again))
-    return variants
-
-
-def _with_body(delivery: Delivery, body: bytes) -> Delivery:
-    return Delivery(
-        source=delivery.source,
-        headers=delivery.headers,
-        body=body,
-        query=delivery.query,
-        client=delivery.client,
-        at=delivery.at,
-    )
