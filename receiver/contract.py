@@ -101,13 +101,20 @@ class Reply:
     """The status codes this provider understands, and how long it waits for one.
 
     `stored`: kept (also duplicates and quarantined). `refused`: the sender is not proven.
-    `again`: overloaded or a part is away; must be a code after which the provider tries again.
+    `again`: overloaded or a part is away.
+    `slow`: the body did not arrive in time. `too_large`: it is over the limit. `bad_encoding`: its content encoding
+    is none that we undo, or is broken.
+    After all but `stored` and `refused` the provider must try again: a next attempt may be whole, and a limit, a proxy
+    or a release of ours may have been put right by then. A provider that drops the event after 4xx gets `again` there.
     `timeout`: seconds until the provider gives up on an answer. `max_body`: bytes.
     """
 
     stored: int = 200
     refused: int = 401
     again: int = 503
+    slow: int = 408
+    too_large: int = 413
+    bad_encoding: int = 400
     timeout: float = 10.0
     max_body: int = 1 << 20
 

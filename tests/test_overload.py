@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def impatient(played: Played, timeout: float = 3.0) -> Played:
 
 
 def _with_timeout(reply: Reply, timeout: float) -> Reply:
-    return Reply(stored=reply.stored, refused=reply.refused, again=reply.again, timeout=timeout)
+    return replace(reply, timeout=timeout, max_body=Reply().max_body)
 
 
 def posts(sendgrid: Played, count: int, run: str = "r") -> Sequence[Post]:

@@ -368,14 +368,31 @@ def test_secrets_stay_hidden(name: str) -> None:
         assert not hidden or secret not in shown, key
 
 
+# After which codes each provider tries again, by its documents; each is named in the provider's file.
+REPEATED: Final[Mapping[str, Callable[[int], bool]]] = {
+    "mailgun": lambda code: code not in {200, 406},
+    "postmark": lambda code: code in {408, 429} or code >= 500,
+    "resend": lambda code: not 200 <= code < 300,
+    "sendgrid": lambda code: not 200 <= code < 300,
+    "ses": lambda code: code >= 500,
+    "standard_webhooks": lambda code: not 200 <= code < 300 and code != 410,
+}
+FINAL_REFUSAL: Final = {"ses"}  # a wrong signature of SNS is no mistake of ours: no secret is shared
+
+
 @every_provider
 def test_reply_codes(name: str) -> None:
-    """success is 200, and both refusing and overload are answered with codes that the provider repeats after"""
-    reply = providers()[name].reply
+    """success is 200, and whatever may succeed later is answered with a code after which the provider tries again"""
+    kind = providers()[name]
+    reply, repeated = kind.reply, REPEATED[name]
     assert reply.stored == 200
     assert reply.again in {429, 503}
+    for code in (reply.again, reply.slow, reply.too_large, reply.bad_encoding):
+        assert repeated(code), code
     assert reply.refused in {401, 403, 429, 503}
+    assert repeated(reply.refused) is (name not in FINAL_REFUSAL)
     assert 0 < reply.timeout <= 60
+    assert "Status codes:" in (__import__(kind.__module__, fromlist=["__doc__"]).__doc__ or "")
 
 
 def _occurrence(here: Folder, type_: EventType, number: int = 0) -> Occurrence:

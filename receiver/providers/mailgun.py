@@ -4,7 +4,7 @@ Rests on (all seen 2026-11)
 - "Securing webhooks" and "Webhook payloads",
   https://documentation.mailgun.com/docs/mailgun/user-manual/webhooks/webhook-payloads
 - "Automatic retries", same place under webhook-retries: 200 is kept, 406 is final, anything else is tried
-  again for 8 hours ("other than the delivery notification", which is not)
+  again for 8 hours ("other than the delivery notification", which is not): see "Status codes"
 - "Event structure" and "Event types", https://documentation.mailgun.com/docs/mailgun/user-manual/events/events
 - the form fields: https://github.com/mailgun/documentation, source/user_manual.rst, the sections "Tracking ..."
 
@@ -20,9 +20,12 @@ Timestamp and token are signed without a separator, so the border between them c
 still fits. Therefore the identity is the joined text, the id's time is read from the start of the joined text,
 and a timestamp that is not a plain number of seconds is never taken as fresh.
 
-The price: `event-data.id` (unique only within a day) is not hashed, so an event that is posted to two webhooks
-of one source, the domain's and the account's, has two tokens and is stored twice. Where the token is not at
-hand (only the event is stored, without its signature): id, word, recipient and time.
+Status codes: 200 is kept; 406 is final, and so never ours; every other code, 4xx as well, is tried again. A refusal
+is 401, tried again, because a wrong key is mostly our own mistake.
+
+The price of an identity from the token: `event-data.id` (unique only within a day) is not hashed, so an event
+that is posted to two webhooks of one source, the domain's and the account's, has two tokens and is stored twice.
+Where the token is not at hand (only the event is stored, without its signature): id, word, recipient and time.
 """
 
 from __future__ import annotations
@@ -131,7 +134,6 @@ class Mailgun:
     title: ClassVar[str] = "Mailgun"
     covers: ClassVar[Covers] = "token"
     words: ClassVar[Mapping[str, EventType]] = _WORDS
-    # 401 is tried again. Never 406 for a refusal: it is final, and a wrong key is mostly our own mistake.
     reply: ClassVar[Reply] = Reply(stored=200, refused=401, again=503, max_body=4 << 20)
     simulation: ClassVar[Simulation]
     Settings: ClassVar[type[SourceSettings]] = MailgunSettings

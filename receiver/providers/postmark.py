@@ -10,8 +10,11 @@ Rests on (all seen 2026-11)
 - "Understanding inbound webhook retries", in Postmark's Support Center: there only 403 stops.
 
 What the proof covers: nothing of the body. Whoever knows the credentials can say anything, and a body that was
-changed on the way is accepted: TLS is all that protects it. Wrong credentials are answered with 503 and not
-401: they are nearly always our own mistake, and a 401 would lose the event.
+changed on the way is accepted: TLS is all that protects it.
+
+Status codes: 200 is kept; 408, 429 and 5xx are tried again; every other 4xx drops the event at once. So it is 503
+instead of 401 for wrong credentials, which are nearly always our own mistake, and instead of 413 and 400 for a body
+over our limit or in an encoding that a proxy of ours may have given it.
 
 Identity: only bounces and complaints have an `ID`, so what the event says is hashed: record type, bounce type,
 `MessageID`, recipient, the time with its seven digits, link, `ID`, address and user agent, and what a
@@ -143,7 +146,9 @@ class Postmark:
     title: ClassVar[str] = "Postmark"
     covers: ClassVar[Covers] = "nothing"
     words: ClassVar[Mapping[str, EventType]] = WORDS
-    reply: ClassVar[Reply] = Reply(stored=200, refused=503, again=503, timeout=10.0, max_body=2 << 20)
+    reply: ClassVar[Reply] = Reply(
+        stored=200, refused=503, again=503, slow=408, too_large=503, bad_encoding=503, timeout=10.0, max_body=2 << 20
+    )
     simulation: ClassVar[Simulation]
     Settings: ClassVar[type[SourceSettings]] = PostmarkSettings
 

@@ -11,6 +11,8 @@ all seen 2026-11.
 Signature: Svix's, HMAC-SHA256 over id, timestamp and raw body, which covers every byte. Each attempt is signed
 anew: 300 seconds. A replay within them is stored once.
 
+Status codes: 2xx is kept, every other code is tried again for about a day (Svix, "Retries").
+
 Identity: `svix-id`, which Svix keeps when it sends again, with the word, email id, recipient, both times, link,
 address and user agent as sent. `data.created_at` is the mail's time, not the event's.
 """

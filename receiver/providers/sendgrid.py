@@ -11,6 +11,8 @@ Signature: ECDSA (P-256, SHA-256) over the timestamp header and the raw body, wh
 may come with its first timestamp (nothing is documented), and SendGrid retries for 24 hours, so the window is
 25 hours; a replay within it is stored once.
 
+Status codes: 2xx is kept, every other code is tried again for 24 hours ("Event Webhook Reference").
+
 Identity: the word, `type`, raw message id (`smtp-id` where there is none), address, time, link and its place
 in the mail, attempt, unsubscribe group, IP address and user agent. Never `sg_event_id`: it changes on some
 retries. Where SendGrid gives no time: the whole item without `sg_event_id`.

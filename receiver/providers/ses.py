@@ -11,9 +11,11 @@ envelope's layout nor `UnsubscribeURL`. It does not say whose topic it is (the l
 post is new: `Timestamp` is the time of publishing and stays the same when SNS tries again, so no window applies
 unless `tolerance` is set; a replay is harmless, because an event is stored once.
 
-Status codes: SNS takes 200 to 4xx as final and tries again after 5xx and time-outs only (by default three times,
-20 s apart). A wrong signature is final (403); a topic that is not listed yet, or a certificate that could not be
-had, is our side's trouble (503).
+Status codes: SNS takes 200 to 4xx as final and tries again after 5xx and time-outs only, by default three times,
+20 s apart ("Amazon SNS message delivery retries" and "Step 1" of "Fanout to HTTP/S endpoints" in its guide; that 429
+is tried again stands on newer pages alone, so it is not relied on). A wrong signature is final (403). All else is
+503, as it is our side's trouble or may pass: a topic that is not listed yet, a certificate that could not be had, a
+body that came too slowly, is over our limit or comes in an encoding that a proxy of ours may have given it.
 
 Identity: word, SES's message id (shared by all recipients of a message), recipient, the event's own time as
 written, `feedbackId`, link, address, user agent, topic. SNS's `MessageId` survives its retries, but is left out:
@@ -106,7 +108,9 @@ class Ses:
         "Subscription": EventType.UNSUBSCRIBED,
         "Received": EventType.INBOUND,
     }
-    reply: ClassVar[Reply] = Reply(stored=200, refused=403, again=503, timeout=15.0)
+    reply: ClassVar[Reply] = Reply(
+        stored=200, refused=403, again=503, slow=503, too_large=503, bad_encoding=503, timeout=15.0
+    )
     simulation: ClassVar[Simulation]
     Settings: ClassVar[type[SourceSettings]] = SesSettings
 

@@ -19,6 +19,8 @@ Signature: HMAC-SHA256 (`v1`, secrets `whsec_...`) or Ed25519 (`v1a`, public key
 and raw body, so that every byte is covered; `svix-*` headers count as `webhook-*`. Each attempt is signed anew:
 300 seconds. A replay within them is stored once.
 
+Status codes: 2xx is kept; 410 asks the sender to stop for good, and so is never ours; every other code is tried again.
+
 Identity: `webhook-id`, which the specification keeps over retries, with type, message id, recipient, time, link,
 attempt, address and user agent as sent.
 """
