@@ -310,7 +310,7 @@ COMMENT ON COLUMN quarantine.source IS 'The configured source.';
 COMMENT ON COLUMN quarantine.provider IS 'The kind of sender.';
 COMMENT ON COLUMN quarantine.kind IS 'item: one part of a batch. delivery: a whole body. stale: rightly signed, but too old.';
 COMMENT ON COLUMN quarantine.why IS 'What could not be read.';
-COMMENT ON COLUMN quarantine.fingerprint IS 'SHA-256 of the content: retries of the provider are kept once.';
+COMMENT ON COLUMN quarantine.fingerprint IS 'SHA-256 of the content, or of the signed text where that is not the content: each is kept once while it is open.';
 COMMENT ON COLUMN quarantine.size IS 'Bytes of the content.';
 COMMENT ON COLUMN quarantine.headers IS 'Headers and query of the request, JSON, encrypted.';
 COMMENT ON COLUMN quarantine.body IS 'The content, encrypted.';

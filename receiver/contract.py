@@ -69,10 +69,15 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Authentic:
-    """What `authenticate` hands on: the decoded payload, or the answer to a handshake that needs no storing."""
+    """What `authenticate` hands on: the decoded payload, or the answer to a handshake that needs no storing.
+
+    `proof`: the signed text, where it is not the whole body. Whoever gets hold of such a signature can put it on
+    endless different bodies, so what is kept for a person to look at is kept once for each proof, not for each body.
+    """
 
     payload: Any = field(default=None, repr=False)
     answer: Answer | None = None
+    proof: bytes | None = field(default=None, repr=False)
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True, eq=False):

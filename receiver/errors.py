@@ -44,14 +44,18 @@ class Refused(ReceiverError):
 
     `again`: the cause may pass or is likely our own mistake, so answer with the provider's "try again" code.
     `authentic`: the signature is right and only its time is not, so the delivery is kept in quarantine.
+    `proof`: then the signed text, where it is not the whole body; see `Authentic`.
     """
 
-    def __init__(self, reason: Reason, detail: str, *, again: bool = False, authentic: bool = False) -> None:
+    def __init__(
+        self, reason: Reason, detail: str, *, again: bool = False, authentic: bool = False, proof: bytes | None = None
+    ) -> None:
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
         self.again = again
         self.authentic = authentic
+        self.proof = proof
 
 
 class Unreadable(ReceiverError):

@@ -58,20 +58,20 @@ def unix_seconds(value: str, name: str) -> int:
     return int(value)
 
 
-def check_time(signed_at: float, now: datetime, *, past: float | None, ahead: float = 300.0) -> None:
+def check_time(
+    signed_at: float, now: datetime, *, past: float | None, ahead: float = 300.0, proof: bytes | None = None
+) -> None:
     """Refuse a signed time (seconds since 1970) older than `past` seconds (`None`: any age) or more than `ahead` ahead.
 
-    Called after the signature was found right, so that what is refused here is authentic.
+    Called after the signature was found right, so that what is refused here is authentic. `proof`: see `Authentic`.
     """
     age = now.timestamp() - signed_at
     if past is not None and age > past:
-        raise Refused(Reason.STALE, f"signed {age:.0f} s ago, more than the allowed {past:.0f} s", authentic=True)
+        detail = f"signed {age:.0f} s ago, more than the allowed {past:.0f} s"
+        raise Refused(Reason.STALE, detail, authentic=True, proof=proof)
     if age < -ahead:
-        raise Refused(
-            Reason.FUTURE,
-            f"signed {-age:.0f} s in the future: is this machine's clock right?",
-            authentic=True,
-        )
+        detail = f"signed {-age:.0f} s in the future: is this machine's clock right?"
+        raise Refused(Reason.FUTURE, detail, authentic=True, proof=proof)
 
 
 def hmac_sha256(key: bytes, *parts: bytes) -> bytes:

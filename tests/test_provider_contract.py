@@ -103,6 +103,18 @@ async def test_accepted_as_recorded(fixture: Fixture) -> None:
 
 
 @every_fixture
+async def test_what_is_signed_is_handed_on(fixture: Fixture) -> None:
+    """where the signature covers a token or fields, the signed text comes along, also with what is authentic but old"""
+    signed = fixture.folder.kind.covers in {"token", "fields"}
+    found = await fixture.folder.provider().authenticate(fixture.delivery())
+    assert (found.proof is not None) is (signed and found.answer is None)
+    if fixture.folder.window:
+        late = timedelta(seconds=fixture.folder.window + 1)
+        error = await _refused(fixture.folder.provider(later=late), fixture, later=late)
+        assert error.proof == found.proof
+
+
+@every_fixture
 async def test_times_are_aware(fixture: Fixture) -> None:
     """an event's time has a zone"""
     readings, _ = await read_delivery(fixture.folder.provider(), fixture.delivery())

@@ -237,8 +237,10 @@ async def test_event_that_is_no_object(event: Any) -> None:
 async def test_no_event_at_all() -> None:
     """an authentic body without event-data is unreadable"""
     body = json.dumps({"signature": in_body.mailgun(KEY, AT)}).encode()
+    provider = folder("mailgun").provider()
+    found = await provider.authenticate(delivery(body))
     with pytest.raises(Unreadable):
-        await folder("mailgun").provider().authenticate(delivery(body))
+        provider.parse(found.payload)
 
 
 @pytest.mark.parametrize(

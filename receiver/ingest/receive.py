@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 
-from receiver.contract import Answer, Delivery, Item, UnreadableItem
+from receiver.contract import Answer, Authentic, Delivery, Item, UnreadableItem
 from receiver.errors import Reason, Refused, Unavailable, Unreadable
 from receiver.ingest.head import request_head
 from receiver.ingest.mangled import MangledBodies
@@ -45,16 +45,20 @@ class Ingest:
         `deadline`: by `time.monotonic()`; after it the provider is asked to try again.
         """
         reply = source.provider.reply
+        proof = None
         try:
             authentic = await source.provider.authenticate(delivery)
             if authentic.answer is not None:
                 return self._answered(source, "handshake", authentic.answer.status, authentic.answer)
-            rows, quarantined = await self._read(source, delivery, authentic.payload)
-            await self._writer.store(rows, quarantined, self._set_aside(source, delivery), deadline=deadline)
+            proof = authentic.proof
+            rows, quarantined = await self._read(source, delivery, authentic)
+            await self._writer.store(rows, quarantined, self._set_aside(source, delivery, proof), deadline=deadline)
         except Refused as refusal:
             return await self._refuse(source, delivery, refusal, deadline)
         except Unreadable as error:
-            return await self._quarantine_all(source, delivery, "delivery", str(error), reply.stored, deadline)
+            return await self._quarantine_all(
+                source, delivery, "delivery", str(error), proof=proof, status=reply.stored, deadline=deadline
+            )
         except Unavailable as error:
             log.warning("try again", action="unavailable", source=source.name, why=str(error))
             return self._answered(source, "again", reply.again)
@@ -71,11 +75,13 @@ class Ingest:
         self.counts["request", source.name, outcome] += 1
         return answer or _ANSWERS.get(status) or Answer(status=status)
 
-    async def _read(self, source: Source, delivery: Delivery, payload: object) -> tuple[list[Row], list[Quarantined]]:
+    async def _read(
+        self, source: Source, delivery: Delivery, authentic: Authentic
+    ) -> tuple[list[Row], list[Quarantined]]:
         rows: list[Row] = []
         unreadable: list[tuple[str, bytes]] = []
-        provider = source.provider
-        for number, item in enumerate(_parsed(source, payload), 1):
+        provider, proof = source.provider, authentic.proof
+        for number, item in enumerate(_parsed(source, authentic.payload), 1):
             if isinstance(item, UnreadableItem):
                 unreadable.append((item.why, item.body))
                 continue
@@ -90,22 +96,27 @@ class Ingest:
                 if number >= MAX_ITEMS:
                     raise Unreadable(f"more than {MAX_ITEMS} items in one delivery")
                 await asyncio.sleep(0)  # a large batch lets the others have their turn
-        if len(unreadable) > MAX_UNREADABLE:  # as one entry, or a broken sender would fill the table
+        if len(unreadable) > (1 if proof else MAX_UNREADABLE):  # as one entry, or a sender would fill the table
             why = f"{len(unreadable)} items cannot be read, the first: {unreadable[0][0]}"
-            return rows, [self._entry(source, delivery, "delivery", why, delivery.body)]
-        return rows, [self._entry(source, delivery, "item", why, body) for why, body in unreadable]
+            return rows, [self._entry(source, delivery, "delivery", why, delivery.body, proof)]
+        return rows, [self._entry(source, delivery, "item", why, body, proof) for why, body in unreadable]
 
-    def _set_aside(self, source: Source, delivery: Delivery) -> Callable[[Row, str], Quarantined]:
+    def _set_aside(self, source: Source, delivery: Delivery, proof: bytes | None) -> Callable[[Row, str], Quarantined]:
         """What the writer calls for a row that Postgres cannot hold."""
-        return lambda row, why: self._entry(source, delivery, "item", why, str(row[_RAW]).encode(errors="replace"))
+        return lambda row, why: self._entry(
+            source, delivery, "item", why, str(row[_RAW]).encode(errors="replace"), proof
+        )
 
-    def _entry(self, source: Source, delivery: Delivery, kind: str, why: str, body: bytes) -> Quarantined:
+    def _entry(
+        self, source: Source, delivery: Delivery, kind: str, why: str, body: bytes, proof: bytes | None
+    ) -> Quarantined:
+        """A row of quarantine. One signature gives one row, even where it covers no body (`Authentic.proof`)."""
         return Quarantined(
             source=source.name,
             provider=source.provider.name,
             kind=kind,
             why=why[:500],
-            fingerprint=hashlib.sha256(body).digest(),
+            fingerprint=hashlib.sha256(body if proof is None else proof).digest(),
             size=len(body),
             headers=self._vault.encrypt(request_head(delivery), context="quarantine"),
             body=self._vault.encrypt(body, context="quarantine"),
@@ -117,7 +128,9 @@ class Ingest:
         status = reply.again if refusal.again else reply.refused
         reason = refusal.reason
         if refusal.authentic:
-            answer = await self._quarantine_all(source, delivery, "stale", refusal.detail, status, deadline)
+            answer = await self._quarantine_all(
+                source, delivery, "stale", refusal.detail, proof=refusal.proof, status=status, deadline=deadline
+            )
             self._refusals.add(source.name, delivery, reason, refusal.detail)
             return answer
         if reason is Reason.WRONG_KEY and self._refusals.wants(source.name, reason):
@@ -129,10 +142,18 @@ class Ingest:
         return self._answered(source, "refused", status)
 
     async def _quarantine_all(
-        self, source: Source, delivery: Delivery, kind: str, why: str, status: int, deadline: float
+        self,
+        source: Source,
+        delivery: Delivery,
+        kind: str,
+        why: str,
+        *,
+        proof: bytes | None,
+        status: int,
+        deadline: float,
     ) -> Answer:
         """Keep a whole authentic delivery that gave no events, then answer `status`."""
-        entry = self._entry(source, delivery, kind, why, delivery.body)
+        entry = self._entry(source, delivery, kind, why, delivery.body, proof)
         try:
             await self._writer.store((), [entry], _never, deadline=deadline)
         except Unavailable:

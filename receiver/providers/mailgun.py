@@ -158,15 +158,15 @@ class Mailgun:
         if self._passwords:
             check_basic(delivery.headers, self._username, self._passwords)
         claim = claim_of(delivery)
-        joined = claim.timestamp + claim.token
-        if not any_hmac(self._keys, joined.encode(errors="surrogatepass"), _hexadecimal(claim.signatures)):
+        proof = (claim.timestamp + claim.token).encode(errors="surrogatepass")
+        if not any_hmac(self._keys, proof, _hexadecimal(claim.signatures)):
             raise wrong_key("signing keys")
-        check_time(_seconds(claim.timestamp), self._now(), past=self._tolerance)
-        if not claim.event:
-            raise Unreadable("the body has no event-data")
-        return Authentic(payload=claim)
+        check_time(_seconds(claim.timestamp, proof), self._now(), past=self._tolerance, proof=proof)
+        return Authentic(payload=claim, proof=proof)
 
     def parse(self, payload: Claim) -> Iterable[Item | UnreadableItem]:
+        if not payload.event:
+            raise Unreadable("the body has no event-data")
         joined = payload.timestamp + payload.token
         if isinstance(payload.event, dict):
             return [read_json.item_from_value(payload.event, event_id=joined)]
@@ -179,10 +179,10 @@ class Mailgun:
         return [_reading(value, item.event_id)]
 
 
-def _seconds(timestamp: str) -> int:
+def _seconds(timestamp: str, proof: bytes) -> int:
     """Raises Refused, as authentic: the signature was right."""
     if not (timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= SECONDS + 2):
-        raise Refused(Reason.STALE, "the signed time is no number, so its age is unknown", authentic=True)
+        raise Refused(Reason.STALE, "the signed time is no number, so its age is unknown", authentic=True, proof=proof)
     return int(timestamp)
 
 

@@ -153,9 +153,9 @@ class Ses:
             raise _unknown_topic(envelope["TopicArn"])
         proof = sns.proof_of(envelope)
         sns.check(proof, await self._keys(envelope, topic))
-        self._check_age(envelope["Timestamp"])
+        self._check_age(envelope["Timestamp"], proof.signed)
         if envelope["Type"] == sns.NOTIFICATION:
-            return Authentic(payload=envelope)
+            return Authentic(payload=envelope, proof=proof.signed)
         return Authentic(answer=await self._handshake(envelope, topic))
 
     async def _keys(self, envelope: Mapping[str, str], topic: sns.Topic) -> Sequence[RSAPublicKey]:
@@ -164,13 +164,13 @@ class Ses:
         url = sns.certificate_url(envelope, topic)
         return (await self._certificates.key(url, topic.certificate_names),)
 
-    def _check_age(self, stamp: str) -> None:
+    def _check_age(self, stamp: str, proof: bytes) -> None:
         if self._settings.tolerance is None:
             return
         moment = iso_time(stamp)
         if moment is None:
             raise Refused(Reason.MISSING_FIELD, "the field Timestamp is not a time")
-        check_time(moment.timestamp(), self._world.now(), past=self._settings.tolerance)
+        check_time(moment.timestamp(), self._world.now(), past=self._settings.tolerance, proof=proof)
 
     async def _handshake(self, envelope: Mapping[str, str], topic: sns.Topic) -> Answer:
         if envelope["Type"] == sns.UNSUBSCRIPTION:

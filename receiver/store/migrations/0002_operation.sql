@@ -21,3 +21,7 @@ COMMENT ON COLUMN handlers.reason IS 'Why, in that person''s words.';
 COMMENT ON COLUMN handlers.breaker_since IS 'Since when its breaker is open, because it failed for everything; NULL: closed.';
 COMMENT ON COLUMN handlers.breaker_error IS 'The failure that opened the breaker, scrubbed of addresses.';
 COMMENT ON COLUMN handlers.breaker_probe_at IS 'When the next event is tried while the breaker is open.';
+
+-- Quarantine -------------------------------------------------------------------------------------------------------
+
+COMMENT ON COLUMN quarantine.fingerprint IS 'SHA-256 of the content, or of the signed text where that is not the content: each is kept once while it is open.';
