@@ -17,6 +17,7 @@ import asyncpg
 import structlog
 
 from receiver.errors import Unavailable
+from receiver.histogram import Histogram
 from receiver.store import intake
 from receiver.store.intake import MAX_ROWS, Quarantined, Row
 from receiver.store.partitions import ensure_partitions
@@ -27,6 +28,8 @@ SECOND_WRITER_ROWS: Final = 100  # waiting rows that make a second connection pa
 SECOND_WRITER_DELAY: Final = 0.02  # seconds until the second connection helps anyway: the first may be stuck
 SWEEP: Final = 0.25  # seconds between looks for requests whose deadline has passed
 CONNECT_BACKOFF: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
+COMMIT_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+BATCH_ROWS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, MAX_ROWS)
 
 SetAside = Callable[[Row, str], Quarantined]
 
@@ -81,7 +84,12 @@ def _patience(group: Sequence[Waiting]) -> float:
 
 
 class Writer:
-    """Owns the ingest connections. `start`, then `store` from any number of tasks, then `stop`."""
+    """Owns the ingest connections. `start`, then `store` from any number of tasks, then `stop`.
+
+    `trouble`: why the last try to write failed; None after a commit. `troubled_at`: when the database was last found
+    away or refusing, by `time.monotonic()`; contention of single rows does not count. `events`: new ones by
+    `intake.kind_of`. `commits` and `batches`: seconds and rows of transactions.
+    """
 
     def __init__(self, dsn: str, *, connections: int = 2, on_commit: Callable[[], None] = lambda: None) -> None:
         self._dsn = dsn
@@ -95,7 +103,11 @@ class Writer:
         self._stopping = False
         self.connected = 0
         self.trouble: str | None = None
+        self.troubled_at = float("-inf")
         self.counts: Counter[str] = Counter()
+        self.events: Counter[tuple[str, str, str | None, str | None]] = Counter()
+        self.commits = Histogram(*COMMIT_SECONDS)
+        self.batches = Histogram(*BATCH_ROWS)
 
     async def start(self) -> None:
         """Start the writing tasks; they connect by themselves and go on trying."""
@@ -250,10 +262,11 @@ class Writer:
         started = time.perf_counter()
         new = await intake.write(connection, rows, quarantined)
         self.trouble = None
-        self.counts["transactions"] += 1
-        self.counts["microseconds"] += int((time.perf_counter() - started) * 1e6)
+        self.commits.add(time.perf_counter() - started)
+        self.batches.add(len(rows))
         self.counts["rows"] += len(rows)
-        self.counts["new"] += new
+        self.counts["new"] += len(new)
+        self.events.update(map(intake.kind_of, new))
         if new:
             self._on_commit()
 
@@ -306,3 +319,5 @@ class Writer:
         if trouble != self.trouble:
             log.warning("cannot write", action="write_failed", error=type(error).__name__, waiting=self._queued_rows)
         self.trouble = f"the database refuses to write ({type(error).__name__})"
+        if not isinstance(error, _CONTENTION):
+            self.troubled_at = time.monotonic()

@@ -20,9 +20,10 @@ from receiver.store import schema
 from receiver.store.partitions import ensure_partitions
 from receiver.vault import Vault
 from receiver.warm import settle
-from receiver.web.admin import Check, IngestCollector, admin_app
+from receiver.web.admin import Check, admin_app
 from receiver.web.budget import Budget
 from receiver.web.listen import Server, address, bind, server
+from receiver.web.metrics import IngestCollector
 from receiver.web.public import public_app
 from receiver.web.webhooks import Webhooks
 
