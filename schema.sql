@@ -232,9 +232,12 @@ CREATE TABLE retries (
     dead_letter_id bigint,
     first_failed_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT now(),
+    side_effects boolean NOT NULL DEFAULT false,
+    replay_id bigint,
     PRIMARY KEY (handler, event_id)
 );
 CREATE INDEX retries_due ON retries (handler, next_at);
+CREATE INDEX retries_replay ON retries (replay_id) WHERE replay_id IS NOT NULL;
 COMMENT ON TABLE retries IS 'Single events that a handler is to see (again): after a failure, when it asked for it, or for a replay.';
 COMMENT ON COLUMN retries.handler IS 'Name of the handler.';
 COMMENT ON COLUMN retries.event_id IS 'events.id.';
@@ -247,6 +250,8 @@ COMMENT ON COLUMN retries.error IS 'The last failure, scrubbed of addresses.';
 COMMENT ON COLUMN retries.dead_letter_id IS 'The dead letter it was retried from; its copy of the event serves when the partition is gone.';
 COMMENT ON COLUMN retries.first_failed_at IS 'When it first failed.';
 COMMENT ON COLUMN retries.created_at IS 'When the row was made.';
+COMMENT ON COLUMN retries.side_effects IS 'For a replay: whether the handler may have effects outside the database.';
+COMMENT ON COLUMN retries.replay_id IS 'replays.id, for a replay.';
 
 CREATE TABLE dead_letters (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -264,9 +269,11 @@ CREATE TABLE dead_letters (
     resolved_at timestamptz,
     resolution text CHECK (resolution IN ('retried', 'discarded')),
     reason text,
+    replay_id bigint,
     CHECK ((resolved_at IS NULL) = (resolution IS NULL))
 );
 CREATE UNIQUE INDEX dead_letters_open ON dead_letters (handler, event_id) WHERE resolved_at IS NULL;
+CREATE INDEX dead_letters_replay ON dead_letters (replay_id) WHERE replay_id IS NOT NULL;
 COMMENT ON TABLE dead_letters IS 'Events that a handler gave up on, with a copy of the event, until someone retries or discards them.';
 COMMENT ON COLUMN dead_letters.id IS 'Number, for people.';
 COMMENT ON COLUMN dead_letters.handler IS 'Name of the handler.';
@@ -283,6 +290,69 @@ COMMENT ON COLUMN dead_letters.dead_at IS 'When the handler gave up.';
 COMMENT ON COLUMN dead_letters.resolved_at IS 'When someone retried or discarded it.';
 COMMENT ON COLUMN dead_letters.resolution IS 'retried or discarded.';
 COMMENT ON COLUMN dead_letters.reason IS 'Why it was discarded.';
+COMMENT ON COLUMN dead_letters.replay_id IS 'The replay (replays.id) in which the handler gave up; NULL otherwise.';
+
+CREATE TABLE attempts (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    handler text NOT NULL,
+    event_id uuid NOT NULL,
+    attempt integer NOT NULL,
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    error_type text NOT NULL,
+    error text NOT NULL,
+    traceback text,
+    worker text NOT NULL,
+    dead_letter_id bigint REFERENCES dead_letters ON DELETE CASCADE
+);
+CREATE INDEX attempts_event ON attempts (handler, event_id, id);
+CREATE INDEX attempts_letter ON attempts (dead_letter_id) WHERE dead_letter_id IS NOT NULL;
+COMMENT ON TABLE attempts IS 'Every attempt that did not handle an event, the latest 50 of each: kept while the event waits in retries, then with its dead letter. Removed when the event is handled after all.';
+COMMENT ON COLUMN attempts.id IS 'Number; rises with time.';
+COMMENT ON COLUMN attempts.handler IS 'Name of the handler.';
+COMMENT ON COLUMN attempts.event_id IS 'events.id.';
+COMMENT ON COLUMN attempts.attempt IS 'How many attempts had failed by then, with this one; asking for later is no failure.';
+COMMENT ON COLUMN attempts.at IS 'When it ended.';
+COMMENT ON COLUMN attempts.error_type IS 'Class of the exception, RetryAfter or GiveUp.';
+COMMENT ON COLUMN attempts.error IS 'Its message, scrubbed of addresses.';
+COMMENT ON COLUMN attempts.traceback IS 'Its traceback, scrubbed of addresses; of a long one the end.';
+COMMENT ON COLUMN attempts.worker IS 'Host and process that ran the handler.';
+COMMENT ON COLUMN attempts.dead_letter_id IS 'The dead letter that the attempt led to, and with which it goes.';
+
+CREATE TABLE replays (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    handler text NOT NULL,
+    state text NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'done', 'cancelled')),
+    selection jsonb NOT NULL,
+    accepts jsonb NOT NULL,
+    side_effects boolean NOT NULL,
+    events bigint NOT NULL,
+    put bigint NOT NULL DEFAULT 0,
+    busy bigint NOT NULL DEFAULT 0,
+    shard smallint NOT NULL DEFAULT -1,
+    gen smallint NOT NULL DEFAULT 0,
+    txid xid8 NOT NULL DEFAULT '0',
+    position bigint NOT NULL DEFAULT 0,
+    started_at timestamptz NOT NULL DEFAULT now(),
+    started_by text NOT NULL,
+    ended_at timestamptz
+);
+COMMENT ON TABLE replays IS 'Selections of stored events that someone has handed to a handler again, and how far that has come.';
+COMMENT ON COLUMN replays.id IS 'Number, for people.';
+COMMENT ON COLUMN replays.handler IS 'Name of the handler.';
+COMMENT ON COLUMN replays.state IS 'running: not all events have been put into retries yet. done: all have. cancelled: someone ended it.';
+COMMENT ON COLUMN replays.selection IS 'Which events, as the command line was told.';
+COMMENT ON COLUMN replays.accepts IS 'The handler''s own filter, when the replay was started.';
+COMMENT ON COLUMN replays.side_effects IS 'Whether the handler may have effects outside the database (ctx.replaying is false then).';
+COMMENT ON COLUMN replays.events IS 'How many events were counted at the start.';
+COMMENT ON COLUMN replays.put IS 'How many of them have been put into retries.';
+COMMENT ON COLUMN replays.busy IS 'How many were left out because they waited in retries already.';
+COMMENT ON COLUMN replays.shard IS 'The last event that was looked at: shard. Events are taken in the order of the index events_log.';
+COMMENT ON COLUMN replays.gen IS 'Likewise: generation.';
+COMMENT ON COLUMN replays.txid IS 'Likewise: transaction.';
+COMMENT ON COLUMN replays.position IS 'Likewise: position.';
+COMMENT ON COLUMN replays.started_at IS 'When it was started; later events are no part of it.';
+COMMENT ON COLUMN replays.started_by IS 'Account of the operating system that started it.';
+COMMENT ON COLUMN replays.ended_at IS 'When its state was last changed.';
 
 -- What could not become an event -----------------------------------------------------------------------------------
 

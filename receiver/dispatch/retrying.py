@@ -45,7 +45,7 @@ class Retrier:
             self._caller.log.error("retry_without_event", event_id=str(due.event_id))
         elif self._caller.handler.filter.accepts(due.event):
             failure = await self._runner.attempt(
-                transaction, due.event, failed_before=due.failed, replaying=due.cause == "replay"
+                transaction, due.event, failed_before=due.failed, replaying=due.replaying
             )
         with transaction.own_statements():
             if failure is None:

@@ -118,7 +118,9 @@ class Runner:
                 cause=failure.cause,
                 attempts=failure.attempts,
                 delay=failure.delay,
-                error=f"{failure.error_type}: {failure.error}",
+                error=failure.error,
+                error_type=failure.error_type,
+                traceback=failure.traceback,
             )
             return
         await failures.bury(

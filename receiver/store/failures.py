@@ -15,6 +15,9 @@ from receiver.event import Event
 from receiver.store.log import find_event
 from receiver.store.sql import Sql
 
+MOST_ATTEMPTS: Final = 50  # kept of one event: one that asks for later may do so for ever
+LONGEST_TRACEBACK: Final = 8_000  # characters kept of each attempt's; a dead letter has the whole of its last one
+
 _RETRY: Final = """
 INSERT INTO retries (handler, event_id, event_received_at, shard, cause, attempt, next_at, error, first_failed_at)
 VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp() + $7 * interval '1 second', $8,
@@ -27,20 +30,46 @@ ON CONFLICT (handler, event_id) DO UPDATE SET
 
 _BURY: Final = """
 INSERT INTO dead_letters (handler, event_id, event, event_type, source, attempts, error_type, error, traceback,
-                          first_failed_at)
+                          first_failed_at, replay_id)
 VALUES ($1, $2, $3::jsonb, $4, $5, $6, $7, $8, $9,
-        coalesce((SELECT first_failed_at FROM retries WHERE handler = $1 AND event_id = $2), clock_timestamp()))
+        coalesce((SELECT first_failed_at FROM retries WHERE handler = $1 AND event_id = $2), clock_timestamp()),
+        (SELECT replay_id FROM retries WHERE handler = $1 AND event_id = $2))
 ON CONFLICT (handler, event_id) WHERE resolved_at IS NULL DO UPDATE SET
     attempts = excluded.attempts, error_type = excluded.error_type, error = excluded.error,
-    traceback = excluded.traceback, dead_at = now()
+    traceback = excluded.traceback, dead_at = now(), replay_id = excluded.replay_id
+RETURNING id
+"""
+
+# The connection of a worker is named after it, so that nobody has to hand the name down to here.
+_WORKER: Final = "replace(current_setting('application_name'), 'receiver dispatch ', '')"
+_ATTEMPT: Final = f"""
+WITH old AS (
+    DELETE FROM attempts WHERE id IN (
+        SELECT id FROM attempts WHERE handler = $1 AND event_id = $2 ORDER BY id DESC OFFSET {MOST_ATTEMPTS - 1})
+)
+INSERT INTO attempts (handler, event_id, attempt, error_type, error, traceback, worker)
+VALUES ($1, $2, $3, $4, $5, right($6, {LONGEST_TRACEBACK}), {_WORKER})
+"""
+_LAST_ATTEMPT: Final = f"""
+WITH earlier AS (UPDATE attempts SET dead_letter_id = $7 WHERE handler = $1 AND event_id = $2),
+     settled AS (DELETE FROM retries WHERE handler = $1 AND event_id = $2)
+INSERT INTO attempts (handler, event_id, attempt, error_type, error, traceback, worker, dead_letter_id)
+VALUES ($1, $2, $3, $4, $5, right($6, {LONGEST_TRACEBACK}), {_WORKER}, $7)
+"""
+_ATTEMPTS: Final = """
+SELECT attempt, at, error_type, error, traceback, worker FROM attempts
+WHERE handler = $1 AND event_id = $2 ORDER BY id
 """
 
 _TAKE_DUE: Final = """
-SELECT event_id, event_received_at, cause, attempt, dead_letter_id FROM retries
+SELECT event_id, event_received_at, cause, attempt, dead_letter_id, side_effects FROM retries
 WHERE handler = $1 AND next_at <= clock_timestamp()
 ORDER BY next_at LIMIT 1 FOR UPDATE SKIP LOCKED
 """
-_SETTLE: Final = "DELETE FROM retries WHERE handler = $1 AND event_id = $2"
+_SETTLE: Final = """
+WITH done AS (DELETE FROM retries WHERE handler = $1 AND event_id = $2)
+DELETE FROM attempts WHERE handler = $1 AND event_id = $2
+"""
 _DUE: Final = "SELECT DISTINCT handler FROM retries WHERE handler = ANY ($1::text[]) AND next_at <= clock_timestamp()"
 _COPY: Final = "SELECT event FROM dead_letters WHERE id = $1"
 
@@ -64,7 +93,8 @@ _RETRY_LETTER: Final = """
 INSERT INTO retries (handler, event_id, event_received_at, shard, cause, next_at, dead_letter_id)
 VALUES ($1, $2, $3, $4, 'failed', clock_timestamp(), $5)
 ON CONFLICT (handler, event_id) DO UPDATE SET
-    attempt = 0, next_at = excluded.next_at, dead_letter_id = excluded.dead_letter_id
+    cause = excluded.cause, attempt = 0, next_at = excluded.next_at, dead_letter_id = excluded.dead_letter_id,
+    replay_id = NULL
 """
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -73,12 +103,28 @@ _decode: Final = msgspec.json.Decoder(Event).decode
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """An event whose time has come again. `failed`: attempts that have failed so far."""
+    """An event whose time has come again. `failed`: attempts that have failed so far.
+
+    `replaying`: it is handed over again by request, and without effects outside the database.
+    """
 
     event_id: UUID
     event: Event | None
     cause: str
     failed: int
+    replaying: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """A row of `attempts`: one attempt that did not handle the event."""
+
+    attempt: int
+    at: datetime
+    error_type: str
+    error: str
+    traceback: str | None
+    worker: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,29 +148,41 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FullDeadLetter(DeadLetter):
-    """With the traceback and the copy of the event."""
+    """With the traceback, the copy of the event, and every attempt at it that is kept, the first one first."""
 
     traceback: str | None
     event: Event
+    history: list[Attempt]
 
 
-async def retry_later(
-    sql: Sql, handler: str, event: Event, *, cause: str, attempts: int, delay: float, error: str
+async def retry_later(  # noqa: PLR0913 - keywords that are columns
+    sql: Sql,
+    handler: str,
+    event: Event,
+    *,
+    cause: str,
+    attempts: int,
+    delay: float,
+    error: str,
+    error_type: str = "",
+    traceback: str | None = None,
 ) -> None:
-    """Hand the event over again in `delay` seconds."""
-    await sql.execute(_RETRY, handler, event.id, event.received_at, event.shard, cause, attempts, delay, error)
+    """Hand the event over again in `delay` seconds, and keep what came of this attempt."""
+    text = f"{error_type}: {error}" if error_type else error
+    await sql.execute(_RETRY, handler, event.id, event.received_at, event.shard, cause, attempts, delay, text)
+    await sql.execute(_ATTEMPT, handler, event.id, attempts, error_type, error, traceback)
 
 
 async def bury(
     sql: Sql, handler: str, event: Event, *, attempts: int, error_type: str, error: str, traceback: str | None
 ) -> None:
-    """Keep the event as a dead letter, with a copy of it; ends its retries."""
-    await sql.execute(
+    """Keep the event as a dead letter, with a copy of it and its attempts; ends its retries."""
+    letter = await sql.fetchval(
         _BURY,
         *(handler, event.id, _encode(event).decode(), str(event.type), event.source),
         *(attempts, error_type, error, traceback),
     )
-    await settle(sql, handler, event.id)
+    await sql.execute(_LAST_ATTEMPT, handler, event.id, attempts, error_type, error, traceback, letter)
 
 
 async def due_handlers(sql: Sql, handlers: Sequence[str]) -> set[str]:
@@ -140,11 +198,12 @@ async def take_due(sql: Sql, handler: str) -> Due | None:
     event = await find_event(sql, row["event_id"], row["event_received_at"])
     if event is None and row["dead_letter_id"] is not None:
         event = _decode(await sql.fetchval(_COPY, row["dead_letter_id"]))
-    return Due(row["event_id"], event, row["cause"], row["attempt"])
+    replaying = row["cause"] == "replay" and not row["side_effects"]
+    return Due(row["event_id"], event, row["cause"], row["attempt"], replaying)
 
 
 async def settle(sql: Sql, handler: str, event_id: UUID) -> None:
-    """The event needs no further attempt."""
+    """The event is handled and needs no further attempt; what is known of earlier ones is removed."""
     await sql.execute(_SETTLE, handler, event_id)
 
 
@@ -160,7 +219,10 @@ async def list_dead_letters(
 
 async def show_dead_letter(sql: Sql, id_: int) -> FullDeadLetter | None:
     row = await sql.fetchrow(_SHOW, id_)
-    return None if row is None else FullDeadLetter(**dict(row) | {"event": _decode(row["event"])})
+    if row is None:
+        return None
+    history = [Attempt(**dict(one)) for one in await sql.fetch(_ATTEMPTS, row["handler"], row["event_id"])]
+    return FullDeadLetter(**dict(row) | {"event": _decode(row["event"]), "history": history})
 
 
 async def retry_dead_letter(connection: asyncpg.Connection, id_: int) -> bool:
