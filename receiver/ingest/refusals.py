@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections import Counter
 from typing import Final
 
@@ -17,6 +16,7 @@ import structlog
 
 from receiver.contract import Delivery
 from receiver.errors import Reason
+from receiver.ingest.credit import Credit
 from receiver.ingest.head import request_head
 from receiver.store import refused
 from receiver.vault import Vault
@@ -37,7 +37,7 @@ class Refusals:
         self._vault = vault
         self._queue: asyncio.Queue[refused.RefusedRow] = asyncio.Queue(QUEUE)
         self._unwritten: Counter[tuple[str, Reason]] = Counter()
-        self._credit: dict[tuple[str, Reason], tuple[float, float]] = {}
+        self._credit = Credit(BURST, EVERY)
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -53,19 +53,15 @@ class Refusals:
         await asyncio.gather(self._task, return_exceptions=True)
 
     def wants(self, source: str, reason: Reason) -> bool:
-        """Whether the next refusal of this kind would be kept; a token bucket for each (source, reason)."""
-        tokens, at = self._credit.get((source, reason), (float(BURST), 0.0))
-        return not self._queue.full() and min(BURST, tokens + (time.monotonic() - at) / EVERY) >= 1
+        """Whether the next refusal of this kind would be kept."""
+        return not self._queue.full() and self._credit.has((source, reason))
 
     def add(self, source: str, delivery: Delivery, reason: Reason, detail: str) -> None:
         """Count a refusal, and keep it if its kind has credit left. Never blocks."""
         key = (source, reason)
         self._unwritten[key] += 1
-        if not self.wants(source, reason):
+        if self._queue.full() or not self._credit.take(key):
             return
-        now = time.monotonic()
-        tokens, at = self._credit.get(key, (float(BURST), now))
-        self._credit[key] = (min(BURST, tokens + (now - at) / EVERY) - 1, now)
         self._queue.put_nowait(
             refused.RefusedRow(
                 source=source,

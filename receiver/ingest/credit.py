@@ -1,0 +1,36 @@
+"""So much at once, then so much a second: a token bucket for each key."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable
+from typing import Final
+
+
+class Credit:
+    """Each key begins with `burst` tokens and gets one more every `every` seconds, up to `burst`.
+
+    The keys must be few, such as the names of sources: none is ever forgotten.
+    """
+
+    def __init__(self, burst: int, every: float) -> None:
+        self._burst: Final = float(burst)
+        self._every: Final = every
+        self._left: dict[Hashable, tuple[float, float]] = {}
+
+    def has(self, key: Hashable) -> bool:
+        """Whether `take` would succeed now."""
+        return self._tokens(key, time.monotonic()) >= 1
+
+    def take(self, key: Hashable) -> bool:
+        """Take one token, if there is one."""
+        now = time.monotonic()
+        tokens = self._tokens(key, now)
+        if tokens < 1:
+            return False
+        self._left[key] = (tokens - 1, now)
+        return True
+
+    def _tokens(self, key: Hashable, now: float) -> float:
+        tokens, at = self._left.get(key, (self._burst, now))
+        return min(self._burst, tokens + (now - at) / self._every)
