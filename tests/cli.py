@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
 
 from receiver.cli import main
+from tests.service import SECRET_KEY
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +51,15 @@ def command(capsys: pytest.CaptureFixture[str]) -> Receiver:
         return await asyncio.to_thread(run, *arguments)
 
     return run_in_thread
+
+
+def command_for(
+    database: str, directory: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Receiver:
+    """The command line in a directory of its own, with this database, the tests' secret key and nothing else."""
+    for name in [name for name in os.environ if name.startswith("RECEIVER_") or name == "DATABASE_URL"]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(directory)
+    monkeypatch.setenv("RECEIVER_DATABASE", database)
+    monkeypatch.setenv("RECEIVER_SECRET_KEY", SECRET_KEY)
+    return command(capsys)

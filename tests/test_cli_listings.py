@@ -21,8 +21,8 @@ from receiver.printable import printable
 from receiver.store.failures import bury
 from receiver.store.log import create_cursors
 from receiver.store.queries import EventFilter, Follower
-from tests.cli import Receiver, command
-from tests.service import SECRET_KEY, Played, Running, play, running
+from tests.cli import Receiver, command_for
+from tests.service import Played, Running, play, running
 from tests.waiting import until
 
 HOSTILE = "\x1b]0;owned\x07[bold]x[/bold]\u202e\x9b31m"
@@ -32,13 +32,7 @@ HOSTILE = "\x1b]0;owned\x07[bold]x[/bold]\u202e\x9b31m"
 def receiver(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> Receiver:
-    """The command line with this test's database, and the service's secret key."""
-    for name in [name for name in os.environ if name.startswith("RECEIVER_") or name == "DATABASE_URL"]:
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("RECEIVER_DATABASE", database)
-    monkeypatch.setenv("RECEIVER_SECRET_KEY", SECRET_KEY)
-    return command(capsys)
+    return command_for(database, tmp_path, capsys, monkeypatch)
 
 
 @pytest.fixture
@@ -322,14 +316,6 @@ async def test_dead_letters(receiver: Receiver, service: Running) -> None:
         "discarded",
     }
     assert await service.count("audit_log") == 2
-
-
-async def test_retry_all_dead_letters(receiver: Receiver, service: Running) -> None:
-    """retrying all of a handler's dead letters has to be said, and concerns that handler alone"""
-    await dead(service)
-    assert (await receiver("dead-letters", "retry")).code == 1
-    assert "0 to be retried" in (await receiver("dead-letters", "retry", "--all", "--handler", "other")).out
-    assert "1 to be retried" in (await receiver("dead-letters", "retry", "--all", "--handler", "mailer")).out
 
 
 async def test_handlers(receiver: Receiver, service: Running, played: Sequence[Played]) -> None:

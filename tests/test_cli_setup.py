@@ -66,7 +66,8 @@ def test_all_commands_are_there() -> None:
         *("init", "serve", "work", "migrate", "check", "health", "database", "handlers", "simulate"),
         *("sources list", "sources show", "events list", "events show", "refused list", "refused show"),
         *("quarantine list", "quarantine show", "quarantine discard"),
-        *("dead-letters list", "dead-letters show", "dead-letters retry", "dead-letters discard"),
+        *("dead-letters list", "dead-letters groups", "dead-letters show", "dead-letters retry"),
+        "dead-letters discard",
     }
 
 

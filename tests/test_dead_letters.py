@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import UUID
 
 import asyncpg
 import pytest
 
-from receiver import Context, Event, Outcome, RetryAfter, handler
-from receiver.store.failures import MOST_ATTEMPTS, list_dead_letters, retry_dead_letter, show_dead_letter
+from receiver import Context, Event, EventType, GiveUp, Handler, Outcome, RetryAfter, handler
+from receiver.store.dead_letters import DeadLetters, list_dead_letters, retry, show_dead_letter
+from receiver.store.failures import MOST_ATTEMPTS
+from tests.cli import Receiver, command_for
 from tests.log_events import store
 from tests.workers import prepared, running, value
 
@@ -18,6 +22,13 @@ async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(database)
     yield connection
     await connection.close()
+
+
+@pytest.fixture
+def receiver(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
+) -> Receiver:
+    return command_for(database, tmp_path, capsys, monkeypatch)
 
 
 async def soon(connection: asyncpg.Connection) -> None:
@@ -48,7 +59,7 @@ async def test_every_attempt_is_kept(database: str, sql: asyncpg.Connection) -> 
         assert all("in poison" in (one.traceback or "") for one in letter.history)
         assert not any("ann.secret" in (one.traceback or "") for one in letter.history)
         assert [one.at for one in letter.history] == sorted(one.at for one in letter.history)
-        assert await retry_dead_letter(sql, letter.id)
+        assert await retry(sql, DeadLetters(ids=[letter.id]))
         for attempt in (4, 5):
             await value(sql, "SELECT count(*) FROM attempts", attempt)
             await soon(sql)
@@ -94,3 +105,178 @@ async def test_attempts_are_bounded(database: str, sql: asyncpg.Connection) -> N
         await value(sql, "SELECT next_at > now() + interval '50 min' FROM retries", expected=True)
     kept = [row[0] for row in await sql.fetch("SELECT error FROM attempts ORDER BY id")]
     assert kept == [f"call {n}" for n in range(calls - MOST_ATTEMPTS + 1, calls + 1)]
+
+
+# What people do ---------------------------------------------------------------------------------------------------
+
+
+def gives_up(name: str, seen: list[UUID] | None = None) -> Handler:
+    """A handler whose errors are of two kinds, with numbers in them; with `seen`, one that works."""
+
+    @handler(name=name, max_attempts=1)
+    async def refuse(event: Event, _ctx: Context) -> Outcome | None:
+        if seen is not None:
+            seen.append(event.id)
+            return None
+        if event.type is EventType.CLICKED:
+            return GiveUp(f"order {event.subject} of customer {event.id} is closed")
+        raise LookupError(f"row {event.subject} at 0x7f3a{event.subject}")
+
+    return refuse
+
+
+async def letters(database: str, sql: asyncpg.Connection) -> None:
+    """Letters of two handlers: of each three clicks and two bounces."""
+    handlers = (gives_up("crm"), gives_up("shop"))
+    await prepared(sql, handlers)
+    await store(sql, 3, type="clicked", subject=lambda n: str(10 + n), source="one")
+    await store(sql, 2, type="bounced", subject=lambda n: str(2000 + n), source="two")
+    async with running(database, *handlers):
+        await value(sql, "SELECT count(*) FROM dead_letters", 10)
+
+
+async def test_groups(database: str, sql: asyncpg.Connection, receiver: Receiver) -> None:
+    """letters that differ in numbers and ids alone are one group, with its count, times and the newest as example"""
+    await letters(database, sql)
+    rows = (await receiver("dead-letters", "groups", "--json")).rows
+    assert [(row["letters"], row["error_type"], row["error"]) for row in rows] == [
+        (3, "GiveUp", "order # of customer # is closed"),
+        (3, "GiveUp", "order # of customer # is closed"),
+        (2, "LookupError", "row # at #"),
+        (2, "LookupError", "row # at #"),
+    ]
+    assert {row["handler"] for row in rows} == {"crm", "shop"}
+    assert len({row["group"] for row in rows}) == 4
+    assert all(row["first"] <= row["last"] for row in rows)
+    for row in rows:
+        listed = (await receiver("dead-letters", "list", "--json", "--group", row["group"])).rows
+        assert len(listed) == row["letters"]
+        assert {one["handler"] for one in listed} == {row["handler"]}
+        assert listed[0]["id"] == row["example"]
+    assert "order # of customer #" in (await receiver("dead-letters", "groups")).out
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        ((), 10),
+        (("--handler", "crm"), 5),
+        (("--error-type", "LookupError"), 4),
+        (("--source", "one"), 6),
+        (("--type", "bounced"), 4),
+        (("--since", "1h"), 10),
+        (("--since", "2100-01-01"), 0),
+        (("--handler", "crm", "--type", "clicked"), 3),
+        (("--limit", "2"), 2),
+    ],
+)
+async def test_filters(
+    database: str, sql: asyncpg.Connection, receiver: Receiver, options: tuple[str, ...], count: int
+) -> None:
+    """each filter finds what it names, the newest first, and groups know the same filters"""
+    await letters(database, sql)
+    ids = [row["id"] for row in (await receiver("dead-letters", "list", "--json", *options)).rows]
+    assert len(ids) == count
+    assert ids == sorted(ids, reverse=True)
+    if "--limit" not in options:
+        rows = (await receiver("dead-letters", "groups", "--json", *options)).rows
+        assert sum(row["letters"] for row in rows) == count
+
+
+async def test_show_has_every_attempt(database: str, sql: asyncpg.Connection, receiver: Receiver) -> None:
+    """a letter is shown with its event, its traceback and each attempt"""
+    await letters(database, sql)
+    id_ = (await receiver("dead-letters", "--json", "--type", "bounced")).rows[0]["id"]
+    (shown,) = (await receiver("dead-letters", "show", str(id_), "--json")).rows
+    assert [(one["attempt"], one["error_type"]) for one in shown["history"]] == [(1, "LookupError")]
+    assert "in refuse" in shown["history"][0]["traceback"]
+    text = (await receiver("dead-letters", "show", str(id_))).out
+    assert "in refuse" in text
+    assert shown["history"][0]["worker"] in text
+    assert (await receiver("dead-letters", "show", "4711")).code == 1
+
+
+async def test_retrying_a_group(database: str, sql: asyncpg.Connection, receiver: Receiver) -> None:
+    """a group is retried after a look and a yes, its events are handled, and all others stay as they were"""
+    await letters(database, sql)
+    group = (await receiver("dead-letters", "groups", "--json", "--handler", "crm")).rows[0]["group"]
+    looked = await receiver("dead-letters", "retry", "--group", group, "--dry-run")
+    assert looked.code == 0
+    assert "order # of customer #" in looked.out
+    assert "3 letters would be retried" in looked.err
+    (row,) = (await receiver("dead-letters", "retry", "--group", group, "--dry-run", "--json")).rows
+    assert row["letters"] == 3
+    asked = await receiver("dead-letters", "retry", "--group", group)
+    assert asked.code == 1
+    assert "--yes" in asked.err
+    assert await sql.fetchval("SELECT count(*) FROM retries") == 0
+    assert (await receiver("dead-letters", "retry", "--group", group, "--yes")).code == 0
+    seen: list[UUID] = []
+    async with running(database, gives_up("crm", seen)):
+        await value(sql, "SELECT count(*) FROM retries", 0)
+    assert len(seen) == 3
+    assert await sql.fetchval("SELECT count(*) FROM dead_letters WHERE resolved_at IS NULL") == 7
+    assert await sql.fetchval("SELECT count(*) FROM attempts") == 7
+    (audit,) = await sql.fetch("SELECT action, subject FROM audit_log")
+    assert (audit["action"], audit["subject"]) == ("retry", f"3 dead letters: group={group}")
+
+
+async def test_discarding(database: str, sql: asyncpg.Connection, receiver: Receiver) -> None:
+    """discarding needs a reason, concerns what was chosen alone, and leaves its trace"""
+    await letters(database, sql)
+    assert (await receiver("dead-letters", "discard", "--all", "--yes")).code == 2
+    assert (await receiver("dead-letters", "discard", "--all", "--yes", "--reason", " ")).code == 1
+    options = ("--handler", "shop", "--type", "bounced", "--reason", "gone")
+    assert "2 letters would be discarded" in (await receiver("dead-letters", "discard", *options, "--dry-run")).err
+    assert (await receiver("dead-letters", "discard", *options)).code == 1
+    assert await sql.fetchval("SELECT count(*) FROM dead_letters WHERE resolved_at IS NULL") == 10
+    assert (await receiver("dead-letters", "discard", *options, "--yes")).code == 0
+    rows = await sql.fetch("SELECT handler, event_type, reason FROM dead_letters WHERE resolution = 'discarded'")
+    assert [tuple(row) for row in rows] == [("shop", "bounced", "gone")] * 2
+    assert await sql.fetchval("SELECT count(*) FROM retries") == 0
+    assert await sql.fetchval("SELECT subject FROM audit_log") == "2 dead letters: handler=shop event_type=bounced"
+
+
+async def test_what_to_retry_has_to_be_said(database: str, sql: asyncpg.Connection, receiver: Receiver) -> None:
+    """nothing is retried or discarded unless it is clear which letters are meant, and all of them are there"""
+    await letters(database, sql)
+    first, second = [row["id"] for row in (await receiver("dead-letters", "--json", "--limit", "2")).rows]
+    for words in ((), (str(first), "--all"), (str(first), "--handler", "crm"), (str(first), "4711"), ("4711",)):
+        assert (await receiver("dead-letters", "retry", "--yes", *words)).code == 1
+        assert (await receiver("dead-letters", "discard", "--reason", "x", "--yes", *words)).code == 1
+    assert await sql.fetchval("SELECT count(*) FROM dead_letters WHERE resolved_at IS NULL") == 10
+    assert (await receiver("dead-letters", "retry", str(first), str(second))).code == 0
+    assert await sql.fetchval("SELECT count(*) FROM retries") == 2
+    assert (await receiver("dead-letters", "retry", "--handler", "nobody", "--yes")).code == 0
+    assert (await receiver("dead-letters", "retry", "--all", "--yes")).code == 0
+    assert await sql.fetchval("SELECT count(*) FROM retries") == 10
+
+
+async def test_a_retried_letter_outlives_its_partition(
+    database: str, sql: asyncpg.Connection, receiver: Receiver
+) -> None:
+    """a dead letter whose event was dropped with its partition is retried, and the handler gets the whole event"""
+    got: list[Event] = []
+
+    @handler(max_attempts=1)
+    async def late(event: Event, _ctx: Context) -> None:
+        if not broken:
+            got.append(event)
+            return
+        raise RuntimeError("not yet")
+
+    broken = True
+    await prepared(sql, [late])
+    (id_,) = await store(sql, recipient="ann@example.com", metadata='{"a": [1]}', raw='{"r": "é"}', tags=["x"])
+    async with running(database, late):
+        await value(sql, "SELECT count(*) FROM dead_letters", 1)
+        partition = await sql.fetchval("SELECT tableoid::regclass::text FROM events")
+        await sql.execute(f"DROP TABLE {partition}")
+        assert await sql.fetchval("SELECT count(*) FROM events") == 0
+        broken = False
+        assert (await receiver("dead-letters", "retry", "--handler", "late", "--yes")).code == 0
+        await value(sql, "SELECT count(*) FROM retries", 0)
+    (event,) = got
+    assert (event.id, event.recipient, event.tags) == (id_, "ann@example.com", ["x"])
+    assert (event.metadata, event.raw_object()) == ({"a": [1]}, {"r": "é"})
+    assert await sql.fetchval("SELECT count(*) FROM attempts") == 0

@@ -16,12 +16,7 @@ from structlog.testing import capture_logs
 
 from receiver import Context, Done, Event, EventType, GiveUp, Handler, Outcome, RetryAfter, Skip, handler
 from receiver.dispatch.failing import backoff, scrub
-from receiver.store.failures import (
-    discard_dead_letter,
-    list_dead_letters,
-    retry_dead_letter,
-    show_dead_letter,
-)
+from receiver.store.dead_letters import DeadLetters, discard, list_dead_letters, retry, show_dead_letter
 from receiver.testing import event as make_event
 from tests.log_events import store
 from tests.workers import prepared, running, true, value
@@ -278,19 +273,19 @@ async def test_retrying_a_dead_letter(database: str, sql: asyncpg.Connection) ->
     async with running(database, sick):
         await value(sql, "SELECT count(*) FROM dead_letters", 3)
         first, second, third = await list_dead_letters(sql)
-        assert await discard_dead_letter(sql, third.id, reason="not worth it")
-        assert not await retry_dead_letter(sql, third.id)
-        assert not await discard_dead_letter(sql, third.id, reason="again")
-        assert await retry_dead_letter(sql, first.id)
+        assert await discard(sql, DeadLetters(ids=[third.id]), reason="not worth it")
+        assert not await retry(sql, DeadLetters(ids=[third.id]))
+        assert not await discard(sql, DeadLetters(ids=[third.id]), reason="again")
+        assert await retry(sql, DeadLetters(ids=[first.id]))
         await value(sql, "SELECT count(*) FROM dead_letters WHERE resolved_at IS NULL", 2)
         healed = True
         await sql.execute("DELETE FROM events WHERE id = $1", second.event_id)
-        assert await retry_dead_letter(sql, second.id)
-        assert not await retry_dead_letter(sql, second.id)
+        assert await retry(sql, DeadLetters(ids=[second.id]))
+        assert not await retry(sql, DeadLetters(ids=[second.id]))
         await value(sql, COUNT, 1, "sick")
     assert await sql.fetchval("SELECT note FROM effects") == "hello 1"
     assert await sql.fetchval("SELECT event_id FROM effects") == second.event_id
-    resolutions = [letter.resolution for letter in await list_dead_letters(sql, resolved=True)]
+    resolutions = [letter.resolution for letter in await list_dead_letters(sql, DeadLetters(resolved=True))]
     assert Counter(resolutions) == Counter(["retried", "retried", "discarded", None])
 
 

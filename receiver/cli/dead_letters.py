@@ -2,26 +2,48 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+import asyncio
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from receiver.cli import options
-from receiver.cli.options import AsJson, Limit
+from receiver.cli.options import AsJson, DryRun, Limit, OfSource, Yes, moment
+from receiver.event import EventType
 
 if TYPE_CHECKING:
+    import asyncpg
+
     from receiver.cli.place import Place
+    from receiver.store.dead_letters import DeadLetters
 
-group = options.group("Events that a handler gave up on: `list`, `show`, `retry` and `discard`.")
+group = options.group("Events that a handler gave up on: `list`, `groups`, `show`, `retry` and `discard`.")
 
-Id = Annotated[int, typer.Argument(metavar="ID", help="The number that `list` shows.")]
+Ids = Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="The numbers that `list` shows.")]
 Handler = Annotated[str | None, typer.Option("--handler", help="Only of this handler.")]
+ErrorType = Annotated[
+    str | None, typer.Option("--error-type", help="Only with this class of error, with or without its module.")
+]
+Type = Annotated[EventType | None, typer.Option("--type", help="Only of this type of event.", show_choices=False)]
+Since = Annotated[
+    datetime | None, typer.Option(parser=moment, metavar="TIME", help="Given up since: 2h, 7d, 2026-01-31.")
+]
+Group = Annotated[str | None, typer.Option("--group", help="Only of this group, as `groups` shows it.")]
+All = Annotated[bool, typer.Option("--all", help="Every open one.")]
+
+_DONE: Final = {"retry": "retried", "discard": "discarded"}
 
 
 @group.command("list")
-def list_(
+def list_(  # noqa: PLR0913, PLR0917 - the options of the command
     context: typer.Context,
     handler: Handler = None,
+    error_type: ErrorType = None,
+    source: OfSource = None,
+    type_: Type = None,
+    since: Since = None,
+    group: Group = None,
     limit: Limit = 50,
     *,
     all_: Annotated[bool, typer.Option("--all", help="Also what was retried or discarded.")] = False,
@@ -29,16 +51,44 @@ def list_(
 ) -> None:
     """List dead letters, the newest first.
 
-    Example: receiver dead-letters list --handler suppression
+    Example: receiver dead-letters list --handler suppression --since 2h
     """
     from receiver.cli.place import find_place, run_async
 
-    run_async(_list(find_place(context), handler, limit, resolved=all_, as_json=as_json))
+    which = _which(None, handler, error_type, source, type_, since, group, resolved=all_)
+    run_async(_list(find_place(context), which, limit, as_json=as_json))
 
 
 @group.command()
-def show(context: typer.Context, id_: Id, *, as_json: AsJson = False) -> None:
-    """Show one dead letter: why the handler gave up, and the copy of its event.
+def groups(  # noqa: PLR0917 - the options of the command
+    context: typer.Context,
+    handler: Handler = None,
+    error_type: ErrorType = None,
+    source: OfSource = None,
+    type_: Type = None,
+    since: Since = None,
+    limit: Limit = 50,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Count the open dead letters by handler and error, with # for the numbers and ids that differ; the most first.
+
+    Example: receiver dead-letters groups --handler suppression
+    """
+    from receiver.cli.place import find_place, run_async
+
+    which = _which(None, handler, error_type, source, type_, since, None)
+    run_async(_groups(find_place(context), which, limit, as_json=as_json))
+
+
+@group.command()
+def show(
+    context: typer.Context,
+    id_: Annotated[int, typer.Argument(metavar="ID", help="The number that `list` shows.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Show one dead letter: every attempt, the last traceback, and the copy of its event.
 
     Example: receiver dead-letters show 3
     """
@@ -48,58 +98,151 @@ def show(context: typer.Context, id_: Id, *, as_json: AsJson = False) -> None:
 
 
 @group.command()
-def retry(
+def retry(  # noqa: PLR0913, PLR0917 - the options of the command
     context: typer.Context,
-    id_: Annotated[int | None, typer.Argument(metavar="[ID]", help="The number that `list` shows.")] = None,
+    ids: Ids = None,
+    group: Group = None,
     handler: Handler = None,
+    error_type: ErrorType = None,
+    source: OfSource = None,
+    type_: Type = None,
+    since: Since = None,
     *,
-    all_: Annotated[bool, typer.Option("--all", help="Every open one (of --handler).")] = False,
+    all_: All = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Hand the event to its handler again, with all attempts before it.
+    """Hand events to their handlers again, with all attempts before them, even when their own rows are gone.
 
     Example: receiver dead-letters retry 3
 
-    Example: receiver dead-letters retry --all --handler suppression
+    Example: receiver dead-letters retry --group 5f0c12ab --dry-run
+    """
+    from receiver.cli.place import find_place, run_async
+
+    which = _which(ids, handler, error_type, source, type_, since, group)
+    _require_scope(which, all_=all_)
+    run_async(_resolve(find_place(context), which, None, yes=yes, dry_run=dry_run, as_json=as_json))
+
+
+@group.command()
+def discard(  # noqa: PLR0913, PLR0917 - the options of the command
+    context: typer.Context,
+    reason: Annotated[str, typer.Option("--reason", help="Why, for those who look later.")],
+    ids: Ids = None,
+    group: Group = None,
+    handler: Handler = None,
+    error_type: ErrorType = None,
+    source: OfSource = None,
+    type_: Type = None,
+    since: Since = None,
+    *,
+    all_: All = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Close dead letters without another attempt.
+
+    Example: receiver dead-letters discard 3 --reason "address was a typo"
+
+    Example: receiver dead-letters discard --group 5f0c12ab --reason "the shop is gone" --dry-run
     """
     from receiver.cli.failures import CommandError
     from receiver.cli.place import find_place, run_async
 
-    if (id_ is None) is not all_:
-        raise CommandError("say which one to retry, or --all")
-    run_async(_retry(find_place(context), id_, handler))
+    if not reason.strip():
+        raise CommandError("say why: --reason must not be empty")
+    which = _which(ids, handler, error_type, source, type_, since, group)
+    _require_scope(which, all_=all_)
+    run_async(_resolve(find_place(context), which, reason, yes=yes, dry_run=dry_run, as_json=as_json))
 
 
-@group.command()
-def discard(
-    context: typer.Context,
-    id_: Id,
-    reason: Annotated[str, typer.Option(help="Why, for those who look later.")] = "",
-) -> None:
-    """Close one dead letter without another attempt.
+def _which(  # noqa: PLR0917 - the options of the commands
+    ids: list[int] | None,
+    handler: str | None,
+    error_type: str | None,
+    source: str | None,
+    type_: EventType | None,
+    since: datetime | None,
+    group: str | None,
+    *,
+    resolved: bool = False,
+) -> DeadLetters:
+    from receiver.store.dead_letters import DeadLetters
 
-    Example: receiver dead-letters discard 3 --reason "address was a typo"
-    """
-    from receiver.cli.place import find_place, run_async
+    return DeadLetters(
+        ids=sorted(set(ids)) if ids else None,
+        handler=handler,
+        error_type=error_type,
+        source=source,
+        event_type=type_,
+        since=since,
+        group=group,
+        resolved=resolved,
+    )
 
-    run_async(_discard(find_place(context), id_, reason))
+
+def _require_scope(which: DeadLetters, *, all_: bool) -> None:
+    from receiver.cli.failures import CommandError
+
+    if which.ids is not None and (all_ or _filters(which)):
+        raise CommandError("say either which ones by their numbers, or what they have in common")
+    if which.ids is None and not all_ and not _filters(which):
+        raise CommandError("say which ones: their numbers, --group, --handler or another filter, or --all")
 
 
-async def _list(place: Place, handler: str | None, limit: int, *, resolved: bool, as_json: bool) -> None:
+def _filters(which: DeadLetters) -> str:
+    """What the letters have in common, in words for the audit log; empty: nothing was said."""
+    from dataclasses import asdict
+
+    named = {name: value for name, value in asdict(which).items() if name not in ("ids", "newest", "resolved")}
+    return " ".join(f"{name}={value}" for name, value in named.items() if value is not None)
+
+
+def _numbers(which: DeadLetters) -> str:
+    return ", ".join(map(str, which.ids or ()))
+
+
+async def _list(place: Place, which: DeadLetters, limit: int, *, as_json: bool) -> None:
     from dataclasses import asdict
 
     from receiver.cli.database import connected
     from receiver.cli.output import json_line, table
-    from receiver.store.failures import list_dead_letters
+    from receiver.store.dead_letters import list_dead_letters
 
     async with connected(place.database()) as connection:
-        rows = await list_dead_letters(connection, handler=handler, resolved=resolved, limit=limit)
+        rows = await list_dead_letters(connection, which, limit=limit)
     if as_json:
         for row in rows:
             json_line(asdict(row))
         return
     names = ["id", "dead_at", "handler", "event_type", "attempts", "error_type", "error", "event_id"]
-    names += ["resolution"] if resolved else []
+    names += ["resolution"] if which.resolved else []
     table(names, ([getattr(row, name) for name in names] for row in rows), empty="no dead letters")
+
+
+async def _groups(place: Place, which: DeadLetters, limit: int, *, as_json: bool) -> None:
+    from receiver.cli.database import connected
+
+    async with connected(place.database()) as connection:
+        await _print_groups(connection, which, limit, as_json=as_json)
+
+
+async def _print_groups(connection: asyncpg.Connection, which: DeadLetters, limit: int, *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from receiver.cli.output import json_line, table
+    from receiver.store.dead_letters import list_groups
+
+    rows = [asdict(row) for row in await list_groups(connection, which, limit=limit)]
+    if as_json:
+        for row in rows:
+            json_line(row)
+        return
+    names = ["group", "letters", "handler", "error_type", "error", "first", "last", "example"]
+    table(names, ([row[name] for name in names] for row in rows), empty="no dead letters")
 
 
 async def _show(place: Place, id_: int, *, as_json: bool) -> None:
@@ -108,8 +251,8 @@ async def _show(place: Place, id_: int, *, as_json: bool) -> None:
     from receiver.cli.database import connected
     from receiver.cli.failures import CommandError
     from receiver.cli.lines import say, write
-    from receiver.cli.output import json_pretty, json_text, pairs, show
-    from receiver.store.failures import show_dead_letter
+    from receiver.cli.output import json_pretty, json_text, pairs, show, table
+    from receiver.store.dead_letters import show_dead_letter
 
     async with connected(place.database()) as connection:
         letter = await show_dead_letter(connection, id_)
@@ -119,45 +262,78 @@ async def _show(place: Place, id_: int, *, as_json: bool) -> None:
     if as_json:
         write(json_text(msgspec.json.encode(letter).decode()) + "\n")
         return
-    event, traceback = shown.pop("event"), shown.pop("traceback")
+    event, traceback, _ = shown.pop("event"), shown.pop("traceback"), shown.pop("history")
     show(pairs(shown, title="dead letter"))
+    say("")
+    rows = ((one.attempt, one.at, one.worker, one.error_type, one.error) for one in letter.history)
+    table(("attempt", "at", "worker", "error_type", "error"), rows, empty="its attempts were not kept")
+    say("")
     for line in (traceback or "").splitlines():
         say(line)
     show(json_pretty(msgspec.json.encode({**event, "raw": msgspec.Raw(letter.event.raw.encode())}).decode()))
 
 
-async def _retry(place: Place, id_: int | None, handler: str | None) -> None:
-    from receiver.cli.database import connected
-    from receiver.cli.failures import CommandError
-    from receiver.cli.lines import say
-    from receiver.cli.place import who
-    from receiver.store.failures import list_dead_letters, retry_dead_letter
-    from receiver.store.queries import write_audit
+async def _resolve(
+    place: Place, which: DeadLetters, reason: str | None, *, yes: bool, dry_run: bool, as_json: bool
+) -> None:
+    """Retry, or with a reason discard: look, ask, act."""
+    from dataclasses import replace
 
+    from receiver.cli.confirm import confirm
+    from receiver.cli.database import connected
+    from receiver.cli.lines import note, say
+    from receiver.store.dead_letters import count_dead_letters
+
+    word = "discard" if reason else "retry"
     async with connected(place.database()) as connection:
-        every = await list_dead_letters(connection, handler=handler, limit=1_000_000) if id_ is None else []
-        done = [
-            one
-            for one in ([letter.id for letter in every] if id_ is None else [id_])
-            if await retry_dead_letter(connection, one)
-        ]
-        if id_ is not None and not done:
-            raise CommandError(f"there is no open dead letter {id_}")
-        for one in done:
-            await write_audit(connection, who(), "retry", f"dead letter {one}")
-    say(f"{len(done)} to be retried" if id_ is None else f"dead letter {id_} will be retried")
+        count, newest = await count_dead_letters(connection, which)
+        _require_found(which, count)
+        which = replace(which, newest=newest)
+        if dry_run or (which.ids is None and count and not yes):
+            await _print_groups(connection, which, 20, as_json=as_json)
+        if dry_run or not count:
+            note(f"{count} letters would be {_DONE[word]}" if dry_run else "no dead letters are chosen")
+            return
+        if which.ids is None:
+            confirm(f"{word.capitalize()} {count} dead letters?", yes=yes)
+        done = await _in_chunks(connection, which, count, reason)
+    later = "; the handler gets the event within seconds" if reason is None else ""
+    say((f"{_DONE[word]} dead letter {_numbers(which)}" if which.ids else f"{_DONE[word]} {done} dead letters") + later)
 
 
-async def _discard(place: Place, id_: int, reason: str) -> None:
-    from receiver.cli.database import connected
+def _require_found(which: DeadLetters, count: int) -> None:
     from receiver.cli.failures import CommandError
-    from receiver.cli.lines import say
+
+    if which.ids is not None and count < len(which.ids):
+        wrong = "not all of these are open" if count else f"there is no open dead letter {_numbers(which)}"
+        raise CommandError(f"{wrong}; `receiver dead-letters list` shows those there are")
+
+
+async def _in_chunks(connection: asyncpg.Connection, which: DeadLetters, count: int, reason: str | None) -> int:
+    """Each chunk with its row in audit_log is one transaction: Ctrl-C between two leaves nothing half done."""
+    from receiver.cli.lines import note
+    from receiver.cli.progress import progress
+
+    done = 0
+    with progress("dead letters", count) as show_progress:
+        try:
+            while some := await _chunk(connection, which, reason):
+                done += some
+                show_progress(done)
+        except asyncio.CancelledError:
+            note(f"stopped after {done} of {count}; say it again for the rest")
+            raise
+    return done
+
+
+async def _chunk(connection: asyncpg.Connection, which: DeadLetters, reason: str | None) -> int:
     from receiver.cli.place import who
-    from receiver.store.failures import discard_dead_letter
+    from receiver.store.dead_letters import discard, retry
     from receiver.store.queries import write_audit
 
-    async with connected(place.database()) as connection, connection.transaction():
-        if not await discard_dead_letter(connection, id_, reason=reason):
-            raise CommandError(f"there is no open dead letter {id_}")
-        await write_audit(connection, who(), "discard", f"dead letter {id_}")
-    say(f"discarded dead letter {id_}")
+    async with connection.transaction():
+        done = await (retry(connection, which) if reason is None else discard(connection, which, reason=reason))
+        if done:
+            some = f"dead letter {_numbers(which)}" if which.ids else f"{done} dead letters: {_filters(which) or 'all'}"
+            await write_audit(connection, who(), "retry" if reason is None else "discard", some)
+    return done

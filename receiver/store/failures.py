@@ -1,14 +1,12 @@
-"""Retries and dead letters: what is kept of failures, and what people do with it."""
+"""Retries, attempts and dead letters: what is kept of failures. What people do with it is in `dead_letters.py`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
-import asyncpg
 import msgspec
 
 from receiver.event import Event
@@ -56,11 +54,6 @@ WITH earlier AS (UPDATE attempts SET dead_letter_id = $7 WHERE handler = $1 AND 
 INSERT INTO attempts (handler, event_id, attempt, error_type, error, traceback, worker, dead_letter_id)
 VALUES ($1, $2, $3, $4, $5, right($6, {LONGEST_TRACEBACK}), {_WORKER}, $7)
 """
-_ATTEMPTS: Final = """
-SELECT attempt, at, error_type, error, traceback, worker FROM attempts
-WHERE handler = $1 AND event_id = $2 ORDER BY id
-"""
-
 _TAKE_DUE: Final = """
 SELECT event_id, event_received_at, cause, attempt, dead_letter_id, side_effects FROM retries
 WHERE handler = $1 AND next_at <= clock_timestamp()
@@ -72,30 +65,6 @@ DELETE FROM attempts WHERE handler = $1 AND event_id = $2
 """
 _DUE: Final = "SELECT DISTINCT handler FROM retries WHERE handler = ANY ($1::text[]) AND next_at <= clock_timestamp()"
 _COPY: Final = "SELECT event FROM dead_letters WHERE id = $1"
-
-_LIST: Final = """
-SELECT id, handler, event_id, event_type, source, attempts, error_type, error, first_failed_at, dead_at,
-       resolved_at, resolution, reason
-FROM dead_letters
-WHERE ($1::text IS NULL OR handler = $1) AND ($2 OR resolved_at IS NULL)
-ORDER BY id DESC LIMIT $3
-"""
-_SHOW: Final = """
-SELECT id, handler, event_id, event_type, source, attempts, error_type, error, first_failed_at, dead_at,
-       resolved_at, resolution, reason, traceback, event
-FROM dead_letters WHERE id = $1
-"""
-
-# The row is locked before it is judged, so that two people cannot both retry it.
-_OPEN: Final = "SELECT handler, event_id, event FROM dead_letters WHERE id = $1 AND resolved_at IS NULL FOR UPDATE"
-_RESOLVE: Final = "UPDATE dead_letters SET resolved_at = now(), resolution = $2, reason = $3 WHERE id = $1"
-_RETRY_LETTER: Final = """
-INSERT INTO retries (handler, event_id, event_received_at, shard, cause, next_at, dead_letter_id)
-VALUES ($1, $2, $3, $4, 'failed', clock_timestamp(), $5)
-ON CONFLICT (handler, event_id) DO UPDATE SET
-    cause = excluded.cause, attempt = 0, next_at = excluded.next_at, dead_letter_id = excluded.dead_letter_id,
-    replay_id = NULL
-"""
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(Event).decode
@@ -113,46 +82,6 @@ class Due:
     cause: str
     failed: int
     replaying: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
-    """A row of `attempts`: one attempt that did not handle the event."""
-
-    attempt: int
-    at: datetime
-    error_type: str
-    error: str
-    traceback: str | None
-    worker: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeadLetter:
-    """A row of `dead_letters`, without the copy of its event."""
-
-    id: int
-    handler: str
-    event_id: UUID
-    event_type: str
-    source: str
-    attempts: int
-    error_type: str
-    error: str
-    first_failed_at: datetime | None
-    dead_at: datetime
-    resolved_at: datetime | None
-    resolution: str | None
-    reason: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FullDeadLetter(DeadLetter):
-    """With the traceback, the copy of the event, and every attempt at it that is kept, the first one first."""
-
-    traceback: str | None
-    event: Event
-    history: list[Attempt]
 
 
 async def retry_later(  # noqa: PLR0913 - keywords that are columns
@@ -205,43 +134,3 @@ async def take_due(sql: Sql, handler: str) -> Due | None:
 async def settle(sql: Sql, handler: str, event_id: UUID) -> None:
     """The event is handled and needs no further attempt; what is known of earlier ones is removed."""
     await sql.execute(_SETTLE, handler, event_id)
-
-
-# For people -------------------------------------------------------------------------------------------------------
-
-
-async def list_dead_letters(
-    sql: Sql, *, handler: str | None = None, resolved: bool = False, limit: int = 100
-) -> list[DeadLetter]:
-    """The latest first; with `resolved`, those that were retried or discarded too."""
-    return [DeadLetter(**dict(row)) for row in await sql.fetch(_LIST, handler, resolved, limit)]
-
-
-async def show_dead_letter(sql: Sql, id_: int) -> FullDeadLetter | None:
-    row = await sql.fetchrow(_SHOW, id_)
-    if row is None:
-        return None
-    history = [Attempt(**dict(one)) for one in await sql.fetch(_ATTEMPTS, row["handler"], row["event_id"])]
-    return FullDeadLetter(**dict(row) | {"event": _decode(row["event"]), "history": history})
-
-
-async def retry_dead_letter(connection: asyncpg.Connection, id_: int) -> bool:
-    """Hand the letter's event to its handler again, now, with all attempts before it; False: no such open letter."""
-    async with connection.transaction():
-        row = await connection.fetchrow(_OPEN, id_)
-        if row is None:
-            return False
-        event = _decode(row["event"])
-        place: tuple[Any, ...] = (event.received_at, event.shard)
-        await connection.execute(_RETRY_LETTER, row["handler"], row["event_id"], *place, id_)
-        await connection.execute(_RESOLVE, id_, "retried", None)
-        return True
-
-
-async def discard_dead_letter(connection: asyncpg.Connection, id_: int, *, reason: str) -> bool:
-    """Close the letter without another attempt; False: no such open letter."""
-    async with connection.transaction():
-        if await connection.fetchrow(_OPEN, id_) is None:
-            return False
-        await connection.execute(_RESOLVE, id_, "discarded", reason)
-        return True
