@@ -23,11 +23,21 @@ def problems_of(
     found: dict[tuple[str, str], Problem] = {}
     for fault in error.errors(include_url=False, include_input=False):
         first, where = str(fault["loc"][0]) if fault["loc"] else "", _dotted(fault["loc"])
-        wrong = _wrong(fault["type"], fault["msg"], first, model)
+        setting, owner = _setting(fault["loc"], model)
+        wrong = _wrong(fault["type"], fault["msg"], setting, owner)
         key = f"{prefix}{where}"
         shown = f"{key} (from {origins[key]})" if key in origins else key
-        found.setdefault((first, where), Problem(shown, wrong, right_value(model, first)))
+        found.setdefault((first, where), Problem(shown, wrong, right_value(owner, setting)))
     return [(first, problem) for (first, _), problem in found.items()]
+
+
+def _setting(loc: tuple[int | str, ...], model: type[BaseModel]) -> tuple[str, type[BaseModel]]:
+    """The setting's own name, and the model that it stands in: a section of settings has one of its own."""
+    first = str(loc[0]) if loc else ""
+    section = model.model_fields[first].annotation if first in model.model_fields else None
+    if len(loc) > 1 and isinstance(section, type) and issubclass(section, BaseModel):
+        return _setting(loc[1:], section)
+    return first, model
 
 
 def _dotted(loc: tuple[int | str, ...]) -> str:

@@ -19,6 +19,7 @@ from receiver.errors import Problem
 PREFIX: Final = "RECEIVER_"
 NESTED: Final = "__"
 TABLES: Final = ("sources", "handlers")  # tables with names of the user's own
+SECTIONS: Final = ("retention",)  # tables of settings
 LARGEST_FILE: Final = 1 << 20  # bytes of a file that holds one setting
 
 # Named like settings, but not settings. Kubernetes sets the last ones where a service is called "receiver".
@@ -125,9 +126,9 @@ def _keys(variable: str, written: Mapping[str, Any]) -> list[str]:
     """`RECEIVER_SOURCES__MY_SHOP__KEY` -> sources, my-shop, key, where the file has a source `my-shop`."""
     name = variable[len(PREFIX) :].lower()
     keys = name.split(NESTED)
-    if keys[0] not in TABLES:
+    if keys[0] not in (*TABLES, *SECTIONS):
         return [name]
-    if len(keys) > 1 and isinstance(written.get(keys[0]), dict):
+    if keys[0] in TABLES and len(keys) > 1 and isinstance(written.get(keys[0]), dict):
         same = [name for name in written[keys[0]] if name.lower().replace("-", "_") == keys[1]]
         keys[1] = same[0] if len(same) == 1 else keys[1]
     return keys
@@ -135,7 +136,7 @@ def _keys(variable: str, written: Mapping[str, Any]) -> list[str]:
 
 def _table(value: str, keys: list[str], variable: str, problems: list[Problem]) -> object:
     """The value as written; where it stands for a whole table (`RECEIVER_SOURCES`), decoded from JSON."""
-    if keys[0] not in TABLES or len(keys) > 2:
+    if len(keys) > (2 if keys[0] in TABLES else 1 if keys[0] in SECTIONS else 0):
         return value
     try:
         decoded = json.loads(value)
@@ -143,7 +144,8 @@ def _table(value: str, keys: list[str], variable: str, problems: list[Problem]) 
         decoded = None
     if isinstance(decoded, dict):
         return decoded
-    right = f"Set one value, such as {PREFIX}{keys[0].upper()}__NAME__KEY, or a JSON object"
+    one = f"{PREFIX}{keys[0].upper()}__{'NAME__' if keys[0] in TABLES else ''}KEY"
+    right = f"Set one value, such as {one}, or a JSON object"
     problems.append(Problem(".".join(keys), f"is not a JSON object (from {variable})", right))
     return None
 

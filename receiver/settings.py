@@ -27,6 +27,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from receiver.errors import ConfigError, Problem
 from receiver.faults import problems_of, right_value, split_list
 from receiver.raw_settings import Raw, read_raw, resolve_files
+from receiver.retention_settings import RetentionSettings
 
 CONFIG_FILE: Final = "receiver.toml"
 CONFIG_VARIABLE: Final = "RECEIVER_CONFIG"
@@ -147,6 +148,9 @@ class Settings(BaseSettings):
     )
     body_timeout: float = Field(
         10.0, ge=1, le=600, description="seconds a request's body may take to arrive, 1 to 600", examples=[10]
+    )
+    retention: RetentionSettings = Field(
+        RetentionSettings(), description="how long what is stored is kept, in one table `[retention]`"
     )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
         "info", description="`debug`, `info`, `warning` or `error`", examples=["info"]

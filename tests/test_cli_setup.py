@@ -21,6 +21,7 @@ from receiver.cli.place import who
 from receiver.contract import SourceSettings
 from receiver.errors import ConfigError
 from receiver.providers import providers
+from receiver.retention_settings import RetentionSettings
 from receiver.runfile import find_run, kept, this_run
 from receiver.settings import Settings
 from tests.cli import Receiver, command
@@ -104,6 +105,8 @@ async def test_init_shows_everything(receiver: Receiver, tmp_path: Path) -> None
     for name, provider in providers().items():
         own = set(provider.Settings.model_fields) - set(SourceSettings.model_fields)
         assert set(values["sources"][name]) == own | {"provider"}
+    assert RetentionSettings.model_validate(values["retention"]) == RetentionSettings()
+    assert set(values["retention"]) == set(RetentionSettings.model_fields)
 
 
 async def test_init_keeps_what_is_there(receiver: Receiver, tmp_path: Path) -> None:
@@ -328,7 +331,7 @@ def test_documents_name_everything() -> None:
     """the documents name every setting, every command and every option of simulate"""
     docs = Path(__file__).parents[1] / "docs"
     configuration, cli = (docs / "configuration.md").read_text(), (docs / "cli.md").read_text()
-    for name in (*Settings.model_fields, *SourceSettings.model_fields):
+    for name in (*Settings.model_fields, *SourceSettings.model_fields, *RetentionSettings.model_fields):
         assert f"`{name}`" in configuration, name
     for path, one in COMMANDS.items():
         assert f"receiver {path[0]}" in cli

@@ -4,6 +4,7 @@ import contextlib
 import json
 import traceback
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -440,3 +441,33 @@ def test_plain_settings_make_nothing_up(toml: Write) -> None:
     with refused() as problems:
         bind_sources(settings, WORLD)
     assert list(problems) == ["sources"]
+
+
+# Retention ----------------------------------------------------------------------------------------------------------
+
+
+def test_retention_from_file_and_environment(toml: Write) -> None:
+    """lengths of retention come from the file, and single ones or all of them from the environment"""
+    path = toml('[retention]\nevents = "2y"\nraw = "12w"\naudit_log = "forever"\n')
+    kept = load_settings(path, {"RECEIVER_RETENTION__RAW": "90d"}).retention
+    assert (kept.events, kept.raw, kept.audit_log) == (timedelta(days=730), timedelta(days=90), None)
+    assert load_settings(path, {"RECEIVER_RETENTION": '{"ids": "forever"}'}).retention.ids is None
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "wrong"),
+    [
+        ("events", "ninety days", "is not a length of time"),
+        ("events", "0d", "is not a length of time"),
+        ("ids", "44d", "is too short"),
+        ("partitions", "year", "input should be"),
+        ("event", "90d", "did you mean events?"),
+    ],
+)
+def test_retention_that_is_wrong(toml: Write, key: str, value: str, wrong: str) -> None:
+    """a wrong length names its key, what is wrong with it, and what a right one looks like"""
+    with refused() as problems:
+        load_settings(toml(f'[retention]\n{key} = "{value}"\n'), {})
+    problem = problems[f"retention.{key}"]
+    assert wrong in problem.wrong
+    assert "audit_log" in problem.right if key == "event" else key in problem.right

@@ -23,12 +23,13 @@ from receiver.dispatch.worker import Worker
 from receiver.embedded import DataDirLock, lock_data_dir, start
 from receiver.errors import ConfigError
 from receiver.logs import set_up_logs
+from receiver.maintenance import check_database, maintained
 from receiver.outbound import Outbound
 from receiver.runfile import kept, this_run
 from receiver.settings import Settings, read_settings
 from receiver.store.schema import migrate
 from receiver.vault import Vault
-from receiver.web.service import Listening, Service, check_database, serve
+from receiver.web.service import Listening, Service, serve
 
 log = structlog.get_logger("service")
 
@@ -91,6 +92,7 @@ async def _serve(
         admin_port=settings.admin_port,
         max_in_flight=settings.max_in_flight,
         body_timeout=settings.body_timeout,
+        retention=settings.retention,
     )
     await _reachable(dsn)
     try:
@@ -101,11 +103,12 @@ async def _serve(
 
 async def _work(checked: Checked, dsn: str) -> None:
     await _reachable(dsn)
-    await check_database(dsn)
+    await check_database(dsn, checked.settings.retention)
     with _nobody_reads():
         banner.show_worker(checked, dsn)
     worker = Worker(dsn=dsn, handlers=checked.handlers or (), vault=_vault(checked.settings))
-    await worker.run(_stop_on_signals())
+    async with maintained(dsn, checked.settings.retention):
+        await worker.run(_stop_on_signals())
 
 
 async def _reachable(dsn: str) -> None:

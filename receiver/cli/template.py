@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from receiver.contract import Provider, SourceSettings
 from receiver.faults import toml_value
 from receiver.providers import providers
+from receiver.retention_settings import RetentionSettings
 from receiver.settings import Settings
 
 WIDTH: Final = 100
@@ -23,13 +24,13 @@ _HEAD: Final = """\
 # or RECEIVER_SECRET_KEY_FILE=/run/secrets/key.
 """
 _FIRST: Final = ("database", "secret_key")
-_TABLES: Final = ("sources", "handlers")
+_TABLES: Final = ("sources", "handlers", "retention")
 _FROM_ENVIRONMENT: Final = "not written here: set RECEIVER_SECRET_KEY or RECEIVER_SECRET_KEY_FILE"
 
 
 def template(secret_key: str | None) -> str:
     """The file's text. `secret_key`: a generated one, or None to leave it to the environment."""
-    return "\n".join([*_settings(secret_key), *_sources(), *_handlers()]) + "\n"
+    return "\n".join([*_settings(secret_key), *_retention(), *_sources(), *_handlers()]) + "\n"
 
 
 def _settings(secret_key: str | None) -> Iterator[str]:
@@ -59,6 +60,15 @@ def _plain(value: Any) -> Any:
 def _comment(text: str) -> Iterator[str]:
     for line in textwrap.wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False):
         yield f"# {line}"
+
+
+def _retention() -> Iterator[str]:
+    yield ""
+    yield f"# Retention: {Settings.model_fields['retention'].description}."
+    yield '# A length is whole days ("90d"), weeks ("12w") or years ("2y"), or "forever".'
+    yield "# [retention]"
+    for name, field in RetentionSettings.model_fields.items():
+        yield f"# {name} = {toml_value((field.examples or [''])[0])}  # {field.description}"
 
 
 def _sources() -> Iterator[str]:

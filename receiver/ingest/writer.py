@@ -20,7 +20,7 @@ from receiver.errors import Unavailable
 from receiver.histogram import Histogram
 from receiver.store import intake
 from receiver.store.intake import MAX_ROWS, Quarantined, Row
-from receiver.store.partitions import ensure_partitions
+from receiver.store.partitions import MissingPartition, ensure_partitions
 
 log = structlog.get_logger("writer")
 
@@ -240,9 +240,9 @@ class Writer:
         except _CONTENTION as error:
             self._note(error)
             await self._write_each(connection, group)
-        except asyncpg.CheckViolationError:  # no partition for this month yet, or a row that breaks a CHECK
-            if not await ensure_partitions(connection):
-                await self._write_each(connection, group)
+        except MissingPartition:
+            if not await ensure_partitions(connection, ahead=0):
+                raise
         except _BAD_ROWS:
             await self._write_each(connection, group)
 

@@ -9,6 +9,8 @@ from typing import Any, Final, NamedTuple
 
 import asyncpg
 
+from receiver.store.partitions import MissingPartition, is_missing_partition
+
 MAX_ROWS: Final = 5000  # rows in one transaction; the log's reader relies on short ones (no paging of late rows)
 
 # The columns that a delivery gives, in the order of a row's tuple; Postgres gives the rest by their defaults.
@@ -67,7 +69,8 @@ async def write(
 ) -> Collection[Row]:
     """Store rows and quarantine in one transaction; returns the rows that were new.
 
-    Duplicates, inside `rows` and against the table, are ignored. Raises what asyncpg raises; nothing is stored then.
+    Duplicates, inside `rows` and against the table, are ignored. Raises what asyncpg raises, and MissingPartition;
+    nothing is stored then.
     """
     await connection.execute(_BEGIN)
     try:
@@ -75,10 +78,12 @@ async def write(
         for entry in quarantined:
             await connection.execute(_QUARANTINE, *entry)
         await connection.execute(_COMMIT)
-    except (asyncpg.PostgresError, ValueError, TypeError, OverflowError):
+    except (asyncpg.PostgresError, ValueError, TypeError, OverflowError) as error:
         # The server has refused a statement, or the driver could not encode a value, and the connection is whole: leave
         # the transaction. After anything else (a lost connection, a cancelled task) the caller drops the connection.
         await connection.execute(_ROLLBACK)
+        if isinstance(error, asyncpg.CheckViolationError) and is_missing_partition(error):
+            raise MissingPartition(*error.args) from error
         raise
     return new
 

@@ -60,7 +60,7 @@ async def migrate(dsn: str) -> tuple[int, int]:
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
             before = await _migrate(connection)
-        await ensure_partitions(connection)
+        await ensure_partitions(connection, ahead=0)  # the service makes those ahead: it knows how long they are to be
     finally:
         await connection.close()
     return before, max(before, VERSION)

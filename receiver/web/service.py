@@ -6,18 +6,17 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, Protocol
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import asyncpg
-import structlog
 
 from receiver.ingest.receive import Ingest
 from receiver.ingest.refusals import Refusals
 from receiver.ingest.writer import Writer
+from receiver.maintenance import check_database, maintained
+from receiver.retention_settings import RetentionSettings
 from receiver.sources import Source
-from receiver.store import schema
-from receiver.store.partitions import ensure_partitions
 from receiver.vault import Vault
 from receiver.warm import settle
 from receiver.web.admin import Check, admin_app
@@ -26,10 +25,6 @@ from receiver.web.listen import Server, address, bind, server
 from receiver.web.metrics import IngestCollector
 from receiver.web.public import public_app
 from receiver.web.webhooks import Webhooks
-
-log = structlog.get_logger("service")
-
-PARTITIONS_EVERY: Final = 3600.0  # seconds
 
 
 class Dispatcher(Protocol):
@@ -61,6 +56,7 @@ class Service:
     admin_port: int = 8081
     max_in_flight: int = 64 << 20
     body_timeout: float = 10.0
+    retention: RetentionSettings = field(default_factory=RetentionSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,25 +73,16 @@ async def serve(service: Service, stop: asyncio.Event, ready: Callable[[Listenin
     Raises SchemaError (the database does not fit this release), PortTaken, and what asyncpg raises when the database
     cannot be reached at the start. Later outages are lived through.
     """
-    await check_database(service.dsn)
+    await check_database(service.dsn, service.retention)
     public, admin = bind(service.host, service.port, "webhooks"), None
     try:
         admin = bind(service.admin_host, service.admin_port, "administration")
-        await _run(service, public, admin, stop, ready)
+        async with maintained(service.dsn, service.retention):
+            await _run(service, public, admin, stop, ready)
     finally:
         public.close()
         if admin is not None:
             admin.close()
-
-
-async def check_database(dsn: str) -> None:
-    """Refuse a schema that this release cannot work with, and make the partitions that are missing."""
-    connection = await asyncpg.connect(dsn, timeout=10)
-    try:
-        await schema.check(connection)
-        await ensure_partitions(connection)
-    finally:
-        await connection.close()
 
 
 async def _run(
@@ -118,7 +105,6 @@ async def _run(
     await writer.start()
     await refusals.start()
     stop_dispatch = asyncio.Event()
-    background = [asyncio.create_task(keep_partitions(service.dsn))]
     dispatching = [asyncio.create_task(dispatcher.run(stop_dispatch))] if dispatcher else []
     serving = [
         asyncio.create_task(one.serve(sockets=[listener]))
@@ -137,9 +123,7 @@ async def _run(
         await writer.stop()
         await refusals.stop()
         stop_dispatch.set()
-        for task in background:
-            task.cancel()
-        await asyncio.gather(*background, *dispatching, return_exceptions=True)
+        await asyncio.gather(*dispatching, return_exceptions=True)
 
 
 async def _started(servers: Sequence[Server], serving: Sequence[asyncio.Task[None]]) -> None:
@@ -158,21 +142,6 @@ async def _until(stop: asyncio.Event, tasks: Sequence[asyncio.Task[None]]) -> No
     for task in done:
         if task is not stopping:
             task.result()
-
-
-async def keep_partitions(dsn: str) -> None:
-    """Make the partitions of the months ahead, now and every hour; ingest also makes one that it misses."""
-    while True:
-        await asyncio.sleep(PARTITIONS_EVERY)
-        try:
-            connection = await asyncpg.connect(dsn, timeout=10, command_timeout=30)
-            try:
-                for name in await ensure_partitions(connection):
-                    log.info("partition made", action="partition_made", name=name)
-            finally:
-                await connection.close()
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
-            log.warning("partitions not checked", action="partitions_failed", error=type(error).__name__)
 
 
 def _checks(service: Service, writer: Writer) -> dict[str, Check]:
