@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from receiver.plugins.context import Context
     from receiver.plugins.handlers import Handler, handler
     from receiver.plugins.outcomes import Done, GiveUp, Outcome, RetryAfter, Skip
+    from receiver.plugins.sync import SyncContext
 
 __all__ = [
     "Actor",
@@ -32,6 +33,7 @@ __all__ = [
     "RetryAfter",
     "Skip",
     "Suppression",
+    "SyncContext",
     "handler",
 ]
 
@@ -41,6 +43,7 @@ _HOME: Final = {
     "receiver.plugins.context": ("Context",),
     "receiver.plugins.handlers": ("Handler", "handler"),
     "receiver.plugins.outcomes": ("Done", "GiveUp", "Outcome", "RetryAfter", "Skip"),
+    "receiver.plugins.sync": ("SyncContext",),
 }
 
 

@@ -15,7 +15,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from receiver import Context, Done, Event, EventType, GiveUp, Handler, Outcome, RetryAfter, Skip, handler
-from receiver.dispatch.failing import backoff, scrub
+from receiver.dispatch.failing import scrub
+from receiver.plugins.execution import Execution
 from receiver.store.dead_letters import DeadLetters, discard, list_dead_letters, retry, show_dead_letter
 from receiver.testing import event as make_event
 from tests.log_events import store
@@ -540,7 +541,7 @@ async def test_the_database_goes_away(database: str, sql: asyncpg.Connection) ->
 
 def test_backoff() -> None:
     """the waits grow, never exceed an hour, and are not all the same"""
-    waits = [[backoff(attempt) for _ in range(50)] for attempt in (1, 2, 3, 8, 1000)]
+    waits = [[Execution().backoff(attempt) for _ in range(50)] for attempt in (1, 2, 3, 8, 1000)]
     assert max(waits[0]) <= 2 < min(waits[2])
     assert all(max(wait) <= 3600 for wait in waits)
     assert len(set(waits[1])) > 1

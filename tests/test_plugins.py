@@ -94,8 +94,8 @@ def test_no_directory(tmp_path: Path) -> None:
         ("import sys\nsys.exit(3)\n", "line 2: SystemExit: 3"),
         ("x = 1\n", "holds no handler"),
         (
-            "from receiver import handler\n@handler()\ndef f(event, ctx): ...\n",
-            "line 2: TypeError: the handler 'f' must be an async function",
+            "from receiver import handler\n@handler()\ndef f(event, ctx):\n    yield\n",
+            "line 2: TypeError: the handler 'f' must not yield",
         ),
         (
             "from receiver import handler\n@handler(types=['bunced'])\nasync def f(event, ctx): ...\n",
@@ -134,6 +134,10 @@ def test_names_are_unique(write: Write) -> None:
         ({"shop": {"url": "x", "limt": 1}}, "handlers.shop.limt", "is not known"),
         ({"shop": {"url": "x"}, "shp": {}}, "handlers.shp", "no such handler"),
         ({"shop": {"url": "x"}, "good": {"a": 1}}, "handlers.good", "takes no settings"),
+        ({"shop": {"url": "x", "run": {"timout": 1}}}, "handlers.shop.run.timout", "is not known"),
+        ({"shop": {"url": "x", "run": {"timeout": "hunter2"}}}, "handlers.shop.run.timeout", "valid number"),
+        ({"shop": {"url": "x", "run": {"concurrency": 0}}}, "handlers.shop.run.concurrency", "greater than or equal"),
+        ({"shop": {"url": "x", "run": "hunter2"}}, "handlers.shop.run", "is not a table"),
     ],
 )
 def test_wrong_settings(write: Write, settings: dict[str, dict[str, Any]], key: str, wrong: str) -> None:
@@ -143,6 +147,49 @@ def test_wrong_settings(write: Write, settings: dict[str, dict[str, Any]], key: 
     assert problem.key == key
     assert wrong in problem.wrong
     assert "hunter2" not in str(error)
+
+
+def test_how_it_is_run(write: Write) -> None:
+    """operators change how a handler is run without its code; what they leave out is as its author chose it"""
+    code = GOOD.replace('source="one"', 'source="one", timeout=5, max_attempts=3, ordered=True')
+    table = {"timeout": "90", "concurrency": 8, "ordered": "false", "first_delay": 0.5, "longest_delay": 1}
+    tables: dict[str, dict[str, Any]] = {
+        "good": {"run": table},
+        "shop": {"url": "https://shop.example", "run": {"batch_size": 20}},
+    }
+    good, shop = load_handlers(write(good=code, shop=WITH_SETTINGS), settings=tables)
+    assert (good.run.timeout, good.run.max_attempts, good.run.concurrency, good.run.ordered) == (90, 3, 8, False)
+    assert all(good.run.backoff(attempts) <= 1 for attempts in (1, 2, 10, 10_000))
+    assert (shop.run.batch_size, shop.run.timeout) == (20, 30)
+    assert shop.settings is not None
+    assert shop.settings.model_dump() == {"url": "https://shop.example", "limit": 3}
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"timeout": 0}, "timeout of @handler"),
+        ({"max_attempts": 0}, "max_attempts of @handler"),
+        ({"concurrency": 65}, "concurrency of @handler"),
+        ({"concurency": 2}, "does not know concurency"),
+    ],
+)
+def test_wrong_numbers(options: dict[str, Any], error: str) -> None:
+    """a number that makes no sense is refused where the handler is made"""
+    with pytest.raises((TypeError, ValueError), match=error):
+        handler(**options)
+
+
+def test_settings_keep_off_the_table_of_execution() -> None:
+    """a handler's own settings cannot have the name of the table that says how it is run"""
+
+    class Taken(BaseModel):
+        run: str = ""
+
+    with pytest.raises(ValueError, match=r"\[handlers.taken.run\] says how the handler is run"):
+
+        @handler(settings=Taken)
+        async def taken(event: Event, ctx: Context[Taken]) -> None: ...
 
 
 def test_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +230,9 @@ USER_CODE = """
 from collections.abc import Sequence
 from datetime import timedelta
 from pydantic import BaseModel
-from receiver import Context, Done, Event, EventType, GiveUp, Handler, Outcome, RetryAfter, Skip, handler
+from receiver import (
+    Context, Done, Event, EventType, GiveUp, Handler, Outcome, RetryAfter, Skip, SyncContext, handler
+)
 
 class Shop(BaseModel):
     url: str
@@ -201,12 +250,24 @@ async def shop(event: Event, ctx: Context[Shop]) -> RetryAfter | GiveUp:
     reveal_type(ctx.settings.url)
     return RetryAfter(timedelta(minutes=5)) if event.attempt else GiveUp("no")
 
-made: list[Handler] = [one, many, shop]
+@handler(settings=Shop, concurrency=4, ordered=True)
+def in_thread(event: Event, ctx: SyncContext[Shop]) -> GiveUp | None:
+    reveal_type(ctx.settings.url)
+    reveal_type(ctx.sql.fetchrow("SELECT 1", event.id))
+    with ctx.sql.savepoint():
+        ctx.contacts.suppress("ann@example.com", at=ctx.now)
+    ctx.send(template="a", to="ann@example.com", key="a")
+    return None
+
+@handler(batch=True)
+def many_in_thread(events: Sequence[Event], ctx: SyncContext) -> None: ...
+
+made: list[Handler] = [one, many, shop, in_thread, many_in_thread]
 """
 
 WRONG_CODE = """
 from collections.abc import Sequence
-from receiver import Context, Event, handler
+from receiver import Context, Event, SyncContext, handler
 
 @handler(batch=True)
 async def single_for_batch(event: Event, ctx: Context) -> None: ...
@@ -224,6 +285,13 @@ async def mistyped(event: Event, ctx: Context) -> None: ...
 @handler()
 async def commits(event: Event, ctx: Context) -> None:
     await ctx.sql.commit()
+
+@handler()
+def wrong_context(event: Event, ctx: Context) -> None: ...
+
+@handler()
+def misuses(event: Event, ctx: SyncContext) -> None:
+    ctx.sql.execute(3)
 """
 
 
@@ -241,7 +309,7 @@ def test_types_of_handlers(tmp_path: Path) -> None:
     assert "error" not in right
     wrong = _mypy(tmp_path / "wrong.py", WRONG_CODE)
     lines = {line.split(":")[1] for line in wrong.splitlines() if ": error:" in line}
-    assert lines == {"5", "8", "11", "15", "20"}, wrong
+    assert lines == {"5", "8", "11", "15", "20", "22", "27"}, wrong
 
 
 class Shop(BaseModel):
@@ -329,13 +397,14 @@ def _examples() -> list[str]:
 
 async def test_the_documents_examples(database: str, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     """the examples of docs/handlers.md load as handlers' files, do what they say, and their test passes"""
-    first, with_settings, trial = _examples()
-    directory = write(first=first, shop=with_settings)
-    click, shop = load_handlers(directory, settings={"tell_shop": {"url": "https://shop.example"}})
+    first, with_settings, in_thread, trial = _examples()
+    directory = write(first=first, shop=with_settings, thread=in_thread)
+    click, shop, export = load_handlers(directory, settings={"tell_shop": {"url": "https://shop.example"}})
     async with Trial(database) as trying:
         result = await trying.run(click, event("clicked", tags=["trial"]))
         assert [send.key for send in result.sends] == ["tips:ann@example.com"]
-        assert (await trying.run(shop, event("delivered"))).outcome is not None
+        for one in (shop, export):
+            assert (await trying.run(one, event("delivered"))).outcome is not None
     monkeypatch.setenv("RECEIVER_TRIAL_DATABASE_URL", database)
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
     namespace: dict[str, Any] = {}

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 from structlog.typing import FilteringBoundLogger
 
 from receiver.contacts import Contacts
+from receiver.dispatch.threads import Gate, Threads
 from receiver.dispatch.transaction import Transaction, TransactionSql
 from receiver.event import Event
 from receiver.plugins.context import Context
 from receiver.plugins.handlers import Handler
 from receiver.plugins.outcomes import Done, GiveUp, Outcome, RetryAfter, Skip
+from receiver.plugins.sync import SyncContext
 from receiver.vault import Vault
 
 _DONE: Final = Done()
@@ -35,6 +38,10 @@ class Caller:
     handler: Handler
     vault: Vault
     log: FilteringBoundLogger
+    _threads: Threads = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_threads", Threads(self.handler.name))
 
     def context(
         self, transaction: Transaction, *, attempt: int = 1, replaying: bool = False, now: datetime | None = None
@@ -56,7 +63,7 @@ class Caller:
         """Hand over all events, in as few calls as the handler allows; ends with the first that is not settled."""
         result: Outcome | Raised = _DONE
         if self.handler.batch:
-            size = self.handler.batch_size
+            size = self.handler.run.batch_size
             for start in range(0, len(events), size):
                 result = await self._call(events[start : start + size], context)
                 if not settled(result):
@@ -75,8 +82,11 @@ class Caller:
     async def _call(self, argument: Any, context: Context[Any]) -> Outcome | Raised:
         """Database troubles are the transaction's to tell: ask its `check` before believing this."""
         try:
-            async with asyncio.timeout(self.handler.timeout):
-                outcome = await self.handler.function(argument, context)
+            async with asyncio.timeout(self.handler.run.timeout):
+                if self.handler.threaded:
+                    outcome = await self._call_in_thread(argument, context)
+                else:
+                    outcome = await self.handler.function(argument, context)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
@@ -85,6 +95,13 @@ class Caller:
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a handler raises is that event's failure
             return Raised(error)
         return self._checked(outcome)
+
+    async def _call_in_thread(self, argument: Any, context: Context[Any]) -> object:
+        gate = Gate()
+        try:
+            return await self._threads.run(partial(self.handler.function, argument, SyncContext(context, gate.wait)))
+        finally:
+            await gate.close()
 
     def _checked(self, outcome: object) -> Outcome | Raised:
         if outcome is None:

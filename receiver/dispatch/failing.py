@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import re
 import traceback
 from dataclasses import dataclass
@@ -10,11 +9,8 @@ from typing import Final, assert_never
 
 from receiver.dispatch.calling import Raised
 from receiver.event import Event
+from receiver.plugins.execution import Execution
 from receiver.plugins.outcomes import Done, GiveUp, Outcome, RetryAfter, Skip
-
-_FIRST_DELAY: Final = 2.0
-_FACTOR: Final = 4.0
-_LONGEST_DELAY: Final = 3600.0  # eight attempts span about an hour and three quarters
 
 _LONGEST_MESSAGE: Final = 2_000
 _LONGEST_TRACEBACK: Final = 20_000
@@ -34,7 +30,7 @@ class Failure:
     traceback: str | None = None
 
 
-def failure_of(event: Event, result: Outcome | Raised, *, failed_before: int, max_attempts: int) -> Failure | None:
+def failure_of(event: Event, result: Outcome | Raised, *, failed_before: int, run: Execution) -> Failure | None:
     """What is to be kept of a call's result; None where the event is handled."""
     match result:
         case Done() | Skip():
@@ -45,16 +41,10 @@ def failure_of(event: Event, result: Outcome | Raised, *, failed_before: int, ma
             return _failure(event, "failed", failed_before + 1, None, "GiveUp", result.reason)
         case Raised():
             attempts = failed_before + 1
-            delay = None if attempts >= max_attempts else backoff(attempts)
+            delay = None if attempts >= run.max_attempts else run.backoff(attempts)
             return _raised(event, attempts, delay, result.error)
         case _:
             assert_never(result)
-
-
-def backoff(attempts: int) -> float:
-    """Seconds to wait after so many failures: four times as long each time, with jitter, at most an hour."""
-    delay = min(_FIRST_DELAY * _FACTOR ** min(attempts - 1, 20), _LONGEST_DELAY)
-    return delay * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, no secret
 
 
 def _failure(event: Event, cause: str, attempts: int, delay: float | None, error_type: str, reason: str) -> Failure:

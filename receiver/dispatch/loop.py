@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Final
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Final
 from uuid import UUID
 
 from receiver.dispatch.batches import Batch, batches
 from receiver.dispatch.calling import Caller
 from receiver.dispatch.database import Conflict, Database, DatabaseGone
+from receiver.dispatch.lanes import Lanes, Pages, shares
 from receiver.dispatch.pulse import Pulse
 from receiver.dispatch.reader import Reader
 from receiver.dispatch.running import Runner
@@ -47,6 +49,9 @@ class HandlerLoop:
         self._ttl = ttl
         self._stop = stop
         self._leased: dict[int, Leased] = {}
+        self._busy: set[int] = set()  # shards in a lane; the others are read
+        self._lanes = Lanes(self._handler.run.concurrency)
+        self._again = asyncio.Event()  # set when a lane has ended and there may be more for it
         self._session = database.session
         self._conflicts = 0
         self._looked_at = 0.0
@@ -54,23 +59,30 @@ class HandlerLoop:
 
     async def run(self) -> None:
         """Until stopped. Troubles of the database and lost leases are waited out."""
-        while not self._stop.is_set():
-            try:
-                await self._step()
-            except DatabaseGone:
-                self._forget()
-                await self._database.pause()
-            except Conflict:
-                self._forget()
-                self._conflicts += 1
-                await self._database.pause()
-            except LeaseLost:
-                self._log.warning("lease_lost")
-                self._forget()
-            except Exception:  # noqa: BLE001 - a fault of ours, or of a handler's objects, must not end the loop
-                self._log.exception("dispatch_failed")
-                self._forget()
-                await self._database.pause()
+        try:
+            while not self._stop.is_set():
+                await self._guarded(self._step(), self._idle)
+        finally:
+            await self._lanes.finish()
+
+    async def _guarded(self, work: Coroutine[Any, Any, None], shards: Callable[[], Iterable[int]]) -> None:
+        """Whatever goes wrong with `work`, its shards are forgotten and the loop goes on."""
+        try:
+            await work
+        except DatabaseGone:
+            self._forget(shards())
+            await self._database.pause()
+        except Conflict:
+            self._forget(shards())
+            self._conflicts += 1
+            await self._database.pause()
+        except LeaseLost:
+            self._log.warning("lease_lost")
+            self._forget(shards())
+        except Exception:  # noqa: BLE001 - a fault of ours, or of a handler's objects, must not end the loop
+            self._log.exception("dispatch_failed")
+            self._forget(shards())
+            await self._database.pause()
 
     def free_shards(self) -> None:
         """Shards have become free: look at once."""
@@ -83,33 +95,71 @@ class HandlerLoop:
                 del self._leased[leased.shard]
                 self._looked_at = 0.0
 
-    def _forget(self) -> None:
+    def _forget(self, shards: Iterable[int]) -> None:
         """What is in memory may not be what the database has: lease and load again."""
-        self._leased = {}
+        for shard in shards:
+            self._leased.pop(shard, None)
         self._looked_at = 0.0
+
+    def _idle(self) -> list[int]:
+        return sorted(self._leased.keys() - self._busy)
 
     async def _step(self) -> None:
         beat = self._pulse.count
         if self._session != self._database.session:
             self._session = self._database.session
-            self._forget()
+            self._forget(self._idle())
         await self._balance()
         pages = await self._read()
-        more = any(page.full for _, page in pages)
-        found = any(page.events for _, page in pages)
-        for batch in batches(pages, self._handler.filter.accepts, self._handler.batch_size):
+        for part in shares(pages, self._handler.run.concurrency, self._handler.run.batch_size):
+            await self._lanes.free()
+            if self._stop.is_set():
+                return
+            self._start(part, beat)
+        await self._lanes.free()
+        if pages:
+            self._pulse.busy()
+        await self._next(beat)
+
+    def _start(self, part: Pages, beat: int) -> None:
+        shards = {leased.shard for leased, _ in part}
+        self._busy |= shards
+        self._lanes.start(self._lane(part, shards, beat))
+
+    async def _lane(self, part: Pages, shards: set[int], beat: int) -> None:
+        try:
+            await self._guarded(self._run(part), lambda: shards)
+        finally:
+            self._busy -= shards
+        if self._pulse.count != beat or any(page.full for _, page in part):
+            self._again.set()
+
+    async def _run(self, part: Pages) -> None:
+        for batch in batches(part, self._handler.filter.accepts, self._handler.run.batch_size):
             if self._stop.is_set():
                 return
             await self._handle(batch)
-        if found:
-            self._pulse.busy()
-        if not more:
+
+    async def _next(self, beat: int) -> None:
+        """Until there may be something to read: at the next beat, or when a lane has left its shards."""
+        if not self._again.is_set() and self._lanes.running:
+            waits = [asyncio.create_task(self._pulse.wait(since=beat)), asyncio.create_task(self._again_set())]
+            try:
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for wait in waits:
+                    wait.cancel()
+        elif not self._again.is_set():
             await self._pulse.wait(since=beat)
+        self._again.clear()
+
+    async def _again_set(self) -> None:
+        await self._again.wait()
 
     async def _balance(self) -> None:
         surplus = len(self._leased) - self.quota
         if surplus > 0:
-            gone = [self._leased.pop(shard) for shard in sorted(self._leased)[-surplus:]]
+            gone = [self._leased.pop(shard) for shard in self._idle()[-surplus:]]
             async with self._database.connection() as connection:
                 await leases.release(connection, self.name, self._owner, gone)
         elif surplus < 0 and time.monotonic() - self._looked_at > _TAKE_EVERY:
@@ -121,14 +171,15 @@ class HandlerLoop:
             self._leased |= {one.shard: one for one in taken}
 
     async def _read(self) -> list[tuple[Leased, Page]]:
-        held = list(self._leased.values())
+        """The pages that hold anything, of the shards that no lane has."""
+        held = [self._leased[shard] for shard in self._idle()]
         if not held:
             return []
         pages = await self._reader.read([(leased.shard, leased.cursor) for leased in held])
         for leased, page in zip(held, pages, strict=True):
             if not page.events:  # what has ended meanwhile without events need not be asked for again
                 leased.cursor = page.after(0)
-        return list(zip(held, pages, strict=True))
+        return [(leased, page) for leased, page in zip(held, pages, strict=True) if page.events]
 
     async def _handle(self, batch: Batch) -> None:
         if self._conflicts >= _CONFLICTS or not await self._runner.together(batch):

@@ -107,7 +107,7 @@ class Runner:
         transaction.begin_attempt()
         result = await self._caller.call_one(event, context)
         result = await _settle(transaction, result)
-        return failure_of(event, result, failed_before=failed_before, max_attempts=self._handler.max_attempts)
+        return failure_of(event, result, failed_before=failed_before, run=self._handler.run)
 
     async def keep(self, sql: Sql, failure: Failure) -> None:
         """Write a failure down: a retry or a dead letter."""

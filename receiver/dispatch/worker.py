@@ -60,9 +60,12 @@ class Worker:
         self._log = structlog.get_logger("receiver.dispatch")
         self._stop = asyncio.Event()
         self._pulse = Pulse(fastest=poll[0], slowest=poll[1])
-        longest = max((one.timeout for one in handlers), default=0.0)
+        longest = max((one.run.timeout for one in handlers), default=0.0)
         self._database = Database(
-            dsn, connections=connections or 2 * len(handlers) + 3, idle_limit=longest + 60, name=self.name
+            dsn,
+            connections=connections or sum(one.run.concurrency + 1 for one in handlers) + 3,
+            idle_limit=longest + 60,
+            name=self.name,
         )
         self._reader = Reader(dsn, self._database, batch=batch, name=self.name)
         self._tasks: list[asyncio.Task[Any]] = []

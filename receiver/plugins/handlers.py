@@ -1,60 +1,60 @@
-"""The decorator that makes a handler of an async function."""
+"""The decorator that makes a handler of a function."""
 
 from __future__ import annotations
 
 import inspect
 import re
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias, TypeVar, overload
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, Protocol, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from receiver.event import Event, EventType
 from receiver.plugins.context import Context
+from receiver.plugins.execution import TABLE, Execution, Options
 from receiver.plugins.filters import Filter
 from receiver.plugins.outcomes import Outcome
+from receiver.plugins.sync import SyncContext
 
-MAX_ATTEMPTS: Final = 8
-TIMEOUT: Final = 30.0
-BATCH_SIZE: Final = 500
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 S = TypeVar("S", bound=BaseModel)
 Words: TypeAlias = str | Collection[str] | None
 
-Single: TypeAlias = Callable[[Event, Context], Awaitable[Outcome | None]]
-Batch: TypeAlias = Callable[[Sequence[Event], Context], Awaitable[Outcome | None]]
-SingleWith: TypeAlias = Callable[[Event, Context[S]], Awaitable[Outcome | None]]
-BatchWith: TypeAlias = Callable[[Sequence[Event], Context[S]], Awaitable[Outcome | None]]
+Function: TypeAlias = Callable[[Any, Any], Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handler:
     """One handler: its function, which events it sees, and how it is run. Made by `@handler`.
 
-    `timeout`: seconds that one call may take. `settings`: an instance of `settings_type`, bound when it is loaded.
+    `settings`: an instance of `settings_type`, bound when it is loaded.
     `origin`: the file or package that it came from.
+    `threaded`: it is a `def` function, which is called in a thread.
     """
 
     name: str
-    function: Callable[[Any, Any], Awaitable[Outcome | None]]
+    function: Function
     filter: Filter
     batch: bool = False
-    batch_size: int = BATCH_SIZE
-    max_attempts: int = MAX_ATTEMPTS
-    timeout: float = TIMEOUT
+    run: Execution = field(default_factory=Execution)
     settings_type: type[BaseModel] | None = None
     settings: BaseModel | None = None
     origin: str = ""
+    threaded: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        if not inspect.iscoroutinefunction(self.function):
-            raise TypeError(f"the handler {self.name!r} must be an async function: write `async def {self.name}`")
+        object.__setattr__(self, "threaded", not inspect.iscoroutinefunction(self.function))
+        if inspect.isgeneratorfunction(self.function) or inspect.isasyncgenfunction(self.function):
+            raise TypeError(f"the handler {self.name!r} must not yield: it returns an outcome or nothing")
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"a handler's name is 1 to 63 letters, digits, '_', '.' and '-', not {self.name!r}")
-        if self.max_attempts < 1 or self.batch_size < 1 or self.timeout <= 0:
-            raise ValueError(f"max_attempts, batch_size and timeout of {self.name!r} must be positive")
+        if self.settings_type is not None and TABLE in self.settings_type.model_fields:
+            raise ValueError(
+                f"the settings of {self.name!r} may not have a field {TABLE!r}: the table "
+                f"[handlers.{self.name}.{TABLE}] says how the handler is run"
+            )
 
     @property
     def summary(self) -> str:
@@ -62,72 +62,67 @@ class Handler:
         return (inspect.getdoc(self.function) or "").partition("\n")[0]
 
 
+class Events(TypedDict, total=False):
+    """Which events, and under which name."""
+
+    types: Collection[EventType]
+    provider: Words
+    source: Words
+    stream: Words
+    tag: Words
+    machines: bool
+    tests: bool
+    name: str | None
+
+
+class _Keywords(Events, Options, total=False):
+    """What every handler may say."""
+
+
+class ForEvent(Protocol):
+    """Decorates a function of one event."""
+
+    @overload
+    def __call__(self, function: Callable[[Event, Context], Awaitable[Outcome | None]], /) -> Handler: ...
+    @overload
+    def __call__(self, function: Callable[[Event, SyncContext], Outcome | None], /) -> Handler: ...
+
+
+class ForEvents(Protocol):
+    """Decorates a function of several events."""
+
+    @overload
+    def __call__(self, function: Callable[[Sequence[Event], Context], Awaitable[Outcome | None]], /) -> Handler: ...
+    @overload
+    def __call__(self, function: Callable[[Sequence[Event], SyncContext], Outcome | None], /) -> Handler: ...
+
+
+class ForEventWith(Protocol[S]):
+    """Decorates a function of one event and a context with settings."""
+
+    @overload
+    def __call__(self, function: Callable[[Event, Context[S]], Awaitable[Outcome | None]], /) -> Handler: ...
+    @overload
+    def __call__(self, function: Callable[[Event, SyncContext[S]], Outcome | None], /) -> Handler: ...
+
+
+class ForEventsWith(Protocol[S]):
+    """Decorates a function of several events and a context with settings."""
+
+    @overload
+    def __call__(self, function: Callable[[Sequence[Event], Context[S]], Awaitable[Outcome | None]], /) -> Handler: ...
+    @overload
+    def __call__(self, function: Callable[[Sequence[Event], SyncContext[S]], Outcome | None], /) -> Handler: ...
+
+
 @overload
-def handler(
-    *,
-    batch: Literal[True],
-    settings: type[S],
-    types: Collection[EventType] = ...,
-    provider: Words = ...,
-    source: Words = ...,
-    stream: Words = ...,
-    tag: Words = ...,
-    machines: bool = ...,
-    tests: bool = ...,
-    name: str | None = ...,
-    max_attempts: int = ...,
-    timeout: float = ...,
-    batch_size: int = ...,
-) -> Callable[[BatchWith[S]], Handler]: ...
+def handler(*, batch: Literal[True], settings: type[S], **keywords: Unpack[_Keywords]) -> ForEventsWith[S]: ...
 @overload
-def handler(
-    *,
-    batch: Literal[True],
-    types: Collection[EventType] = ...,
-    provider: Words = ...,
-    source: Words = ...,
-    stream: Words = ...,
-    tag: Words = ...,
-    machines: bool = ...,
-    tests: bool = ...,
-    name: str | None = ...,
-    max_attempts: int = ...,
-    timeout: float = ...,
-    batch_size: int = ...,
-) -> Callable[[Batch], Handler]: ...
+def handler(*, batch: Literal[True], **keywords: Unpack[_Keywords]) -> ForEvents: ...
 @overload
-def handler(
-    *,
-    settings: type[S],
-    batch: Literal[False] = ...,
-    types: Collection[EventType] = ...,
-    provider: Words = ...,
-    source: Words = ...,
-    stream: Words = ...,
-    tag: Words = ...,
-    machines: bool = ...,
-    tests: bool = ...,
-    name: str | None = ...,
-    max_attempts: int = ...,
-    timeout: float = ...,
-    batch_size: int = ...,
-) -> Callable[[SingleWith[S]], Handler]: ...
+def handler(*, settings: type[S], batch: Literal[False] = ..., **keywords: Unpack[_Keywords]) -> ForEventWith[S]: ...
 @overload
-def handler(
-    *,
-    batch: Literal[False] = ...,
-    types: Collection[EventType] = ...,
-    provider: Words = ...,
-    source: Words = ...,
-    stream: Words = ...,
-    tag: Words = ...,
-    machines: bool = ...,
-    tests: bool = ...,
-    name: str | None = ...,
-    max_attempts: int = ...,
-    timeout: float = ...,
-    batch_size: int = ...,
-) -> Callable[[Single], Handler]: ...
+def handler(*, batch: Literal[False] = ..., **keywords: Unpack[_Keywords]) -> ForEvent: ...
 def handler(  # noqa: PLR0913 - keywords with defaults are the interface
     *,
     batch: bool = False,
@@ -140,20 +135,26 @@ def handler(  # noqa: PLR0913 - keywords with defaults are the interface
     machines: bool = False,
     tests: bool = False,
     name: str | None = None,
-    max_attempts: int = MAX_ATTEMPTS,
-    timeout: float = TIMEOUT,
-    batch_size: int = BATCH_SIZE,
-) -> Callable[[Callable[[Any, Any], Awaitable[Outcome | None]]], Handler]:
-    """Make a handler of an async function `(event, ctx)`, or `(events, ctx)` with `batch=True`.
+    **run: Unpack[Options],
+) -> Callable[[Function], Handler]:
+    """Make a handler of a function `(event, ctx)`, or `(events, ctx)` with `batch=True`.
+
+    An `async def` runs on the event loop; a `def` runs in a thread and gets a `SyncContext`.
 
     Filters: `types` (none named: all), `provider`, `source`, `stream`, `tag` (one word or several). Opens and clicks of
     machines come only with `machines=True`, test events of providers only with `tests=True`.
 
     `name`: under which the handler's progress is kept, by default the function's. A new name starts at new events.
-    `max_attempts`: failures after which an event becomes a dead letter.
-    `timeout`: seconds one call may take before it is cancelled, which counts as a failure.
-    `batch_size`: the most events of one transaction, and of one call with `batch=True`.
     `settings`: a pydantic model for the configuration's table `[handlers.<name>]`; an instance is `ctx.settings`.
+
+    How it is run, which operators can change in `[handlers.<name>.run]` (times in seconds):
+    `max_attempts` (8): failures after which an event becomes a dead letter.
+    `first_delay` (2), `delay_factor` (4), `longest_delay` (3600): the waits between attempts.
+    `timeout` (30): how long one call may take before it is cancelled, which counts as a failure.
+    `concurrency` (1): how many batches, of different shards, one worker runs at the same time.
+    `batch_size` (500): the most events of one transaction, and of one call with `batch=True`.
+    `ordered` (False): later events of a recipient wait behind one that failed.
+    `breaker` (10): failures in a row, of different events, that stop the handler until a probe succeeds; 0: never.
     """
     wanted = Filter(
         types=frozenset(map(EventType, types)),
@@ -164,20 +165,30 @@ def handler(  # noqa: PLR0913 - keywords with defaults are the interface
         machines=machines,
         tests=tests,
     )
+    execution = _execution(run)
 
-    def make(function: Callable[[Any, Any], Awaitable[Outcome | None]]) -> Handler:
+    def make(function: Function) -> Handler:
         return Handler(
             name=name or str(getattr(function, "__name__", "")),
             function=function,
             filter=wanted,
             batch=batch,
-            batch_size=batch_size,
-            max_attempts=max_attempts,
-            timeout=timeout,
+            run=execution,
             settings_type=settings,
         )
 
     return make
+
+
+def _execution(options: Options) -> Execution:
+    unknown = options.keys() - Execution.model_fields.keys()
+    if unknown:
+        raise TypeError(f"@handler does not know {', '.join(sorted(unknown))}")
+    try:
+        return Execution(**options)
+    except ValidationError as error:
+        (first, *_) = error.errors(include_input=False, include_url=False, include_context=False)
+        raise ValueError(f"{'.'.join(map(str, first['loc']))} of @handler: {first['msg']}") from None
 
 
 def _words(words: Words) -> frozenset[str]:

@@ -11,11 +11,12 @@ from dataclasses import replace
 from hashlib import sha256
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from receiver.errors import ConfigError, Problem
+from receiver.plugins.execution import TABLE, Execution
 from receiver.plugins.handlers import Handler
 
 GROUP: Final = "receiver.handlers"
@@ -77,7 +78,7 @@ def _of_file(path: Path, problems: _Problems) -> list[Handler]:
         return []
     found = [replace(one, origin=str(path)) for one in _handlers_in(namespace)]
     if not found:
-        right = "Decorate an async function with @handler(...), or let the file's name start with an underscore"
+        right = "Decorate a function with @handler(...), or let the file's name start with an underscore"
         problems.add(str(path), "holds no handler", right)
     return found
 
@@ -153,33 +154,61 @@ def _unique(handlers: Iterable[Handler], problems: _Problems) -> list[Handler]:
 
 
 def _bound(one: Handler, tables: Mapping[str, Mapping[str, Any]], problems: _Problems) -> Handler:
+    values = dict(tables.get(one.name, {}))
+    table = values.pop(TABLE, {})
+    one = replace(one, run=_overridden(one, table, problems))
     if one.settings_type is None:
         return one
-    values = tables.get(one.name, {})
-    _check_keys(one.name, one.settings_type, values, problems)
+    key = f"handlers.{one.name}"
+    _check_keys(key, one.settings_type, values, problems)
+    return replace(one, settings=_validated(one.settings_type, values, key, one.origin, problems))
+
+
+def _overridden(one: Handler, table: object, problems: _Problems) -> Execution:
+    """How it is run: what its author chose, with the operator's table over it."""
+    key = f"handlers.{one.name}.{TABLE}"
+    if not isinstance(table, Mapping):
+        problems.add(key, "is not a table", f"Write [{key}] and below it, for example, timeout = 60")
+        return one.run
+    _check_keys(key, Execution, table, problems)
+    found = _validated(Execution, one.run.model_dump() | dict(table), key, "", problems)
+    return found or one.run
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def _validated(model: type[M], values: Mapping[str, Any], key: str, origin: str, problems: _Problems) -> M | None:
     try:
-        return replace(one, settings=one.settings_type.model_validate(values))
+        return model.model_validate(values)
     except ValidationError as error:
         for detail in error.errors(include_input=False, include_url=False, include_context=False):
-            key = ".".join(("handlers", one.name, *map(str, detail["loc"])))
-            problems.add(key, detail["msg"], f"See the settings of {one.origin}")
-        return one
+            where = ".".join((key, *map(str, detail["loc"])))
+            right = f"See the settings of {origin}" if origin else _meaning(model, detail["loc"])
+            problems.add(where, detail["msg"], right)
+        return None
 
 
-def _check_keys(name: str, model: type[BaseModel], values: Mapping[str, Any], problems: _Problems) -> None:
+def _meaning(model: type[BaseModel], place: Sequence[int | str]) -> str:
+    info = model.model_fields[str(place[0])]
+    return f"It is {info.description}; the default is {info.default}"
+
+
+def _check_keys(key: str, model: type[BaseModel], values: Mapping[str, Any], problems: _Problems) -> None:
     """Refuse keys that the model does not know: pydantic would ignore a mistyped one."""
     if model.model_config.get("extra") is not None:
         return
     known = {text for field, info in model.model_fields.items() for text in (field, info.alias) if text}
-    for key in values.keys() - known:
-        problems.add(f"handlers.{name}.{key}", "is not known", f"It knows: {', '.join(sorted(known)) or 'nothing'}")
+    for word in values.keys() - known:
+        problems.add(f"{key}.{word}", "is not known", f"It knows: {', '.join(sorted(known)) or 'nothing'}")
 
 
 def _check_tables(handlers: Sequence[Handler], tables: Mapping[str, Mapping[str, Any]], problems: _Problems) -> None:
     known = {one.name: one for one in handlers}
-    for name in tables:
+    for name, table in tables.items():
         if name not in known:
             right = f"There are: {', '.join(sorted(known)) or 'none'}"
             problems.add(f"handlers.{name}", "there is no such handler", right)
-        elif known[name].settings_type is None and tables[name]:
-            problems.add(f"handlers.{name}", "the handler takes no settings", "Remove the table")
+        elif known[name].settings_type is None and table.keys() - {TABLE}:
+            right = f"Remove them; how it is run is said in [handlers.{name}.{TABLE}]"
+            problems.add(f"handlers.{name}", "the handler takes no settings", right)

@@ -1,0 +1,233 @@
+"""How handlers are executed: several batches at once, in threads, within their time."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+
+import asyncpg
+import pytest
+
+from receiver import Context, Event, GiveUp, Outcome, Suppression, SyncContext, handler
+from receiver.testing import Trial
+from receiver.testing import event as make_event
+from tests.log_events import store
+from tests.workers import prepared, running, true, value
+
+COUNT = "SELECT count(*) FROM effects WHERE handler = $1"
+EFFECT = "INSERT INTO effects (handler, event_id) VALUES ($1, $2)"
+
+
+@pytest.fixture
+async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to a database that also has a table for what handlers do."""
+    connection = await asyncpg.connect(database)
+    await connection.execute("CREATE TABLE effects (handler text, event_id uuid)")
+    yield connection
+    await connection.close()
+
+
+async def test_concurrency(database: str, sql: asyncpg.Connection) -> None:
+    """as many batches run at the same time as the handler allows, each in a transaction of its own"""
+    together = asyncio.Barrier(4)
+    transactions: set[int] = set()
+
+    @handler(concurrency=4)
+    async def meets(event: Event, ctx: Context) -> None:
+        transactions.add(await ctx.sql.fetchval("SELECT pg_current_xact_id()::text::bigint"))
+        await together.wait()
+        await ctx.sql.execute(EFFECT, "meets", event.id)
+
+    await prepared(sql, [meets])
+    await store(sql, 8, shard=lambda n: n % 4)
+    async with running(database, meets):
+        await value(sql, COUNT, 8, "meets")
+    assert len(transactions) >= 4
+
+
+async def test_concurrency_keeps_a_shard_together(database: str, sql: asyncpg.Connection) -> None:
+    """at most `concurrency` calls run at once, never two of one shard, and everything is done once and in order"""
+    now: Counter[int] = Counter()
+    most: list[tuple[int, int]] = []
+    seen: dict[int, list[str]] = {}
+
+    @handler(concurrency=3, batch_size=5)
+    async def wide(event: Event, ctx: Context) -> None:
+        now[event.shard] += 1
+        most.append((now.total(), now[event.shard]))
+        await ctx.sql.execute(EFFECT, "wide", event.id)
+        seen.setdefault(event.shard, []).append(event.subject or "")
+        now[event.shard] -= 1
+
+    await prepared(sql, [wide])
+    async with running(database, wide):
+        for start in range(0, 400, 40):
+            await store(sql, 40, shard=lambda n: n % 20, subject=lambda n, start=start: f"{start + n:04}")
+        await value(sql, COUNT, 400, "wide")
+    assert max(total for total, _ in most) == 3
+    assert max(of_shard for _, of_shard in most) == 1
+    assert all(subjects == sorted(subjects) for subjects in seen.values())
+    assert await sql.fetchval("SELECT count(DISTINCT event_id) FROM effects") == 400
+
+
+async def test_a_slow_event_holds_up_its_part_alone(database: str, sql: asyncpg.Connection) -> None:
+    """while one batch of a concurrent handler hangs, events of other shards go on, new ones too"""
+    started, release = asyncio.Event(), asyncio.Event()
+
+    @handler(concurrency=2, timeout=60)
+    async def uneven(event: Event, ctx: Context) -> None:
+        if event.subject == "slow":
+            started.set()
+            await release.wait()
+        await ctx.sql.execute(EFFECT, "uneven", event.id)
+
+    await prepared(sql, [uneven])
+    async with running(database, uneven):
+        await store(sql, shard=1, subject="slow")
+        await asyncio.wait_for(started.wait(), 30)
+        for done in (30, 60):
+            await store(sql, 30, shard=lambda n: 2 + n)
+            await value(sql, COUNT, done, "uneven")
+        await store(sql, 5, shard=1)
+        release.set()
+        await value(sql, COUNT, 66, "uneven")
+
+
+async def test_def_handlers(database: str, sql: asyncpg.Connection) -> None:
+    """a `def` handler runs in a thread, and what its ctx does is in the transaction that moves the cursor"""
+    names: set[str] = set()
+
+    @handler()
+    def plain(event: Event, ctx: SyncContext) -> Outcome | None:
+        names.add(threading.current_thread().name)
+        ctx.sql.execute(EFFECT, "plain", event.id)
+        with suppress(asyncpg.DivisionByZeroError), ctx.sql.savepoint():
+            ctx.sql.execute(EFFECT, "undone", event.id)
+            ctx.sql.fetchval("SELECT 1 / 0")
+        with ctx.sql.savepoint():
+            ctx.sql.execute(EFFECT, "kept", event.id)
+        assert ctx.event is not None
+        ctx.send(template="tips", to="ann@example.com", key=f"tips:{ctx.event.id}")
+        if event.subject == "bad":
+            raise ValueError("cannot do this one")
+        return GiveUp("hopeless") if event.subject == "hopeless" else None
+
+    @handler(batch=True, batch_size=10)
+    def many(events: Sequence[Event], ctx: SyncContext) -> None:
+        ctx.contacts.record(events)
+        ctx.contacts.suppress_many(Suppression.of(event, "complaint", "marketing") for event in events)
+        for event in events:
+            ctx.sql.execute(EFFECT, "many", event.id)
+
+    words = {3: "bad", 7: "hopeless"}
+    await prepared(sql, [plain, many])
+    await store(sql, 20, subject=words.get)
+    async with running(database, plain, many):
+        await value(sql, COUNT, 18, "plain")
+        await value(sql, COUNT, 20, "many")
+        await value(sql, "SELECT error FROM retries", "ValueError: cannot do this one")
+        await value(sql, "SELECT error FROM dead_letters", "hopeless")
+    assert await sql.fetchval(COUNT, "kept") == 18
+    assert await sql.fetchval(COUNT, "undone") == 0
+    assert await sql.fetchval("SELECT count(*) FROM sends") == 18
+    assert await sql.fetchval("SELECT count(*) FROM suppressions WHERE active") == 20
+    assert threading.main_thread().name not in names
+    assert all(name.startswith("plain ") for name in names)
+
+
+async def test_a_def_handler_leaves_the_loop_free(database: str, sql: asyncpg.Connection) -> None:
+    """a `def` handler that waits in its thread delays no other handler"""
+    release = threading.Event()
+
+    @handler(timeout=60)
+    def waits(event: Event, ctx: SyncContext) -> None:
+        release.wait()
+        ctx.sql.execute(EFFECT, "waits", event.id)
+
+    @handler()
+    async def quick(event: Event, ctx: Context) -> None:
+        await ctx.sql.execute(EFFECT, "quick", event.id)
+
+    await prepared(sql, [waits, quick])
+    await store(sql, 10)
+    async with running(database, waits, quick):
+        try:
+            await value(sql, COUNT, 10, "quick")
+            assert await sql.fetchval(COUNT, "waits") == 0
+        finally:
+            release.set()
+        await value(sql, COUNT, 10, "waits")
+
+
+async def test_a_thread_that_is_late(database: str, sql: asyncpg.Connection) -> None:
+    """a `def` call over its time is rolled back and retried; its thread, whenever it ends, changes nothing any more"""
+    release, ended = threading.Event(), threading.Event()
+    errors: list[Exception] = []
+
+    def goes_on(event: Event, ctx: SyncContext) -> None:
+        release.wait()
+        for statement in (EFFECT, EFFECT):
+            try:
+                ctx.sql.execute(statement, "late", event.id)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is looked at below
+                errors.append(error)
+
+    @handler(timeout=0.5)
+    def late(event: Event, ctx: SyncContext) -> None:
+        ctx.sql.execute(EFFECT, "late", event.id)
+        if event.subject == "slow" and ctx.attempt == 1:
+            goes_on(event, ctx)
+            ended.set()
+
+    await prepared(sql, [late])
+    await store(sql, 5, subject=lambda n: "slow" if n == 2 else None)
+    async with running(database, late):
+        await value(sql, COUNT, 4, "late")
+        await value(sql, "SELECT error FROM retries", "TimeoutError: took too long")
+        release.set()
+        await true(ended.is_set)
+        await sql.execute("UPDATE retries SET next_at = now()")
+        await value(sql, COUNT, 5, "late")
+    assert {type(error) for error in errors} == {RuntimeError}
+    assert "longer than its timeout" in str(errors[0])
+    assert await sql.fetchval("SELECT count(DISTINCT event_id) FROM effects") == 5
+
+
+async def test_a_late_statement_is_cancelled(database: str, sql: asyncpg.Connection) -> None:
+    """a `def` handler whose statement takes too long is told where it hung; the next events go on at once"""
+
+    @handler(timeout=0.5, max_attempts=1)
+    def sleeps(event: Event, ctx: SyncContext) -> None:
+        ctx.sql.execute(EFFECT, "sleeps", event.id)
+        if event.subject == "slow":
+            ctx.sql.execute("SELECT pg_sleep(600)")
+
+    await prepared(sql, [sleeps])
+    await store(sql, 5, subject=lambda n: "slow" if n == 2 else None)
+    async with running(database, sleeps):
+        await value(sql, COUNT, 4, "sleeps")
+        await value(sql, "SELECT error FROM dead_letters", "took too long")
+    traceback = await sql.fetchval("SELECT traceback FROM dead_letters")
+    assert "The thread goes on" in traceback
+    assert 'ctx.sql.execute("SELECT pg_sleep(600)")' in traceback
+
+
+async def test_trying_a_def_handler(database: str) -> None:
+    """a trial runs a `def` handler as it runs an async one"""
+
+    @handler()
+    def plain(event: Event, ctx: SyncContext) -> None:
+        ctx.contacts.update(event.recipient or "", attempt=ctx.attempt)
+        ctx.send(template="tips", to=event.recipient or "", key=f"tips:{ctx.handler}")
+        if ctx.replaying:
+            raise LookupError("enough")
+
+    async with Trial(database) as trial:
+        result = await trial.run(plain, make_event("clicked"), attempt=2)
+        assert result.contacts["ann@example.com"].attributes == {"attempt": 2}
+        assert [send.key for send in result.sends] == ["tips:plain"]
+        with pytest.raises(LookupError, match="enough"):
+            await trial.run(plain, make_event("clicked"), replaying=True)
