@@ -68,7 +68,7 @@ def test_all_commands_are_there() -> None:
         *("sources list", "sources show", "events list", "events show", "refused list", "refused show"),
         *("quarantine list", "quarantine show", "quarantine discard"),
         *("dead-letters list", "dead-letters groups", "dead-letters show", "dead-letters retry"),
-        "dead-letters discard",
+        *("dead-letters discard", "replay start", "replay list", "replay resume", "replay cancel"),
     }
 
 

@@ -23,15 +23,34 @@ _UNITS: Final = {"s": "seconds", "m": "minutes", "min": "minutes", "h": "hours",
 class ListFirst(TyperGroup):
     """`receiver events --json` means `receiver events list --json`."""
 
+    first = "list"
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not args or (args[0].startswith("-") and args[0] not in ("-h", "--help")):
-            args = ["list", *args]
+            args = [self.first, *args]
         return super().parse_args(ctx, args)
 
 
-def group(help_: str) -> typer.Typer:
-    """A group of commands with `list` as the one that is meant where none is named."""
-    return typer.Typer(cls=ListFirst, help=help_, rich_markup_mode="rich", pretty_exceptions_enable=False)
+class StartFirst(ListFirst):
+    """`receiver replay --since 2h` means `receiver replay start --since 2h`."""
+
+    first = "start"
+
+
+def group(help_: str, cls: type[TyperGroup] = ListFirst) -> typer.Typer:
+    """A group of commands with one, such as `list`, that is meant where none is named."""
+    return typer.Typer(cls=cls, help=help_, rich_markup_mode="rich", pretty_exceptions_enable=False)
+
+
+_RATE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(?:/\s*(s|min|h))?")
+
+
+def rate(text: str) -> float:
+    """Events a second: `50`, `50/s`, `600/min`, `1000/h`."""
+    found = _RATE.fullmatch(text.strip().lower())
+    if found is None or float(found[1]) <= 0:
+        raise typer.BadParameter("say how many in which time: 50/s, 600/min, 1000/h")
+    return float(found[1]) / {None: 1, "s": 1, "min": 60, "h": 3600}[found[2]]
 
 
 def moment(text: str) -> datetime:

@@ -1,0 +1,278 @@
+"""The work of `receiver replay`: look, ask, put events into `retries` as fast as the workers take them, report."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+import asyncpg
+import typer
+
+from receiver.cli.confirm import confirm
+from receiver.cli.database import connected
+from receiver.cli.dispatching import find_handlers
+from receiver.cli.failures import FAILED, CommandError
+from receiver.cli.lines import note, say
+from receiver.cli.output import json_line, table
+from receiver.cli.place import Place, who
+from receiver.cli.progress import progress
+from receiver.plugins.filters import Filter
+from receiver.store import replays
+from receiver.store.queries import write_audit
+from receiver.store.replays import AHEAD, CHUNK, MOST_FAILED, Accepts, OfType, Selection, Standing
+
+ALL: Final = "all"
+POLL: Final = 0.2  # seconds between two looks at what the workers have done
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What was asked for. `rate`: events a second for each handler; None: as fast as the workers are."""
+
+    handlers: Sequence[str]
+    selection: Selection
+    side_effects: bool
+    rate: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What one handler would get."""
+
+    handler: str
+    accepts: Accepts
+    types: Sequence[OfType]
+    sample: Sequence[Mapping[str, Any]]
+    obstacle: str | None
+
+    @property
+    def events(self) -> int:
+        return sum(one.events for one in self.types)
+
+    @property
+    def unread(self) -> int:
+        return sum(one.unread for one in self.types)
+
+
+async def replay(place: Place, wanted: Wanted, *, yes: bool, dry_run: bool, as_json: bool) -> None:
+    """Raises CommandError where it is not clear which events and handlers are meant, or a handler does not run."""
+    if wanted.selection.everything:
+        raise CommandError("say which events: --since, --type, --event or another of the options in --help")
+    if not wanted.handlers:
+        raise CommandError("say to which handler: --handler NAME, or --handler all")
+    async with connected(place.database()) as connection:
+        plans = [await _plan(connection, place, name, wanted.selection) for name in await _names(connection, wanted)]
+        if dry_run or not as_json:
+            _print_plans(plans, as_json=as_json)
+        if dry_run or not any(plan.events for plan in plans):
+            note(f"{sum(plan.events for plan in plans)} events would be handed over")
+            return
+        plans = [plan for plan in plans if plan.events]
+        _require_running(plans)
+        confirm(_question(plans, wanted), yes=yes)
+        ids = await _start(connection, plans, wanted)
+        await _hand_over(connection, ids, wanted.rate, as_json=as_json)
+
+
+async def resume(place: Place, ids: Sequence[int] | None, rate: float | None, *, as_json: bool) -> None:
+    """Go on with these replays, or with all that are unfinished."""
+    async with connected(place.database()) as connection:
+        found = await replays.list_replays(connection, ids, ended=ids is not None)
+        if missing := set(ids or ()) - {one.id for one in found}:
+            raise CommandError(f"there is no replay {min(missing)}")
+        if not found:
+            note("no replay is unfinished")
+            return
+        await _hand_over(connection, sorted(one.id for one in found), rate, as_json=as_json)
+
+
+async def cancel(place: Place, id_: int) -> None:
+    """End it and take back what waits."""
+    async with connected(place.database()) as connection:
+        found = await replays.list_replays(connection, [id_])
+        if not found:
+            raise CommandError(f"there is no replay {id_}")
+        async with connection.transaction():
+            await replays.cancel_replay(connection, id_)
+            await write_audit(connection, who(), "cancel", f"replay {id_}")
+    say(f"cancelled replay {id_}: {found[0].waiting + found[0].failed} events were taken back")
+
+
+async def show_replays(place: Place, limit: int, *, as_json: bool) -> None:
+    async with connected(place.database()) as connection:
+        found = await replays.list_replays(connection, limit=limit)
+    _print_standings(found, as_json=as_json)
+
+
+# Looking ----------------------------------------------------------------------------------------------------------
+
+
+async def _names(connection: asyncpg.Connection, wanted: Wanted) -> list[str]:
+    known = await replays.known_handlers(connection)
+    for name in wanted.handlers:
+        if name != ALL and name not in known:
+            raise CommandError(f"no handler {name} has run on this database; there are: {', '.join(known) or 'none'}")
+    return known if ALL in wanted.handlers else list(dict.fromkeys(wanted.handlers))
+
+
+async def _plan(connection: asyncpg.Connection, place: Place, name: str, selection: Selection) -> Plan:
+    accepts = _accepts(place, name)
+    return Plan(
+        handler=name,
+        accepts=accepts,
+        types=await replays.count_events(connection, name, selection, accepts),
+        sample=[dict(row) for row in await replays.sample_events(connection, name, selection, accepts)],
+        obstacle=await replays.obstacle(connection, name),
+    )
+
+
+def _accepts(place: Place, name: str) -> Accepts:
+    """The handler's own filter. Where its code is not here, everything is put, and the worker leaves out the rest."""
+    handlers, _ = find_handlers(place.settings)
+    found = next((one.filter for one in handlers if one.name == name), None)
+    return Accepts() if found is None else _as_data(found)
+
+
+def _as_data(one: Filter) -> Accepts:
+    return Accepts(
+        types=sorted(map(str, one.types)) or None,
+        providers=sorted(one.provider) or None,
+        sources=sorted(one.source) or None,
+        streams=sorted(one.stream) or None,
+        tags=sorted(one.tag) or None,
+        machines=one.machines,
+        tests=one.tests,
+    )
+
+
+def _print_plans(plans: Sequence[Plan], *, as_json: bool) -> None:
+    if as_json:
+        for plan in plans:
+            types = [asdict(one) for one in plan.types]
+            json_line(asdict(plan) | {"types": types, "events": plan.events, "unread": plan.unread})
+        return
+    rows = [(plan.handler, one.type, one.events, one.first, one.last) for plan in plans for one in plan.types]
+    table(("handler", "type", "events", "first", "last"), rows, empty="no stored event is chosen")
+    if samples := [(plan.handler, *row.values()) for plan in plans for row in plan.sample]:
+        say("")
+        table(("such as", "id", "received", "type", "source", "recipient"), samples)
+    for plan in plans:
+        if plan.unread:
+            note(f"{plan.handler} has not read {plan.unread} of the chosen events yet: they come by themselves")
+
+
+def _require_running(plans: Sequence[Plan]) -> None:
+    for plan in plans:
+        if plan.obstacle:
+            raise CommandError(f"nothing would be handed to {plan.handler}: {plan.obstacle} (`receiver handlers`)")
+
+
+def _question(plans: Sequence[Plan], wanted: Wanted) -> str:
+    to = ", ".join(f"{plan.events} events to {plan.handler}" for plan in plans)
+    effects = "WITH messages and requests" if wanted.side_effects else "without messages and requests"
+    return f"Hand over again {to}, {effects}?"
+
+
+# Doing ------------------------------------------------------------------------------------------------------------
+
+
+async def _start(connection: asyncpg.Connection, plans: Sequence[Plan], wanted: Wanted) -> list[int]:
+    ids = []
+    async with connection.transaction():
+        for plan in plans:
+            id_ = await replays.start_replay(
+                *(connection, plan.handler, wanted.selection, plan.accepts),
+                side_effects=wanted.side_effects,
+                events=plan.events,
+                by=who(),
+            )
+            with_effects = " with side effects" if wanted.side_effects else ""
+            await write_audit(connection, who(), "replay", f"replay {id_}: {plan.handler}, {plan.events}{with_effects}")
+            ids.append(id_)
+    return ids
+
+
+@dataclass(slots=True)
+class _Pace:
+    """How many more may be put now."""
+
+    rate: float | None
+    begun: float = field(default_factory=time.monotonic)
+    put: int = 0
+
+    def room(self, standing: Standing) -> int:
+        room = min(CHUNK, AHEAD - standing.waiting)
+        if self.rate is not None:
+            room = min(room, 1 + int((time.monotonic() - self.begun) * self.rate) - self.put)
+        return max(room, 0)
+
+
+async def _hand_over(connection: asyncpg.Connection, ids: Sequence[int], rate: float | None, *, as_json: bool) -> None:
+    """Until everything was tried once. Stopping it at any point leaves whole what was done until then."""
+    standings = await replays.list_replays(connection, ids)
+    paces = {id_: _Pace(rate) for id_ in ids}
+    told: set[str] = set()
+    try:
+        with progress("replay", sum(one.events for one in standings)) as show:
+            while not all(one.over for one in standings):
+                moved = [await _step(connection, one, paces[one.id]) for one in standings]
+                standings = await replays.list_replays(connection, ids)
+                show(sum(one.settled for one in standings))
+                _require_health(standings)
+                if not any(moved):
+                    await _tell_obstacles(connection, standings, told)
+                    await asyncio.sleep(POLL)
+    except asyncio.CancelledError:
+        _say_how_to_go_on(standings)
+        raise
+    _print_standings(list(reversed(standings)), as_json=as_json)
+    if any(one.failed or one.dead for one in standings):
+        note("what failed is tried again by itself; see `receiver dead-letters groups` for what was given up")
+        raise typer.Exit(FAILED)
+
+
+async def _step(connection: asyncpg.Connection, one: Standing, pace: _Pace) -> bool:
+    """Put some events; returns whether there were any."""
+    room = pace.room(one)
+    if one.state != "running" or room == 0:
+        return False
+    seen = await replays.put_events(connection, one.id, limit=room)
+    pace.put += seen
+    return seen > 0
+
+
+def _require_health(standings: Sequence[Standing]) -> None:
+    for one in standings:
+        if one.state == "running" and one.failed + one.dead >= MOST_FAILED:
+            raise CommandError(
+                f"{one.handler} has failed for {one.failed + one.dead} events, so no more are handed over: look at "
+                f"`receiver dead-letters groups`, correct it, then `receiver replay resume {one.id}`"
+            )
+
+
+async def _tell_obstacles(connection: asyncpg.Connection, standings: Sequence[Standing], told: set[str]) -> None:
+    for one in standings:
+        if not one.over and one.handler not in told and (why := await replays.obstacle(connection, one.handler)):
+            told.add(one.handler)
+            note(f"waiting for {one.handler}: {why}")
+
+
+def _say_how_to_go_on(standings: Sequence[Standing]) -> None:
+    for one in standings:
+        if one.state == "running":
+            note(
+                f"stopped replay {one.id} to {one.handler}: {one.put} of {one.events} events were handed over. Go on "
+                f"with `receiver replay resume {one.id}`, or end it with `receiver replay cancel {one.id}`"
+            )
+
+
+def _print_standings(standings: Sequence[Standing], *, as_json: bool) -> None:
+    if as_json:
+        for one in standings:
+            json_line(asdict(one) | {"handled": one.handled})
+        return
+    names = ("id", "handler", "state", "started_at", "events", "handled", "failed", "dead", "waiting", "busy")
+    table(names, ([getattr(one, name) for name in names] for one in standings), empty="there was no replay yet")

@@ -1,0 +1,410 @@
+"""Handing stored events to handlers again: what is chosen, what holds while it runs, how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from receiver import Context, Event, EventType, Handler, handler
+from receiver.cli.options import rate
+from receiver.store.replays import AHEAD, Accepts, Selection, put_events, start_replay
+from tests.cli import Receiver, command_for
+from tests.log_events import store
+from tests.workers import Running, prepared, running, value
+
+WAITING = "SELECT count(*) FROM retries"
+ALL = Selection(sources=["test"])
+FILTERED = """
+from receiver import Context, Event, EventType, handler
+
+
+@handler(types=[EventType.BOUNCED], name="notes")
+async def notes(event: Event, ctx: Context) -> None:
+    pass
+"""
+
+
+@pytest.fixture
+async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(database)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def receiver(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
+) -> Receiver:
+    return command_for(database, tmp_path, capsys, monkeypatch)
+
+
+class Seen:
+    """What handlers got: name -> events with `ctx.replaying`."""
+
+    def __init__(self) -> None:
+        self.events: dict[str, list[tuple[UUID, bool]]] = {}
+
+    def notes(self, name: str = "notes", **options: Any) -> Handler:
+        async def note(event: Event, ctx: Context) -> None:
+            self.events.setdefault(name, []).append((event.id, ctx.replaying))
+            await ctx.send(template="t", to="a@example.com", key=f"{name} {event.id} {ctx.replaying}")
+
+        decorate: Callable[..., Callable[..., Handler]] = cast("Any", handler)
+        return decorate(name=name, **options)(note)
+
+    def again(self, name: str = "notes") -> list[UUID]:
+        return [id_ for id_, replaying in self.events.get(name, []) if replaying]
+
+
+@asynccontextmanager
+async def joined(database: str, sql: asyncpg.Connection, *handlers: Handler) -> AsyncIterator[Running]:
+    """A worker that has joined, so that the command line sees it."""
+    async with running(database, *handlers) as worker:
+        await value(sql, "SELECT count(*) > 0 FROM workers", expected=True)
+        yield worker
+
+
+async def read(sql: asyncpg.Connection) -> None:
+    """Wait until every cursor has passed every event."""
+    await value(
+        sql,
+        "SELECT count(*) FROM events e JOIN cursors c USING (shard) "
+        "WHERE (e.gen, e.txid, e.position) > (c.gen, c.txid, c.position)",
+        0,
+    )
+
+
+async def store_mix(sql: asyncpg.Connection) -> dict[str, list[UUID]]:
+    """Stored events of several kinds, by a name."""
+    return {
+        "bounces": await store(sql, 3, type="bounced", source="one", provider="ses"),
+        "clicks": await store(sql, 2, type="clicked", source="two"),
+        "scans": await store(sql, 2, type="clicked", actor="machine", source="two"),
+        "tests": await store(sql, 1, type="bounced", is_test=True, source="one"),
+        "ann": await store(sql, 1, recipient="ann@example.com"),
+    }
+
+
+async def test_what_has_to_be_said(database: str, sql: asyncpg.Connection, receiver: Receiver) -> None:
+    """a replay of everything, to no handler, to an unknown one or with nobody to ask is refused"""
+    seen = Seen()
+    await prepared(sql, [seen.notes()])
+    await store(sql, 2)
+    async with joined(database, sql, seen.notes()):
+        await read(sql)
+        for words, why in (
+            ((), "say which events"),
+            (("--handler", "notes"), "say which events"),
+            (("--since", "1h"), "say to which handler"),
+            (("--since", "1h", "--handler", "other"), "there are: notes"),
+            (("--event", "7", "--handler", "notes"), "event's id"),
+            (("--since", "1h", "--handler", "notes"), "--yes"),
+        ):
+            ended = await receiver("replay", *words)
+            assert ended.code == 1
+            assert why in ended.err
+    assert await sql.fetchval("SELECT count(*) FROM replays") == 0
+    assert seen.again() == []
+
+
+async def test_replay_after_success(database: str, sql: asyncpg.Connection, receiver: Receiver) -> None:
+    """events that were handled are handled again; the handler knows, and queues no message"""
+    seen = Seen()
+    await prepared(sql, [seen.notes()])
+    ids = await store(sql, 20)
+    async with joined(database, sql, seen.notes()):
+        await value(sql, "SELECT count(*) FROM sends", 20)
+        for time_ in (1, 2):
+            ended = await receiver("replay", "--handler", "notes", "--since", "1h", "--yes", "--json")
+            assert ended.code == 0, ended.err
+            assert Counter(seen.again()) == Counter(ids * time_)
+    (row,) = ended.rows
+    assert (row["handler"], row["state"], row["events"], row["handled"]) == ("notes", "done", 20, 20)
+    assert (row["failed"], row["dead"], row["waiting"], row["busy"]) == (0, 0, 0, 0)
+    assert await sql.fetchval("SELECT count(*) FROM sends") == 20
+    assert await sql.fetchval(WAITING) == 0
+    listed = (await receiver("replay", "list", "--json")).rows
+    assert [(one["id"], one["handled"]) for one in listed] == [(2, 20), (1, 20)]
+    assert [row[0] for row in await sql.fetch("SELECT subject FROM audit_log")] == [
+        "replay 1: notes, 20",
+        "replay 2: notes, 20",
+    ]
+
+
+async def test_with_side_effects(database: str, sql: asyncpg.Connection, receiver: Receiver) -> None:
+    """with side effects a replayed event is as a new one: the handler is not told, and its messages are queued"""
+    seen = Seen()
+    await store(sql, 3)
+    await prepared(sql, [seen.notes()])  # it begins after these events
+    async with joined(database, sql, seen.notes()):
+        ended = await receiver("replay", "--handler", "notes", "--since", "1h", "--with-side-effects", "--yes")
+        assert ended.code == 0, ended.err
+        await value(sql, WAITING, 0)
+    assert [replaying for _, replaying in seen.events["notes"]] == [False] * 3
+    assert await sql.fetchval("SELECT count(*) FROM sends") == 3
+    assert "with side effects" in await sql.fetchval("SELECT subject FROM audit_log")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--type", "bounced"), ["bounces"]),
+        (("--type", "bounced", "--type", "clicked"), ["bounces", "clicks"]),
+        (("--source", "one"), ["bounces"]),
+        (("--provider", "ses"), ["bounces"]),
+        (("--recipient", "Ann@Example.com"), ["ann"]),
+        (("--since", "1h"), ["bounces", "clicks", "ann"]),
+        (("--until", "1h"), []),
+        (("--since", "1h", "--type", "clicked"), ["clicks"]),
+    ],
+)
+async def test_selections(
+    database: str, sql: asyncpg.Connection, receiver: Receiver, options: tuple[str, ...], expected: list[str]
+) -> None:
+    """each option chooses what it names, and the handler's own filter holds besides"""
+    seen = Seen()
+    await prepared(sql, [seen.notes(), seen.notes("other")])
+    stored = await store_mix(sql)
+    async with joined(database, sql, seen.notes(), seen.notes("other")):
+        await read(sql)
+        ended = await receiver("replay", "--handler", "notes", *options, "--yes")
+        assert ended.code == 0, ended.err
+    assert Counter(seen.again()) == Counter(id_ for name in expected for id_ in stored[name])
+    assert seen.again("other") == []
+
+
+async def test_single_events_and_all_handlers(database: str, sql: asyncpg.Connection, receiver: Receiver) -> None:
+    """events are chosen by their ids, and `all` means every handler"""
+    seen = Seen()
+    handlers = (seen.notes("one"), seen.notes("two"))
+    await prepared(sql, handlers)
+    first, second, _ = await store(sql, 3)
+    async with joined(database, sql, *handlers):
+        await read(sql)
+        words = ("--event", str(first), "--event", str(second), "--handler", "all", "--yes", "--json")
+        rows = (await receiver("replay", *words)).rows
+    assert {(row["handler"], row["handled"]) for row in rows} == {("one", 2), ("two", 2)}
+    assert Counter(seen.again("one")) == Counter(seen.again("two")) == Counter([first, second])
+
+
+async def test_dry_run(sql: asyncpg.Connection, receiver: Receiver, tmp_path: Path) -> None:
+    """a dry run counts by type what the handler's filter lets through, with times and a sample, and does nothing"""
+    (tmp_path / "handlers").mkdir()
+    (tmp_path / "handlers" / "notes.py").write_text(FILTERED)
+    seen = Seen()
+    stored = await store_mix(sql)
+    await prepared(sql, [seen.notes("everything"), seen.notes()])
+    unread = await store(sql, 2, type="bounced")
+    words = ("replay", "--handler", "notes", "--handler", "everything", "--since", "1h", "--dry-run")
+    ended = await receiver(*words, "--json")
+    assert ended.code == 0, ended.err
+    notes, everything = ended.rows
+    assert [(one["type"], one["events"], one["unread"]) for one in notes["types"]] == [("bounced", 3, 2)]
+    assert {one["type"]: one["events"] for one in everything["types"]} == {"bounced": 4, "clicked": 4, "delivered": 1}
+    assert {UUID(one["id"]) for one in notes["sample"]} == set(stored["bounces"])
+    assert notes["types"][0]["first"] <= notes["types"][0]["last"]
+    assert notes["accepts"]["types"] == ["bounced"]
+    text = await receiver(*words)
+    assert "notes has not read 2 of the chosen events yet" in text.err
+    assert str(unread[0]) not in text.out
+    assert await sql.fetchval(WAITING) == 0
+    assert await sql.fetchval("SELECT count(*) FROM replays") == 0
+
+
+async def test_nothing_runs(sql: asyncpg.Connection, receiver: Receiver) -> None:
+    """a replay to a handler that is not running or is paused is refused, and says why"""
+    await store(sql)
+    await prepared(sql, [Seen().notes()])
+    words = ("replay", "--handler", "notes", "--since", "1h", "--yes")
+    assert "no worker runs it now" in (await receiver(*words)).err
+    await sql.execute("INSERT INTO handlers (name, state) VALUES ('notes', 'paused')")
+    ended = await receiver(*words)
+    assert ended.code == 1
+    assert "it is paused" in ended.err
+    assert await sql.fetchval(WAITING) == 0
+
+
+async def test_what_is_unread_comes_by_itself(sql: asyncpg.Connection) -> None:
+    """an event beyond the handler's cursor, or in a transaction that was open when it was read, is not put"""
+    await prepared(sql, [Seen().notes()])
+    txid = await sql.fetchval("SELECT pg_current_xact_id()")
+    read_ones = await store(sql, 2, shard=3)
+    (pending,) = await store(sql, 1, shard=3)
+    (beyond,) = await store(sql, 1, shard=3)
+    place = await sql.fetchrow("SELECT txid, position FROM events WHERE id = $1", pending)
+    assert place is not None
+    assert place["txid"] > txid
+    await sql.execute("UPDATE cursors SET txid = $1, position = $2, pending = ARRAY[$1::xid8] WHERE shard = 3", *place)
+    id_ = await start_replay(
+        sql, "notes", Selection(types=["delivered"]), Accepts(), side_effects=False, events=4, by="me"
+    )
+    assert await put_events(sql, id_, limit=10) == 2
+    assert {row[0] for row in await sql.fetch("SELECT event_id FROM retries")} == set(read_ones)
+    assert beyond not in read_ones
+
+
+async def test_chunks_and_what_waits_already(sql: asyncpg.Connection) -> None:
+    """chunks walk through all events once, in the log's order; one that waits for a retry of its own is left to that"""
+    await store(sql, 50)
+    await prepared(sql, [Seen().notes()])
+    await sql.execute(
+        "INSERT INTO retries (handler, event_id, event_received_at, shard, cause, next_at, error) "
+        "SELECT 'notes', id, received_at, shard, 'failed', 'infinity', 'x' FROM events LIMIT 1"
+    )
+    id_ = await start_replay(sql, "notes", ALL, Accepts(), side_effects=False, events=50, by="me")
+    sizes = [await put_events(sql, id_, limit=20) for _ in range(4)]
+    assert sizes == [20, 20, 10, 0]
+    row = await sql.fetchrow("SELECT state, put, busy FROM replays")
+    assert row is not None
+    assert tuple(row) == ("done", 49, 1)
+    assert await sql.fetchval("SELECT count(*) FROM retries WHERE replay_id = 1 AND cause = 'replay'") == 49
+    due = await sql.fetch(
+        "SELECT e.shard, e.position FROM retries r JOIN events e ON e.id = r.event_id "
+        "WHERE r.replay_id = 1 ORDER BY r.next_at"
+    )
+    assert [tuple(row) for row in due] == sorted(tuple(row) for row in due)
+
+
+async def results(receiver: Receiver) -> set[tuple[str, int, int, int]]:
+    """(handler, handled, failed, dead) of each replay."""
+    rows = (await receiver("replay", "list", "--json")).rows
+    return {(row["handler"], row["handled"], row["failed"], row["dead"]) for row in rows}
+
+
+async def test_failures_in_a_replay(database: str, sql: asyncpg.Connection, receiver: Receiver) -> None:
+    """what fails in a replay is told apart from what is handled, goes on as a replay, and may become a dead letter"""
+    replaying: list[bool] = []
+
+    @handler(name="notes", max_attempts=2)
+    async def notes(event: Event, ctx: Context) -> None:
+        replaying.append(ctx.replaying)
+        if event.type is EventType.BOUNCED:
+            raise RuntimeError("no")
+
+    @handler(name="strict", max_attempts=1)
+    async def strict(event: Event, _ctx: Context) -> None:
+        if event.type is EventType.BOUNCED:
+            raise RuntimeError("no")
+
+    await store(sql, 2, type="bounced")
+    await store(sql, 3)
+    await prepared(sql, [notes, strict])
+    async with joined(database, sql, notes, strict):
+        ended = await receiver("replay", "--handler", "all", "--since", "1h", "--yes")
+        assert ended.code == 1
+        assert "dead-letters groups" in ended.err
+        assert await results(receiver) == {("notes", 3, 2, 0), ("strict", 3, 0, 2)}
+        await sql.execute("UPDATE retries SET next_at = now()")
+        await value(sql, WAITING, 0)
+    assert all(replaying)
+    assert await results(receiver) == {("notes", 3, 0, 2), ("strict", 3, 0, 2)}
+
+
+async def test_never_far_ahead(database: str, sql: asyncpg.Connection, receiver: Receiver) -> None:
+    """events are put no faster than the workers take them: the table of retries stays small"""
+    open_ = asyncio.Event()
+
+    @handler(name="slow")
+    async def slow(_event: Event, _ctx: Context) -> None:
+        await open_.wait()
+
+    await store(sql, AHEAD + 700)
+    await prepared(sql, [slow])
+    async with joined(database, sql, slow):
+        work = asyncio.ensure_future(receiver("replay", "--handler", "slow", "--since", "1h", "--yes", "--json"))
+        await value(sql, "SELECT put FROM replays", AHEAD)
+        assert await sql.fetchval(WAITING) == AHEAD
+        open_.set()
+        (row,) = (await work).rows
+    assert (row["events"], row["handled"]) == (AHEAD + 700, AHEAD + 700)
+
+
+async def test_stopped_and_resumed(database: str, sql: asyncpg.Connection, receiver: Receiver, tmp_path: Path) -> None:
+    """Ctrl-C stops a replay between two chunks and says how to go on; resumed, each event was handed over once"""
+    seen = Seen()
+    ids = await store(sql, 40)
+    await prepared(sql, [seen.notes()])
+    async with joined(database, sql, seen.notes()):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "receiver", "replay", "--handler", "notes", "--since", "1h", "--yes"),
+            *("--rate", "5/s"),
+            cwd=tmp_path,
+            env=dict(os.environ),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        await value(sql, "SELECT put >= 2 FROM replays", expected=True)
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+        assert process.returncode == 130
+        assert "receiver replay resume 1" in err.decode()
+        (row,) = (await receiver("replay", "list", "--json")).rows
+        assert row["state"] == "running"
+        assert 2 <= row["put"] < 40
+        (row,) = (await receiver("replay", "resume", "--json")).rows
+    assert (row["state"], row["handled"]) == ("done", 40)
+    assert Counter(seen.again()) == Counter(ids)
+    assert "no replay is unfinished" in (await receiver("replay", "resume")).err
+    assert (await receiver("replay", "resume", "99")).code == 1
+
+
+async def test_cancelling(sql: asyncpg.Connection, receiver: Receiver) -> None:
+    """a cancelled replay takes back what waits, and nothing else"""
+    await store(sql, 30)
+    await prepared(sql, [Seen().notes()])
+    id_ = await start_replay(sql, "notes", ALL, Accepts(), side_effects=False, events=30, by="me")
+    await put_events(sql, id_, limit=20)
+    await sql.execute(
+        "INSERT INTO retries (handler, event_id, event_received_at, shard, cause, next_at) "
+        "VALUES ('notes', gen_random_uuid(), now(), 0, 'failed', now())"
+    )
+    ended = await receiver("replay", "cancel", str(id_))
+    assert (ended.code, ended.out) == (0, f"cancelled replay {id_}: 20 events were taken back\n")
+    assert await sql.fetchval(WAITING) == 1
+    assert await put_events(sql, id_, limit=20) == 0
+    assert (await receiver("replay", "cancel", "99")).code == 1
+
+
+async def test_a_retried_letter_is_no_replay(database: str, sql: asyncpg.Connection, receiver: Receiver) -> None:
+    """a dead letter that is retried while its event waits in a replay is handed over with its side effects"""
+    seen = Seen()
+    broken = True
+
+    @handler(name="notes", max_attempts=1)
+    async def notes(event: Event, ctx: Context) -> None:
+        if broken:
+            raise RuntimeError("no")
+        seen.events.setdefault("notes", []).append((event.id, ctx.replaying))
+
+    await prepared(sql, [notes])
+    await store(sql)
+    async with joined(database, sql, notes):
+        await value(sql, "SELECT count(*) FROM dead_letters", 1)
+    id_ = await start_replay(sql, "notes", ALL, Accepts(), side_effects=False, events=1, by="me")
+    await put_events(sql, id_, limit=20)
+    broken = False
+    assert (await receiver("dead-letters", "retry", "--all", "--yes")).code == 0
+    async with running(database, notes):
+        await value(sql, WAITING, 0)
+    assert [replaying for _, replaying in seen.events["notes"]] == [False]
+
+
+def test_rates() -> None:
+    """a rate is so many in a second, minute or hour"""
+    assert [rate("50"), rate("50/s"), rate("600/min"), rate("3600 / h")] == [50, 50, 10, 1]
+    for text in ("0", "x", "5/d", "-1/s"):
+        with pytest.raises(Exception, match="50/s"):
+            rate(text)
+    assert timedelta(seconds=1 / rate("60/min")) == timedelta(seconds=1)
