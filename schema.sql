@@ -185,6 +185,12 @@ CREATE TABLE cursors (
     pending xid8[] NOT NULL DEFAULT '{}',
     read_from timestamptz NOT NULL,
     updated_at timestamptz NOT NULL DEFAULT now(),
+    until_gen smallint,
+    until_txid xid8,
+    until_position bigint,
+    until_pending xid8[],
+    handled bigint NOT NULL DEFAULT 0,
+    lately double precision NOT NULL DEFAULT 0,
     PRIMARY KEY (handler, shard)
 ) WITH (fillfactor = 40);
 COMMENT ON TABLE cursors IS 'How far each handler has read each shard of the log. Moves in the transaction of the handler''s effects.';
@@ -199,6 +205,12 @@ COMMENT ON COLUMN cursors.position IS 'Likewise: position.';
 COMMENT ON COLUMN cursors.pending IS 'Transactions at or below txid that were still running when it was read: their events arrive late.';
 COMMENT ON COLUMN cursors.read_from IS 'Nothing received before this, less an hour, is left to read: the bound of every read.';
 COMMENT ON COLUMN cursors.updated_at IS 'When the cursor last moved.';
+COMMENT ON COLUMN cursors.until_gen IS 'Of a lane (see lanes): the place after which nothing is read, which is where the handler''s own cursor stood: generation.';
+COMMENT ON COLUMN cursors.until_txid IS 'Likewise: transaction.';
+COMMENT ON COLUMN cursors.until_position IS 'Likewise: position.';
+COMMENT ON COLUMN cursors.until_pending IS 'Likewise: transactions before that place whose events are the handler''s own cursor''s to read.';
+COMMENT ON COLUMN cursors.handled IS 'Events that were passed since the cursor was made.';
+COMMENT ON COLUMN cursors.lately IS 'Events that were passed lately, each counting less with time (to 1/e in a minute): the rate in events per minute at updated_at.';
 
 CREATE TABLE handlers (
     name text PRIMARY KEY,
@@ -208,7 +220,12 @@ CREATE TABLE handlers (
     reason text NOT NULL DEFAULT '',
     breaker_since timestamptz,
     breaker_error text,
-    breaker_probe_at timestamptz
+    breaker_probe_at timestamptz,
+    revision bigint NOT NULL DEFAULT 0,
+    began_at timestamptz,
+    began_gen smallint,
+    began_txid xid8,
+    began_pending xid8[]
 );
 COMMENT ON TABLE handlers IS 'What people and the breaker have decided about a handler. A handler without a row is running.';
 COMMENT ON COLUMN handlers.name IS 'Name of the handler.';
@@ -219,6 +236,31 @@ COMMENT ON COLUMN handlers.reason IS 'Why, in that person''s words.';
 COMMENT ON COLUMN handlers.breaker_since IS 'Since when its breaker is open, because it failed for everything; NULL: closed.';
 COMMENT ON COLUMN handlers.breaker_error IS 'The failure that opened the breaker, scrubbed of addresses.';
 COMMENT ON COLUMN handlers.breaker_probe_at IS 'When the next event is tried while the breaker is open.';
+COMMENT ON COLUMN handlers.revision IS 'Raised when people change the state or the cursors: workers then look at once.';
+COMMENT ON COLUMN handlers.began_at IS 'When its cursors were made. With the next three, what came before the handler: a backfill ends exactly there.';
+COMMENT ON COLUMN handlers.began_gen IS 'Where the log ended then: generation.';
+COMMENT ON COLUMN handlers.began_txid IS 'Likewise: the last transaction.';
+COMMENT ON COLUMN handlers.began_pending IS 'Likewise: transactions that were running, whose events the cursors read.';
+
+CREATE TABLE lanes (
+    handler text PRIMARY KEY,
+    kind text NOT NULL CHECK (kind IN ('rewind', 'backfill')),
+    since timestamptz NOT NULL,
+    replaying boolean NOT NULL DEFAULT true,
+    rate double precision CHECK (rate > 0),
+    total bigint,
+    started_at timestamptz NOT NULL DEFAULT now(),
+    started_by text NOT NULL
+);
+COMMENT ON TABLE lanes IS 'Old events that a handler is given beside its new ones, by cursors of their own named <handler>/lane. The row is removed when all have been handled.';
+COMMENT ON COLUMN lanes.handler IS 'Name of the handler.';
+COMMENT ON COLUMN lanes.kind IS 'rewind: it had these events before. backfill: they came before the handler.';
+COMMENT ON COLUMN lanes.since IS 'Events received before this are left out.';
+COMMENT ON COLUMN lanes.replaying IS 'Whether the handler is told so (ctx.replaying), which turns effects outside the database off.';
+COMMENT ON COLUMN lanes.rate IS 'Events a second at most, all workers together; NULL: no limit.';
+COMMENT ON COLUMN lanes.total IS 'Events to be handled, counted before the start; NULL: not counted.';
+COMMENT ON COLUMN lanes.started_at IS 'When it was asked for.';
+COMMENT ON COLUMN lanes.started_by IS 'Account of the operating system that asked; empty: the handler''s own `start`.';
 
 CREATE TABLE retries (
     handler text NOT NULL,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -47,3 +49,24 @@ def _row(number: int, id_: UUID, columns: dict[str, Any]) -> dict[str, Any]:
     }
     row |= {name: value(number) if callable(value) else value for name, value in columns.items()}
     return row if "shard" in row else row | {"shard": shard_of(row["recipient"], row.get("message_id"), id_.bytes)}
+
+
+async def write_transactions(dsn: str, seed: int, committed: list[UUID]) -> None:
+    """Transactions of several statements that overlap, end in another order than they began, and partly roll back."""
+    chance = random.Random(seed)
+    connection = await asyncpg.connect(dsn)
+    try:
+        for _ in range(12):
+            transaction = connection.transaction()
+            await transaction.start()
+            ids = []
+            for _ in range(chance.randint(1, 3)):
+                ids += await store(connection, chance.randint(1, 6))
+                await asyncio.sleep(chance.choice([0, 0, 0.002, 0.01]))
+            if chance.random() < 0.2:
+                await transaction.rollback()
+            else:
+                await transaction.commit()
+                committed += ids
+    finally:
+        await connection.close()

@@ -152,7 +152,8 @@ async def test_an_ack_does_not_walk_dead_versions(sql: asyncpg.Connection) -> No
     held = await take(sql, "writer", owner, ttl=30, held=(), limit=64)
     await sql.execute(OWN_PLANS.replace("SET LOCAL", "SET"))
     plan = await sql.fetch(
-        f"EXPLAIN {leases._ACK_AT}".replace("$11::", "ARRAY[now()]::")
+        f"EXPLAIN {leases._ACK_AT}".replace("$12::", "ARRAY[1]::")
+        .replace("$11::", "ARRAY[now()]::")
         .replace("$10::", "ARRAY['{}']::")
         .replace("$4::", "ARRAY[1]::")
         .replace("$5::", "ARRAY[1]::")

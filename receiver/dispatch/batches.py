@@ -21,7 +21,7 @@ class Part:
     stop: int
 
     def move(self) -> Move:
-        return Move(self.leased, self.page.after(self.stop))
+        return Move(self.leased, self.page.after(self.stop), self.stop - self.start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,10 @@ class Batch:
 
 
 def batches(pages: Sequence[tuple[Leased, Page]], accepts: Accepts, size: int) -> Iterator[Batch]:
-    """Batches of about `size` wanted events. Late events of a page stay together, whatever their number."""
+    """Batches of about `size` wanted events. Late events of a page stay together, whatever their number.
+
+    A lane's empty page is a part too: it moves the cursor to the lane's end.
+    """
     parts: list[Part] = []
     events: list[Event] = []
     for leased, page in pages:
@@ -44,7 +47,7 @@ def batches(pages: Sequence[tuple[Leased, Page]], accepts: Accepts, size: int) -
                 if len(events) >= size and index >= page.late:
                     yield Batch([*parts, Part(leased, page, start, index)], events)
                     parts, events, start = [], [], index
-        if start < len(page.events):
+        if start < len(page.events) or (not page.events and page.end is not None):
             parts.append(Part(leased, page, start, len(page.events)))
     if parts:
         yield Batch(parts, events)

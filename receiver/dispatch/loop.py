@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, Final
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 from receiver.dispatch.batches import Batch, batches
@@ -13,7 +13,6 @@ from receiver.dispatch.calling import Caller
 from receiver.dispatch.database import Conflict, Database, DatabaseGone
 from receiver.dispatch.lanes import Lanes, Pages, shares
 from receiver.dispatch.pulse import Pulse
-from receiver.dispatch.reader import Reader
 from receiver.dispatch.running import Runner
 from receiver.store import leases
 from receiver.store.leases import Leased, LeaseLost
@@ -23,22 +22,32 @@ _CONFLICTS: Final = 3  # in a row; then the events run alone, so that only the c
 _TAKE_EVERY: Final = 1.0  # seconds between looks for free shards while some are missing
 
 
+class Reads(Protocol):
+    """The next pages of leased shards, of those that it chooses."""
+
+    async def next(self, held: Sequence[Leased]) -> list[tuple[Leased, Page]]: ...
+
+
 class HandlerLoop:
-    """Reads the log for one handler. `quota`: how many shards it is to hold; the worker sets it."""
+    """Reads the log for one handler, or its lane. `name`: that of the cursors.
+
+    `quota`: how many shards it is to hold; the worker sets it.
+    """
 
     def __init__(
         self,
         *,
         caller: Caller,
         runner: Runner,
-        reader: Reader,
+        reader: Reads,
         database: Database,
         pulse: Pulse,
         owner: UUID,
         ttl: float,
         stop: asyncio.Event,
     ) -> None:
-        self.name: Final = caller.handler.name
+        self.name: Final = runner.cursor
+        self.handler: Final = caller.handler.name
         self._handler = caller.handler
         self._log = caller.log
         self._runner = runner
@@ -110,10 +119,10 @@ class HandlerLoop:
             self._session = self._database.session
             self._forget(self._idle())
         await self._balance()
-        pages = await self._read()
+        pages = await self._reader.next([self._leased[shard] for shard in self._idle()])
         for part in shares(pages, self._handler.run.concurrency, self._handler.run.batch_size):
             await self._lanes.free()
-            if self._stop.is_set():
+            if self._stop.is_set() or not self.quota:
                 return
             self._start(part, beat)
         await self._lanes.free()
@@ -131,12 +140,12 @@ class HandlerLoop:
             await self._guarded(self._run(part), lambda: shards)
         finally:
             self._busy -= shards
-        if self._pulse.count != beat or any(page.full for _, page in part):
+        if self._pulse.count != beat or any(page.more for _, page in part):
             self._again.set()
 
     async def _run(self, part: Pages) -> None:
         for batch in batches(part, self._handler.filter.accepts, self._handler.run.batch_size):
-            if self._stop.is_set():
+            if self._stop.is_set() or not self.quota:
                 return
             await self._handle(batch)
 
@@ -169,17 +178,6 @@ class HandlerLoop:
                     connection, self.name, self._owner, ttl=self._ttl, held=list(self._leased), limit=-surplus
                 )
             self._leased |= {one.shard: one for one in taken}
-
-    async def _read(self) -> list[tuple[Leased, Page]]:
-        """The pages that hold anything, of the shards that no lane has."""
-        held = [self._leased[shard] for shard in self._idle()]
-        if not held:
-            return []
-        pages = await self._reader.read([(leased.shard, leased.cursor) for leased in held])
-        for leased, page in zip(held, pages, strict=True):
-            if not page.events:  # what has ended meanwhile without events need not be asked for again
-                leased.cursor = page.after(0)
-        return [(leased, page) for leased, page in zip(held, pages, strict=True) if page.events]
 
     async def _handle(self, batch: Batch) -> None:
         if self._conflicts >= _CONFLICTS or not await self._runner.together(batch):

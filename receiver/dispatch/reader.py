@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
 from receiver.dispatch.database import GONE, Database, DatabaseGone
+from receiver.store.leases import Leased
 from receiver.store.log import Cursor, CursorKey, Page, check_generation, read_pages
 
 _FRESH: Final = 2.0  # seconds that a page is kept for a handler that comes later
@@ -31,24 +33,69 @@ _SETTINGS: Final = {
 }
 
 
+class LogConnection:
+    """A connection to the primary for reading the log, made when it is first used and again after it was lost."""
+
+    def __init__(self, dsn: str, database: Database, *, name: str) -> None:
+        self._dsn = dsn
+        self._database = database
+        self._settings = _SETTINGS | {"application_name": f"receiver reader {name}"[:63]}
+        self._open: tuple[asyncpg.Connection, int] | None = None
+
+    @asynccontextmanager
+    async def use(self) -> AsyncIterator[tuple[asyncpg.Connection, int]]:
+        """The connection, and the generation of new events. Raises DatabaseGone or SchemaError."""
+        try:
+            yield await self._connected()
+        except (*GONE, asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
+            self.cut()
+            raise self._database.lost(error) from error
+
+    async def _connected(self) -> tuple[asyncpg.Connection, int]:
+        if self._open is None or self._open[0].is_closed():
+            connection = await asyncpg.connect(
+                self._dsn, timeout=10, server_settings=self._settings, target_session_attrs=SessionAttribute.primary
+            )
+            try:
+                self._open = connection, await check_generation(connection)
+            except BaseException:
+                connection.terminate()
+                raise
+        return self._open
+
+    def cut(self) -> None:
+        """Drop the connection."""
+        if self._open is not None:
+            self._open[0].terminate()
+            self._open = None
+
+
 class Reader:
     """Answers `read` from what another handler has just read, and reads the rest together in one statement.
 
     `batch`: about how many events one statement fetches, over all shards.
     """
 
-    def __init__(self, dsn: str, database: Database, *, batch: int, name: str) -> None:
-        self._dsn = dsn
+    def __init__(self, connection: LogConnection, database: Database, *, batch: int) -> None:
+        self._connection = connection
         self._database = database
         self._batch = batch
-        self._settings = _SETTINGS | {"application_name": f"receiver reader {name}"[:63]}
-        self._connection: asyncpg.Connection | None = None
         self._limit = 0
         self._pages: dict[CursorKey, tuple[float, Page]] = {}
         self._kept = 0
         self._session = database.session
         self._waiting: dict[CursorKey, tuple[int, Cursor, asyncio.Future[Page]]] = {}
         self._asked = asyncio.Event()
+
+    async def next(self, held: Sequence[Leased]) -> list[tuple[Leased, Page]]:
+        """The next pages of leased shards, of those that have any. Raises DatabaseGone."""
+        if not held:
+            return []
+        pages = await self.read([(leased.shard, leased.cursor) for leased in held])
+        for leased, page in zip(held, pages, strict=True):
+            if not page.events:  # what has ended meanwhile without events need not be asked for again
+                leased.cursor = page.after(0)
+        return [(leased, page) for leased, page in zip(held, pages, strict=True) if page.events]
 
     async def read(self, cursors: Sequence[tuple[int, Cursor]]) -> list[Page]:
         """The next page of each (shard, cursor). Raises DatabaseGone."""
@@ -67,8 +114,7 @@ class Reader:
                 self._asked.clear()
                 await self._serve()
         finally:
-            if self._connection is not None:
-                self._connection.terminate()
+            self._connection.cut()
 
     def _find(self, shard: int, cursor: Cursor) -> Page | asyncio.Future[Page]:
         key = cursor.key(shard)
@@ -110,12 +156,8 @@ class Reader:
     async def _fetch(self, cursors: Sequence[tuple[int, Cursor]]) -> list[Page]:
         least = max(self._batch // len(cursors), 1)
         self._limit = min(max(self._limit, least), max(least * 8, 1), self._batch)
-        try:
-            connection = await self._connected()
-            pages = await read_pages(connection, cursors, limit=self._limit)
-        except (*GONE, asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
-            self._cut()
-            raise self._database.lost(error) from error
+        async with self._connection.use() as (connection, gen):
+            pages = await read_pages(connection, cursors, limit=self._limit, gen=gen)
         self._database.back()
         self._adapt(pages)
         return pages
@@ -127,24 +169,6 @@ class Reader:
             self._limit *= 2
         elif found > self._batch:
             self._limit //= 2
-
-    async def _connected(self) -> asyncpg.Connection:
-        if self._connection is None or self._connection.is_closed():
-            connection = await asyncpg.connect(
-                self._dsn, timeout=10, server_settings=self._settings, target_session_attrs=SessionAttribute.primary
-            )
-            try:
-                await check_generation(connection)
-            except BaseException:
-                connection.terminate()
-                raise
-            self._connection = connection
-        return self._connection
-
-    def _cut(self) -> None:
-        if self._connection is not None:
-            self._connection.terminate()
-            self._connection = None
 
     def _keep(self, key: CursorKey, page: Page) -> None:
         if page.events:

@@ -17,6 +17,7 @@ from receiver.dispatch.transaction import Aborted, Transaction, TransactionSql
 from receiver.event import Event
 from receiver.plugins.outcomes import GiveUp, Outcome, RetryAfter
 from receiver.store import failures
+from receiver.store.lanes import Lane
 from receiver.store.leases import LeaseLost, Move, ack
 from receiver.store.sql import Sql
 
@@ -26,21 +27,26 @@ _ALONE_TIME: Final = 5.0  # seconds after which events that run alone are commit
 class Runner:
     """Runs one handler's batches and moves its cursors in the same transaction.
 
-    Everything here raises DatabaseGone, Conflict or LeaseLost where nothing of the transaction in hand has happened.
+    `lane`: the cursors are that lane's, else the handler's own. Everything here raises DatabaseGone, Conflict or
+    LeaseLost where nothing of the transaction in hand has happened.
     """
 
-    def __init__(self, database: Database, caller: Caller, owner: UUID, *, ttl: float) -> None:
+    def __init__(
+        self, database: Database, caller: Caller, owner: UUID, *, ttl: float, lane: Lane | None = None
+    ) -> None:
         self._database = database
         self._caller = caller
         self._handler = caller.handler
         self._owner = owner
         self._ttl = ttl
+        self.cursor: Final = lane.cursor if lane else caller.handler.name
+        self.replaying: Final = lane is not None and lane.replaying
 
     async def together(self, batch: Batch) -> bool:
         """The whole batch in one transaction; False: something failed, everything was rolled back."""
         async with Transaction(self._database) as transaction:
             if batch.events:
-                context = self._caller.context(transaction)
+                context = self._caller.context(transaction, replaying=self.replaying)
                 result = await self._caller.call_all(batch.events, context)
                 if not await self._fine(transaction, result):
                     return False
@@ -70,7 +76,7 @@ class Runner:
                 await self._move(moves, connection)
 
     async def _move(self, moves: Sequence[Move], sql: Sql) -> None:
-        done = dict(await ack(sql, self._handler.name, self._owner, moves, ttl=self._ttl))
+        done = dict(await ack(sql, self.cursor, self._owner, moves, ttl=self._ttl))
         if len(done) < len(moves):
             raise LeaseLost
         for move in moves:
@@ -90,14 +96,16 @@ class Runner:
             await run.close()
 
     async def _part_alone(self, run: _Alone, part: Part) -> None:
+        begun = part.start
         for index in range(part.start, part.stop):
             event = part.page.events[index]
             if self._handler.filter.accepts(event):
                 await run.attempt(event)
             if index + 1 >= part.page.late or index + 1 == part.stop:
-                run.moves[part.leased.shard] = Move(part.leased, part.page.after(index + 1))
+                run.moves[part.leased.shard] = Move(part.leased, part.page.after(index + 1), index + 1 - begun)
                 if run.overdue:
                     await run.commit()
+                    begun = index + 1
 
     async def attempt(
         self, transaction: Transaction, event: Event, *, failed_before: int = 0, replaying: bool = False
@@ -115,7 +123,7 @@ class Runner:
         if failure.delay is not None:
             await failures.retry_later(
                 *(sql, name, event),
-                cause=failure.cause,
+                cause="replay" if self.replaying else failure.cause,
                 attempts=failure.attempts,
                 delay=failure.delay,
                 error=failure.error,
@@ -183,7 +191,7 @@ class _Alone:
         return asyncio.get_running_loop().time() > self._deadline
 
     async def attempt(self, event: Event) -> None:
-        failure = await self._runner.attempt(self._transaction, event)
+        failure = await self._runner.attempt(self._transaction, event, replaying=self._runner.replaying)
         if failure is not None:
             self._failures.append(failure)
 

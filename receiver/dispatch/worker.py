@@ -7,7 +7,9 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import uuid4
 
@@ -15,20 +17,36 @@ import structlog
 
 from receiver.dispatch.calling import Caller
 from receiver.dispatch.database import Conflict, Database, DatabaseGone
-from receiver.dispatch.loop import HandlerLoop
+from receiver.dispatch.lane_reader import LaneReader
+from receiver.dispatch.loop import HandlerLoop, Reads
 from receiver.dispatch.pulse import Pulse
-from receiver.dispatch.reader import Reader
+from receiver.dispatch.reader import LogConnection, Reader
 from receiver.dispatch.retrying import Retrier
 from receiver.dispatch.running import Runner
+from receiver.event import SHARDS
 from receiver.plugins.handlers import Handler
-from receiver.store import failures, leases
+from receiver.store import control, failures, leases
+from receiver.store.control import Order
+from receiver.store.lanes import Lane, cursor_of, end_finished, lanes_of, open_lane
 from receiver.store.log import check_generation, create_cursors
 from receiver.vault import Vault
 from receiver.warm import settle
 
+_NO_ORDER: Final = Order()
 LEASE: Final = 10.0  # seconds without renewal after which others take a worker's shards
 _HEARTBEAT: Final = 1.0
 _GRACE: Final = 10.0  # seconds for the batch in hand when stopping
+
+
+@dataclass(slots=True)
+class _RunningLane:
+    """A lane that this worker reads."""
+
+    lane: Lane
+    loop: HandlerLoop
+    reader: LaneReader
+    stop: asyncio.Event
+    task: asyncio.Task[Any]
 
 
 class Worker:
@@ -67,31 +85,38 @@ class Worker:
             idle_limit=longest + 60,
             name=self.name,
         )
-        self._reader = Reader(dsn, self._database, batch=batch, name=self.name)
+        self._reader = Reader(LogConnection(dsn, self._database, name=self.name), self._database, batch=batch)
+        self._lane_connection = LogConnection(dsn, self._database, name=f"{self.name} lanes")
         self._tasks: list[asyncio.Task[Any]] = []
         self._renewed_at = 0.0
+        self._handlers: dict[str, Handler] = {one.name: one for one in handlers}
+        self._callers: dict[str, Caller] = {}
         self._loops: list[HandlerLoop] = []
+        self._lanes: dict[str, _RunningLane] = {}
         self._retriers: dict[str, Retrier] = {}
         self._due: dict[str, asyncio.Event] = {}
+        self._orders: dict[str, Order] = {}
         for one in handlers:
             self._add(one, vault)
 
     def _add(self, handler: Handler, vault: Vault) -> None:
-        caller = Caller(handler, vault, self._log.bind(handler=handler.name))
+        caller = self._callers[handler.name] = Caller(handler, vault, self._log.bind(handler=handler.name))
         runner = Runner(self._database, caller, self.id, ttl=self._lease)
-        loop = HandlerLoop(
+        self._loops.append(self._loop(caller, runner, self._reader, self._stop))
+        self._retriers[handler.name] = Retrier(self._database, caller, runner)
+        self._due[handler.name] = asyncio.Event()
+
+    def _loop(self, caller: Caller, runner: Runner, reader: Reads, stop: asyncio.Event) -> HandlerLoop:
+        return HandlerLoop(
             caller=caller,
             runner=runner,
-            reader=self._reader,
+            reader=reader,
             database=self._database,
             pulse=self._pulse,
             owner=self.id,
             ttl=self._lease,
-            stop=self._stop,
+            stop=stop,
         )
-        self._loops.append(loop)
-        self._retriers[handler.name] = Retrier(self._database, caller, runner)
-        self._due[handler.name] = asyncio.Event()
 
     def wake(self) -> None:
         """Events were committed in this process: look at once instead of at the next poll."""
@@ -139,12 +164,18 @@ class Worker:
         return task
 
     async def _prepare(self, stop: asyncio.Event) -> bool:
-        """Cursors for handlers that are new here; False where `stop` came before the database did."""
+        """Cursors for handlers that are new here, with their history where they ask for it.
+
+        False where `stop` came before the database did.
+        """
         while not stop.is_set():
             with contextlib.suppress(DatabaseGone, Conflict):
-                async with self._database.connection() as connection:
+                async with self._database.connection() as connection, connection.transaction():
                     await check_generation(connection)
-                    await create_cursors(connection, list(self._due))
+                    for name in await create_cursors(connection, list(self._handlers)):
+                        since = self._handlers[name].since(datetime.now(UTC))
+                        if since is not None:
+                            await open_lane(connection, name, "backfill", since)
                     self._database.back()
                     return True
             await self._database.pause()
@@ -152,6 +183,9 @@ class Worker:
 
     async def _finish(self, work: Sequence[asyncio.Task[Any]]) -> None:
         self._stop.set()
+        for lane in self._lanes.values():
+            lane.stop.set()
+        work = [*work, *(lane.task for lane in self._lanes.values())]
         self._pulse.wake()
         for due in self._due.values():
             due.set()
@@ -177,19 +211,28 @@ class Worker:
 
     async def _beat(self) -> None:
         """Show that this worker lives, renew its leases, and see what has changed around it."""
-        names = list(self._due)
+        names = list(self._handlers)
+        cursors = names + [cursor_of(name) for name in names]
         held, asked_at = None, time.monotonic()
         async with self._database.connection() as connection:
-            quotas = await leases.join(connection, self.id, self.name, names, ttl=self._lease)
-            if time.monotonic() - self._renewed_at > self._lease / 3:
+            quotas = await leases.join(connection, self.id, self.name, cursors, ttl=self._lease)
+            orders = await control.orders(connection, names)
+            lanes = await lanes_of(connection, names)
+            if orders != self._orders or time.monotonic() - self._renewed_at > self._lease / 3:
                 held = await leases.renew(connection, self.id, ttl=self._lease)
                 self._renewed_at = time.monotonic()
-            free = await leases.free(connection, names)
+            free = await leases.free(connection, cursors)
             due = await failures.due_handlers(connection, names)
-        for loop in self._loops:
+            ended = await end_finished(connection, list(lanes))
+        self._orders = orders
+        self._follow_lanes({name: lane for name, lane in lanes.items() if name not in ended})
+        for loop in [*self._loops, *(lane.loop for lane in self._lanes.values())]:
             if held is not None:
                 loop.compare(held, asked_at=asked_at)
-            self._look_again(loop, quotas[loop.name], free=loop.name in free)
+            paused = orders.get(loop.handler, _NO_ORDER).paused
+            self._look_again(loop, 0 if paused else quotas[loop.name], free=loop.name in free)
+        for lane in self._lanes.values():
+            lane.reader.share = quotas[lane.loop.name] / SHARDS
         for name in due:
             self._due[name].set()
 
@@ -198,6 +241,26 @@ class Worker:
             loop.quota = quota
             loop.free_shards()
             self._pulse.wake()
+
+    def _follow_lanes(self, lanes: Mapping[str, Lane]) -> None:
+        """Start reading lanes that are new, and stop reading those that have gone."""
+        for name, running in list(self._lanes.items()):
+            if lanes.get(name) != running.lane:
+                running.stop.set()
+                self._pulse.wake()
+                if running.task.done():
+                    del self._lanes[name]
+        for name, lane in lanes.items():
+            if name not in self._lanes and not self._stop.is_set():
+                self._lanes[name] = self._read_lane(lane)
+
+    def _read_lane(self, lane: Lane) -> _RunningLane:
+        caller, stop = self._callers[lane.handler], asyncio.Event()
+        runner = Runner(self._database, caller, self.id, ttl=self._lease, lane=lane)
+        reader = LaneReader(lane, self._lane_connection, self._database, batch=caller.handler.run.batch_size)
+        loop = self._loop(caller, runner, reader, stop)
+        self._log.info("lane_read", handler=lane.handler, kind=lane.kind, since=lane.since.isoformat())
+        return _RunningLane(lane, loop, reader, stop, self._start(loop.run(), lane.cursor))
 
     async def _retry(self, name: str) -> None:
         while not self._stop.is_set():

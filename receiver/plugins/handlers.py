@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, Protocol, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
 from pydantic import BaseModel, ValidationError
@@ -17,6 +18,11 @@ from receiver.plugins.filters import Filter
 from receiver.plugins.outcomes import Outcome
 from receiver.plugins.sync import SyncContext
 
+START: Final = "now"
+BEGINNING: Final = "beginning"
+THE_BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)  # before any event
+_SPAN: Final = re.compile(r"(\d{1,4})([mhdw])")
+_UNITS: Final = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 S = TypeVar("S", bound=BaseModel)
@@ -39,6 +45,7 @@ class Handler:
     filter: Filter
     batch: bool = False
     run: Execution = field(default_factory=Execution)
+    start: str = START
     settings_type: type[BaseModel] | None = None
     settings: BaseModel | None = None
     origin: str = ""
@@ -55,6 +62,15 @@ class Handler:
                 f"the settings of {self.name!r} may not have a field {TABLE!r}: the table "
                 f"[handlers.{self.name}.{TABLE}] says how the handler is run"
             )
+        if self.start not in (START, BEGINNING) and not _SPAN.fullmatch(self.start):
+            raise ValueError(f"start of {self.name!r} is 'now', 'beginning' or a time such as '7d', not {self.start!r}")
+
+    def since(self, now: datetime) -> datetime | None:
+        """From when on a new handler gets old events; None: it gets none."""
+        if self.start == START:
+            return None
+        span = _SPAN.fullmatch(self.start)
+        return now - timedelta(**{_UNITS[span[2]]: int(span[1])}) if span else THE_BEGINNING
 
     @property
     def summary(self) -> str:
@@ -63,7 +79,7 @@ class Handler:
 
 
 class Events(TypedDict, total=False):
-    """Which events, and under which name."""
+    """Which events, from when on, and under which name."""
 
     types: Collection[EventType]
     provider: Words
@@ -73,6 +89,7 @@ class Events(TypedDict, total=False):
     machines: bool
     tests: bool
     name: str | None
+    start: str
 
 
 class _Keywords(Events, Options, total=False):
@@ -135,6 +152,7 @@ def handler(  # noqa: PLR0913 - keywords with defaults are the interface
     machines: bool = False,
     tests: bool = False,
     name: str | None = None,
+    start: str = START,
     **run: Unpack[Options],
 ) -> Callable[[Function], Handler]:
     """Make a handler of a function `(event, ctx)`, or `(events, ctx)` with `batch=True`.
@@ -145,6 +163,8 @@ def handler(  # noqa: PLR0913 - keywords with defaults are the interface
     machines come only with `machines=True`, test events of providers only with `tests=True`.
 
     `name`: under which the handler's progress is kept, by default the function's. A new name starts at new events.
+    `start`: what a handler that is new to the database gets of the events that were there before it: none (`now`), all
+    (`beginning`), or those of a time (`7d`, `12h`, `30m`). They come beside new events, with `ctx.replaying`.
     `settings`: a pydantic model for the configuration's table `[handlers.<name>]`; an instance is `ctx.settings`.
 
     How it is run, which operators can change in `[handlers.<name>.run]` (times in seconds):
@@ -175,6 +195,7 @@ def handler(  # noqa: PLR0913 - keywords with defaults are the interface
             batch=batch,
             run=execution,
             settings_type=settings,
+            start=start,
         )
 
     return make

@@ -21,7 +21,7 @@ INSERT INTO retries (handler, event_id, event_received_at, shard, cause, attempt
 VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp() + $7 * interval '1 second', $8,
         CASE WHEN $5 = 'failed' THEN clock_timestamp() END)
 ON CONFLICT (handler, event_id) DO UPDATE SET
-    cause = CASE WHEN retries.cause = 'replay' THEN 'replay' ELSE excluded.cause END,
+    cause = CASE WHEN 'replay' IN (retries.cause, excluded.cause) THEN retries.cause ELSE excluded.cause END,
     attempt = excluded.attempt, next_at = excluded.next_at, error = excluded.error,
     first_failed_at = coalesce(retries.first_failed_at, excluded.first_failed_at)
 """
@@ -57,6 +57,7 @@ VALUES ($1, $2, $3, $4, $5, right($6, {LONGEST_TRACEBACK}), {_WORKER}, $7)
 _TAKE_DUE: Final = """
 SELECT event_id, event_received_at, cause, attempt, dead_letter_id, side_effects FROM retries
 WHERE handler = $1 AND next_at <= clock_timestamp()
+  AND NOT EXISTS (SELECT FROM handlers WHERE name = $1 AND state = 'paused')
 ORDER BY next_at LIMIT 1 FOR UPDATE SKIP LOCKED
 """
 _SETTLE: Final = """

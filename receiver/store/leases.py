@@ -15,16 +15,22 @@ from uuid import UUID
 from receiver.store.log import Cursor, pending_text
 from receiver.store.sql import Sql
 
+# A lane's shard is finished when its cursor stands at the bound.
+_UNFINISHED: Final = "(until_gen IS NULL OR (gen, txid, position) < (until_gen, until_txid, until_position))"
+
 # Materialized: as a part of the join it may be run, with its LIMIT, once for each row of the other side.
-_TAKE: Final = """
+_TAKE: Final = f"""
 WITH free AS MATERIALIZED (
     SELECT shard FROM cursors
     WHERE handler = $1 AND (lease_until < clock_timestamp() OR (owner = $2 AND NOT shard = ANY ($4::int2[])))
+      AND {_UNFINISHED}
+      AND NOT EXISTS (SELECT FROM handlers WHERE name = split_part($1, '/', 1) AND state = 'paused')
     ORDER BY shard LIMIT $5 FOR UPDATE SKIP LOCKED
 )
 UPDATE cursors SET owner = $2, epoch = cursors.epoch + 1, lease_until = clock_timestamp() + $3 * interval '1 second'
 FROM free WHERE cursors.handler = $1 AND cursors.shard = free.shard
-RETURNING cursors.shard, cursors.epoch, cursors.ctid, gen, txid, position, pending, read_from
+RETURNING cursors.shard, cursors.epoch, cursors.ctid, gen, txid, position, pending, read_from,
+          until_gen, until_txid, until_position, until_pending
 """
 
 _RENEW: Final = """
@@ -49,13 +55,18 @@ _LEAVE: Final = "DELETE FROM workers WHERE id = $1"
 
 _JOIN: Final = """
 INSERT INTO workers (id, name, handlers, expires_at) VALUES ($1, $2, $3, clock_timestamp() + $4 * interval '1 second')
-ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at
+ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at, handlers = excluded.handlers
 """
 _FORGET: Final = "DELETE FROM workers WHERE expires_at < clock_timestamp() - interval '1 minute'"
 _PEERS: Final = "SELECT id, handlers FROM workers WHERE expires_at > clock_timestamp()"
-_FREE: Final = """
+_FREE: Final = f"""
 SELECT handler, count(*) FROM cursors
-WHERE handler = ANY ($1::text[]) AND lease_until < clock_timestamp() GROUP BY handler
+WHERE handler = ANY ($1::text[]) AND lease_until < clock_timestamp() AND {_UNFINISHED} GROUP BY handler
+"""
+
+# What was passed before counts less the longer ago it was. Bounded, because exp() of a very small number is an error.
+LATELY: Final = """
+    cursors.lately * exp(-least(extract(epoch FROM clock_timestamp() - cursors.updated_at)::float8, 600) / 60)
 """
 
 # The row is found where this worker last saw it: while an old snapshot is held somewhere (pg_dump), the dead versions
@@ -64,24 +75,37 @@ WHERE handler = ANY ($1::text[]) AND lease_until < clock_timestamp() GROUP BY ha
 _ACK: Final = """
 UPDATE cursors
 SET gen = u.gen, txid = u.txid, position = u.position, pending = u.pending::xid8[], read_from = u.read_from,
-    updated_at = clock_timestamp(), lease_until = clock_timestamp() + $3 * interval '1 second'
-FROM unnest($4::int2[], $5::bigint[], $6::tid[], $7::int2[], $8::xid8[], $9::int8[], $10::text[], $11::timestamptz[])
-     AS u (shard, epoch, tid, gen, txid, position, pending, read_from)
+    updated_at = clock_timestamp(), lease_until = clock_timestamp() + $3 * interval '1 second',
+    handled = cursors.handled + u.events, lately = {LATELY} + u.events
+FROM unnest($4::int2[], $5::bigint[], $6::tid[], $7::int2[], $8::xid8[], $9::int8[], $10::text[], $11::timestamptz[],
+            $12::int8[])
+     AS u (shard, epoch, tid, gen, txid, position, pending, read_from, events)
 WHERE {found} AND cursors.owner = $2
   AND cursors.shard = u.shard AND cursors.epoch = u.epoch
 RETURNING cursors.shard, cursors.ctid
 """
-_ACK_AT: Final = _ACK.format(found="cursors.ctid = u.tid AND cursors.handler || '' = $1")
-_ACK_BY_KEY: Final = _ACK.format(found="u.tid IS NOT NULL AND cursors.handler = $1")
+_ACK_AT: Final = _ACK.format(found="cursors.ctid = u.tid AND cursors.handler || '' = $1", LATELY=LATELY)
+_ACK_BY_KEY: Final = _ACK.format(found="u.tid IS NOT NULL AND cursors.handler = $1", LATELY=LATELY)
 
 Tid = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """Where a lane's cursor ends: this place is the last one, and events of `pending` are not the lane's."""
+
+    gen: int
+    txid: int
+    position: int
+    pending: tuple[int, ...]
 
 
 @dataclass(slots=True)
 class Leased:
     """A shard that this worker may read for one handler.
 
-    `tid`: where its row was last seen. `taken_at`: when it was leased, by this process's monotonic clock.
+    `tid`: where its row was last seen. `taken_at`: when it was leased, by this process's monotonic clock. `bound`: of a
+    lane's.
     """
 
     shard: int
@@ -89,14 +113,16 @@ class Leased:
     tid: Tid
     cursor: Cursor
     taken_at: float
+    bound: Bound | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A step of one leased cursor."""
+    """A step of one leased cursor over so many events."""
 
     leased: Leased
     to: Cursor
+    events: int = 0
 
 
 class LeaseLost(Exception):
@@ -108,9 +134,13 @@ async def take(sql: Sql, handler: str, owner: UUID, *, ttl: float, held: Sequenc
     rows = await sql.fetch(_TAKE, handler, owner, ttl, held, limit)
     taken_at = time.monotonic()
     return [
-        Leased(shard, epoch, tid, Cursor(gen, txid, position, tuple(pending), read_from), taken_at)
-        for shard, epoch, tid, gen, txid, position, pending, read_from in rows
+        Leased(shard, epoch, tid, Cursor(gen, txid, position, tuple(pending), read_from), taken_at, _bound(*until))
+        for shard, epoch, tid, gen, txid, position, pending, read_from, *until in rows
     ]
+
+
+def _bound(gen: int | None, txid: int, position: int, pending: Sequence[int]) -> Bound | None:
+    return None if gen is None else Bound(gen, txid, position, tuple(pending))
 
 
 async def renew(sql: Sql, owner: UUID, *, ttl: float) -> set[tuple[str, int, int]]:
@@ -176,5 +206,6 @@ async def _ack(
         [move.to.position for move in moves],
         [pending_text(move.to.pending) for move in moves],
         [move.to.read_from for move in moves],
+        [move.events for move in moves],
     )
     return [(shard, tid) for shard, tid in rows]

@@ -24,8 +24,6 @@ from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Final
 
-import asyncpg
-
 from receiver.errors import SchemaError
 from receiver.event import SHARDS, Event
 from receiver.store.rows import event_of, select_list, to_event
@@ -54,14 +52,25 @@ CROSS JOIN LATERAL (
 ) AS e
 """
 
-# Everything that this statement's snapshot shows is before the cursor, everything else is after it or pending.
-_CREATE: Final = """
-INSERT INTO cursors (handler, shard, gen, txid, position, pending, read_from)
-SELECT handler, shard, $3, (pg_snapshot_xmax(pg_current_snapshot())::text::numeric - 1)::text::xid8, $2,
-       ARRAY(SELECT pg_snapshot_xip(pg_current_snapshot())), now()
-FROM unnest($1::text[]) AS handler, generate_series(0, $4::int - 1) AS shard
-ORDER BY handler, shard
-ON CONFLICT DO NOTHING
+# A cursor at this place, with those pending, has before it all that the statement's snapshot shows, and nothing else.
+LAST_TRANSACTION: Final = "(pg_snapshot_xmax(pg_current_snapshot())::text::numeric - 1)::text::xid8"
+RUNNING: Final = "ARRAY(SELECT pg_snapshot_xip(pg_current_snapshot()))"
+
+_CREATE: Final = f"""
+WITH made AS (
+    INSERT INTO cursors (handler, shard, gen, txid, position, pending, read_from)
+    SELECT handler, shard, $3, {LAST_TRANSACTION}, $2, {RUNNING}, now()
+    FROM unnest($1::text[]) AS handler, generate_series(0, $4::int - 1) AS shard
+    ORDER BY handler, shard
+    ON CONFLICT DO NOTHING
+    RETURNING handler, shard, gen, txid, pending
+)
+INSERT INTO handlers (name, began_at, began_gen, began_txid, began_pending)
+SELECT handler, now(), gen, txid, pending FROM made WHERE shard = 0
+ON CONFLICT (name) DO UPDATE SET
+    began_at = excluded.began_at, began_gen = excluded.began_gen, began_txid = excluded.began_txid,
+    began_pending = excluded.began_pending
+RETURNING name
 """
 
 _GENERATION: Final = """
@@ -100,17 +109,19 @@ CursorKey = tuple[int, int, int, int, tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Which transactions were running when rows were read, and when that was by Postgres's clock."""
+    """Which transactions were running when rows were read, of which generation, and when by Postgres's clock."""
 
     running: frozenset[int]
     read_at: datetime
+    gen: int
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
     """The next events of one shard after `start`: first the `late` ones, then the others in the log's order.
 
-    `full`: there may be more. A page that is not full holds all that was visible.
+    `full`: there may be more. A page that is not full holds all that was visible. `end`: of a lane's page, where its
+    cursor stands when everything is done.
     """
 
     shard: int
@@ -119,13 +130,21 @@ class Page:
     late: int
     full: bool
     snapshot: Snapshot
+    end: Cursor | None = None
+
+    @property
+    def more(self) -> bool:
+        """Whether to read on at once: there may be more, or another shard's turn in a lane."""
+        return self.full or self.end is not None
 
     def after(self, count: int) -> Cursor:
         """The cursor when the first `count` events are done. Late events are done together: `count` >= `late`."""
+        if self.end is not None and count == len(self.events) and not self.full:
+            return self.end
         last: Event | Cursor = self.events[count - 1] if count > self.late else self.start
         # Ids of another generation are those of another server: what was pending there has ended.
         old = self.start.pending if last.gen == self.start.gen else ()
-        running = self.snapshot.running
+        running = self.snapshot.running if last.gen >= self.snapshot.gen else frozenset[int]()
         pending = {x for x in old if x in running}
         if count > self.late:
             pending.update(x for x in running if x <= last.txid)
@@ -140,8 +159,11 @@ class Page:
         return max(self.start.read_from, self.events[count - 1].received_at)
 
 
-async def read_pages(sql: Sql, cursors: Sequence[tuple[int, Cursor]], *, limit: int) -> list[Page]:
-    """The next page of each (shard, cursor), in one statement; at most `limit` events each, besides late ones."""
+async def read_pages(sql: Sql, cursors: Sequence[tuple[int, Cursor]], *, limit: int, gen: int) -> list[Page]:
+    """The next page of each (shard, cursor), in one statement; at most `limit` events each, besides late ones.
+
+    `gen`: the generation of new events, from `check_generation`.
+    """
     since = min(cursor.read_from for _, cursor in cursors) - SLACK
     rows = await sql.fetch(
         _READ,
@@ -160,7 +182,7 @@ async def read_pages(sql: Sql, cursors: Sequence[tuple[int, Cursor]], *, limit: 
         if ordinal:
             (late if is_late else ordered)[ordinal - 1].append(event_of(fields))
         else:
-            snapshot = Snapshot(running_of(text), read_at)
+            snapshot = Snapshot(running_of(text), read_at, gen)
     return [_page(shard, cursor, late[n], ordered[n], limit, snapshot) for n, (shard, cursor) in enumerate(cursors)]
 
 
@@ -184,13 +206,13 @@ def pending_text(pending: Sequence[int]) -> str:
     return "{" + ",".join(map(str, pending)) + "}"
 
 
-async def create_cursors(sql: Sql, handlers: Sequence[str]) -> None:
-    """Give handlers that have no cursors yet some that stand at the log's present end.
+async def create_cursors(sql: Sql, handlers: Sequence[str]) -> list[str]:
+    """Give handlers that have no cursors yet some that stand at the log's present end; returns which those were.
 
     Exact: an event whose transaction had committed when this ran is before it, every other one will be read.
     """
     gen = await generation(sql)
-    await sql.execute(_CREATE, list(handlers), END_OF_TRANSACTION, gen, SHARDS)
+    return [row[0] for row in await sql.fetch(_CREATE, list(handlers), END_OF_TRANSACTION, gen, SHARDS)]
 
 
 async def generation(sql: Sql) -> int:
@@ -198,21 +220,26 @@ async def generation(sql: Sql) -> int:
     return int(await sql.fetchval(_GENERATION))
 
 
-async def check_generation(sql: Sql) -> None:
-    """Raises SchemaError when transaction ids have gone backwards.
+async def check_generation(sql: Sql) -> int:
+    """The generation of new events. Raises SchemaError when transaction ids have gone backwards.
 
     That happens when a dump is restored into a new server: new events would sort before the cursors and be lost.
     """
     gen = await generation(sql)
+    if await went_backwards(sql, gen):
+        raise SchemaError(
+            "the database's transaction ids have gone backwards (was it restored from a dump?), so new events would "
+            "be taken for old ones. Stop every service that uses it and run `receiver cursors rebase`, once"
+        )
+    return gen
+
+
+async def went_backwards(sql: Sql, gen: int) -> bool:
+    """Whether an event or a cursor of this generation lies ahead of every transaction of this server."""
     highest = [await sql.fetchval(_HIGHEST_CURSOR, gen), await sql.fetchval(_HIGHEST_EVENT, gen, SHARDS)]
     # Asked for last: others write meanwhile, and their transactions must not look as if they came from the future.
     following = await sql.fetchval(_NEXT_TRANSACTION)
-    if any(found is not None and found >= following for found in highest):
-        raise SchemaError(
-            "the database's transaction ids have gone backwards (was it restored from a dump?), so new events would "
-            "be taken for old ones. With no service running, say once: "
-            f"ALTER TABLE events ALTER COLUMN gen SET DEFAULT {gen + 1}"
-        )
+    return any(found is not None and found >= following for found in highest)
 
 
 EVENT_BY_ID: Final = f"SELECT {select_list('events')} FROM events WHERE id = $1 AND received_at = $2"
@@ -222,49 +249,3 @@ async def find_event(sql: Sql, event_id: object, received_at: datetime) -> Event
     """The event, or None when its partition is gone."""
     record = await sql.fetchrow(EVENT_BY_ID, event_id, received_at)
     return None if record is None else to_event(record)
-
-
-# handler_states ---------------------------------------------------------------------------------------------------
-
-_LAG_LIMIT: Final = 1000  # events counted per shard; more is "at least so many"
-
-_STATES: Final = """
-SELECT c.handler, count(*) AS shards, count(*) FILTER (WHERE c.lease_until > clock_timestamp()) AS leased,
-       array_remove(array_agg(DISTINCT w.name ORDER BY w.name), NULL) AS owners,
-       coalesce(sum(behind.events), 0)::bigint AS lag_events, max(now() - behind.oldest) AS lag,
-       (SELECT count(*) FROM retries r WHERE r.handler = c.handler) AS retries,
-       (SELECT count(*) FROM retries r WHERE r.handler = c.handler AND r.next_at <= clock_timestamp()) AS retries_due,
-       (SELECT count(*) FROM dead_letters d WHERE d.handler = c.handler AND d.resolved_at IS NULL) AS dead_letters
-FROM cursors c
-LEFT JOIN workers w ON w.id = c.owner AND c.lease_until > clock_timestamp()
-CROSS JOIN LATERAL (
-    SELECT count(*) AS events, min(received_at) AS oldest FROM (
-        SELECT e.received_at FROM events e
-        WHERE e.shard = c.shard AND (e.gen, e.txid, e.position) > (c.gen, c.txid, c.position)
-          AND e.received_at >= c.read_from - $2::interval
-        ORDER BY e.gen, e.txid, e.position LIMIT $1
-    ) AS unread
-) AS behind
-GROUP BY c.handler ORDER BY c.handler
-"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HandlerState:
-    """How one handler stands. `lag_events` counts at most 1000 per shard; `lag`: age of the oldest unread event."""
-
-    handler: str
-    shards: int
-    leased: int
-    owners: list[str]
-    lag_events: int
-    lag: timedelta | None
-    retries: int
-    retries_due: int
-    dead_letters: int
-
-
-async def handler_states(sql: Sql) -> list[HandlerState]:
-    """Every handler that has cursors, by name."""
-    rows: list[asyncpg.Record] = await sql.fetch(_STATES, _LAG_LIMIT, SLACK)
-    return [HandlerState(**dict(row)) for row in rows]

@@ -98,3 +98,51 @@ COMMENT ON COLUMN replays.position IS 'Likewise: position.';
 COMMENT ON COLUMN replays.started_at IS 'When it was started; later events are no part of it.';
 COMMENT ON COLUMN replays.started_by IS 'Account of the operating system that started it.';
 COMMENT ON COLUMN replays.ended_at IS 'When its state was last changed.';
+
+-- Lanes: old events for one handler, beside its new ones -----------------------------------------------------------
+
+ALTER TABLE cursors
+    ADD COLUMN until_gen smallint,
+    ADD COLUMN until_txid xid8,
+    ADD COLUMN until_position bigint,
+    ADD COLUMN until_pending xid8[],
+    ADD COLUMN handled bigint NOT NULL DEFAULT 0,
+    ADD COLUMN lately double precision NOT NULL DEFAULT 0;
+COMMENT ON COLUMN cursors.until_gen IS 'Of a lane (see lanes): the place after which nothing is read, which is where the handler''s own cursor stood: generation.';
+COMMENT ON COLUMN cursors.until_txid IS 'Likewise: transaction.';
+COMMENT ON COLUMN cursors.until_position IS 'Likewise: position.';
+COMMENT ON COLUMN cursors.until_pending IS 'Likewise: transactions before that place whose events are the handler''s own cursor''s to read.';
+COMMENT ON COLUMN cursors.handled IS 'Events that were passed since the cursor was made.';
+COMMENT ON COLUMN cursors.lately IS 'Events that were passed lately, each counting less with time (to 1/e in a minute): the rate in events per minute at updated_at.';
+
+ALTER TABLE handlers
+    ADD COLUMN revision bigint NOT NULL DEFAULT 0,
+    ADD COLUMN began_at timestamptz,
+    ADD COLUMN began_gen smallint,
+    ADD COLUMN began_txid xid8,
+    ADD COLUMN began_pending xid8[];
+COMMENT ON COLUMN handlers.revision IS 'Raised when people change the state or the cursors: workers then look at once.';
+COMMENT ON COLUMN handlers.began_at IS 'When its cursors were made. With the next three, what came before the handler: a backfill ends exactly there.';
+COMMENT ON COLUMN handlers.began_gen IS 'Where the log ended then: generation.';
+COMMENT ON COLUMN handlers.began_txid IS 'Likewise: the last transaction.';
+COMMENT ON COLUMN handlers.began_pending IS 'Likewise: transactions that were running, whose events the cursors read.';
+
+CREATE TABLE lanes (
+    handler text PRIMARY KEY,
+    kind text NOT NULL CHECK (kind IN ('rewind', 'backfill')),
+    since timestamptz NOT NULL,
+    replaying boolean NOT NULL DEFAULT true,
+    rate double precision CHECK (rate > 0),
+    total bigint,
+    started_at timestamptz NOT NULL DEFAULT now(),
+    started_by text NOT NULL
+);
+COMMENT ON TABLE lanes IS 'Old events that a handler is given beside its new ones, by cursors of their own named <handler>/lane. The row is removed when all have been handled.';
+COMMENT ON COLUMN lanes.handler IS 'Name of the handler.';
+COMMENT ON COLUMN lanes.kind IS 'rewind: it had these events before. backfill: they came before the handler.';
+COMMENT ON COLUMN lanes.since IS 'Events received before this are left out.';
+COMMENT ON COLUMN lanes.replaying IS 'Whether the handler is told so (ctx.replaying), which turns effects outside the database off.';
+COMMENT ON COLUMN lanes.rate IS 'Events a second at most, all workers together; NULL: no limit.';
+COMMENT ON COLUMN lanes.total IS 'Events to be handled, counted before the start; NULL: not counted.';
+COMMENT ON COLUMN lanes.started_at IS 'When it was asked for.';
+COMMENT ON COLUMN lanes.started_by IS 'Account of the operating system that asked; empty: the handler''s own `start`.';
