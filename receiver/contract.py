@@ -46,38 +46,47 @@ class SourceSettings(BaseModel):
     max_body: int | None = Field(None, gt=0, description="bytes a request body may have; default: the provider's own")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """One POST exactly as received. `headers` have lower-case names; a repeated header is joined with ", "."""
 
     source: str
     headers: Mapping[str, str]
-    body: bytes = field(repr=False)
-    query: str = field(default="", repr=False)
+    body: bytes
+    query: str = ""
     client: str | None = None
-    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    at: datetime = msgspec.field(default_factory=_now)
+
+    def __repr__(self) -> str:
+        return f"Delivery(source={self.source!r}, client={self.client!r}, at={self.at!r})"  # the rest may hold secrets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A finished HTTP answer, for handshakes."""
+    """A finished HTTP answer."""
 
     status: int
     body: bytes = b""
     content_type: str = "text/plain; charset=utf-8"
+    headers: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Authentic:
+class Authentic(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What `authenticate` hands on: the decoded payload, or the answer to a handshake that needs no storing.
 
     `proof`: the signed text, where it is not the whole body. Whoever gets hold of such a signature can put it on
     endless different bodies, so what is kept for a person to look at is kept once for each proof, not for each body.
     """
 
-    payload: Any = field(default=None, repr=False)
+    payload: Any = None
     answer: Answer | None = None
-    proof: bytes | None = field(default=None, repr=False)
+    proof: bytes | None = None
+
+    def __repr__(self) -> str:
+        return f"Authentic(answer={self.answer!r})"
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -184,7 +193,11 @@ class Simulation:
 
 
 class Provider(Protocol):
-    """The interface of a provider file. `source` in the constructor is only for messages to people."""
+    """The interface of a provider file.
+
+    A provider whose `authenticate` may wait for something from outside says so with `waits: ClassVar[bool] = True`:
+    its deliveries then wait alone.
+    """
 
     name: ClassVar[str]
     title: ClassVar[str]

@@ -33,6 +33,7 @@ class Reason(StrEnum):
     CERTIFICATE = "certificate"
     BAD_ENCODING = "bad_encoding"
     TOO_LARGE = "too_large"
+    TOO_SLOW = "too_slow"
 
 
 class ReceiverError(Exception):

@@ -40,12 +40,17 @@ class Played:
 
     def posts(self, type_: EventType, *recipients: str, run: str = "r", at: datetime | None = None) -> Sequence[Post]:
         simulation = self.source.provider.simulation
+        items = list(map(simulation.sample, self.occurrences(type_, *recipients, run=run, at=at)))
+        return simulation.post(items, self.keys, datetime.now(UTC))
+
+    def occurrences(
+        self, type_: EventType, *recipients: str, run: str = "r", at: datetime | None = None
+    ) -> Sequence[Occurrence]:
         moment = at or datetime.now(UTC)
-        items = [
-            simulation.sample(Occurrence(type=type_, recipient=recipient, at=moment, run=run, number=number))
+        return [
+            Occurrence(type=type_, recipient=recipient, at=moment, run=run, number=number)
             for number, recipient in enumerate(recipients)
         ]
-        return simulation.post(items, self.keys, datetime.now(UTC))
 
     def post_items(self, items: Sequence[Any]) -> Sequence[Post]:
         return self.source.provider.simulation.post(items, self.keys, datetime.now(UTC))

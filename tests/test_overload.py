@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 from receiver.contract import Post, Reply
-from receiver.errors import Unavailable
 from receiver.event import EventType
 from receiver.web.budget import OVERHEAD, Budget
 from tests.service import WORLD, Played, Running, play, running
@@ -147,20 +145,36 @@ async def test_stopping_finishes_what_is_in_hand(database: str, tmp_path: Path) 
         assert await service.count("events") >= len(succeeded) > 0
 
 
-async def test_the_budget_serves_in_order_and_forgets_who_gave_up() -> None:
-    """the byte budget serves first come first served, gives up in time, and loses no byte by that."""
+class _Body:
+    """A request whose body is arriving."""
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self.taken = 0
+        self.evicted = False
+
+    @property
+    def connection(self) -> _Body:
+        return self
+
+    def evict(self) -> None:
+        self.evicted = True
+        self.budget.give(self)
+
+
+def test_unfinished_bodies_give_way_the_oldest_first() -> None:
+    """bytes that do not fit are taken from unfinished bodies, the oldest first, and never from whole ones."""
     budget = Budget(10 * OVERHEAD)
-    first = await budget.take(8 * OVERHEAD, within=1)
-    waiting = asyncio.create_task(budget.take(5 * OVERHEAD, within=30))
-    await asyncio.sleep(0)
-    with pytest.raises(Unavailable):
-        await budget.take(0, within=0.05)  # small enough to fit, but it is not its turn
-    assert not waiting.done()
-    budget.give(first)
-    assert await waiting == 6 * OVERHEAD
-    gone = asyncio.create_task(budget.take(9 * OVERHEAD, within=30))
-    await asyncio.sleep(0)
-    gone.cancel()
-    await asyncio.gather(gone, return_exceptions=True)
-    budget.give(6 * OVERHEAD)
+    whole, old, young, new = (_Body(budget) for _ in range(4))
+    for body in (whole, old, young):
+        assert budget.grow(body, 2 * OVERHEAD)
+        budget.wait(body)
+    budget.whole(whole)
+    assert budget.grow(new, 2 * OVERHEAD)
+    assert (old.evicted, young.evicted) == (True, False)
+    assert not budget.grow(new, 9 * OVERHEAD)
+    assert (young.evicted, whole.evicted, whole.taken) == (True, False, 3 * OVERHEAD)
+    for body in (whole, new):
+        budget.give(body)
+        budget.give(body)
     assert budget.used == 0

@@ -1,17 +1,19 @@
-"""receive(): authenticate -> parse -> write -> answer, for one delivery."""
+"""From deliveries to committed rows: authenticate -> parse -> read -> normalize -> write -> answer."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any, Final, cast
 
 import structlog
 
-from receiver.contract import Answer, Authentic, Delivery, Item, UnreadableItem
+from receiver.contract import Answer, Delivery, Item, UnreadableItem
 from receiver.errors import Reason, Refused, Unavailable, Unreadable
+from receiver.event import Reading
 from receiver.ingest.head import request_head
 from receiver.ingest.mangled import MangledBodies
 from receiver.ingest.normalize import row_of
@@ -23,10 +25,40 @@ from receiver.vault import Vault
 
 log = structlog.get_logger("ingest")
 
-RETRY_AFTER: Final = 30  # seconds, in Retry-After
 MAX_ITEMS: Final = 20_000  # in one delivery; no provider documents more than 5,000
 MAX_UNREADABLE: Final = 100  # items of one delivery that are quarantined one by one
-PAUSE_EVERY: Final = 500  # items
+PART: Final = 250  # items of a delivery that are read before others have their turn
+
+_AGAIN: Final = (("retry-after", "30"),)
+
+
+class Receipt:
+    """One delivery on its way to the table.
+
+    `deadline`: by `time.monotonic()`; after it the provider is asked to try again. `answer` is called once.
+    `open`: it has not come to its end yet; what remains may be waiting for a commit.
+    """
+
+    __slots__ = (
+        "answer", "deadline", "delivery", "items", "open", "part", "proof", "read", "readings", "rows", "source",
+        "unreadable",
+    )  # fmt: skip
+
+    def __init__(
+        self, source: Source, delivery: Delivery, *, deadline: float, answer: Callable[[Answer], None]
+    ) -> None:
+        self.source = source
+        self.delivery = delivery
+        self.deadline = deadline
+        self.answer = answer
+        self.open = True
+        self.proof: bytes | None = None  # see `Authentic`
+        self.items: Iterator[Item | UnreadableItem] = iter(())  # those that are not read yet
+        self.part: list[Item | UnreadableItem] = []  # those in hand
+        self.read = 0
+        self.readings: list[tuple[Item, Reading]] = []  # of those in hand
+        self.rows: list[Row] = []
+        self.unreadable: list[tuple[str, bytes]] = []
 
 
 class Ingest:
@@ -39,136 +71,158 @@ class Ingest:
         self._mangled = MangledBodies()
         self.counts: Counter[tuple[str, str, str]] = Counter()
 
-    async def receive(self, source: Source, delivery: Delivery, *, deadline: float) -> Answer:
-        """Take one delivery and say what to answer. A success means that everything authentic in it is committed.
+    async def receive(self, receipts: Sequence[Receipt]) -> None:
+        """Take deliveries; each is answered once. A success means that everything authentic in it is committed.
 
-        `deadline`: by `time.monotonic()`; after it the provider is asked to try again.
+        All take one step before any takes the next: code that runs many times in a row runs several times faster.
         """
-        reply = source.provider.reply
-        proof = None
-        try:
-            authentic = await source.provider.authenticate(delivery)
-            if authentic.answer is not None:
-                return self._answered(source, "handshake", authentic.answer.status, authentic.answer)
-            proof = authentic.proof
-            rows, quarantined = await self._read(source, delivery, authentic)
-            await self._writer.store(rows, quarantined, self._set_aside(source, delivery, proof), deadline=deadline)
-        except Refused as refusal:
-            return await self._refuse(source, delivery, refusal, deadline)
-        except Unreadable as error:
-            return await self._quarantine_all(
-                source, delivery, "delivery", str(error), proof=proof, status=reply.stored, deadline=deadline
-            )
-        except Unavailable as error:
-            log.warning("try again", action="unavailable", source=source.name, why=str(error))
-            return self._answered(source, "again", reply.again)
-        self.counts["quarantined", source.name, ""] += len(quarantined)
-        return self._answered(source, "stored", reply.stored)
-
-    def refused_unread(self, source: Source, delivery: Delivery, refusal: Refused) -> None:
-        """Count and sample a request that was refused before its body was read whole."""
-        self.counts["refused", source.name, refusal.reason] += 1
-        self.counts["request", source.name, "refused"] += 1
-        self._refusals.add(source.name, delivery, refusal.reason, refusal.detail)
-
-    def _answered(self, source: Source, outcome: str, status: int, answer: Answer | None = None) -> Answer:
-        self.counts["request", source.name, outcome] += 1
-        return answer or _ANSWERS.get(status) or Answer(status=status)
-
-    async def _read(
-        self, source: Source, delivery: Delivery, authentic: Authentic
-    ) -> tuple[list[Row], list[Quarantined]]:
-        rows: list[Row] = []
-        unreadable: list[tuple[str, bytes]] = []
-        provider, proof = source.provider, authentic.proof
-        for number, item in enumerate(_parsed(source, authentic.payload), 1):
-            if isinstance(item, UnreadableItem):
-                unreadable.append((item.why, item.body))
-                continue
-            try:
-                rows.extend([row_of(source, item, reading, delivery.at) for reading in provider.read(item)])
-            except Unreadable as error:
-                unreadable.append((str(error), item.text.encode()))
-            except Exception as error:  # a fault in a provider's file must not cost the neighbours, nor the item
-                log.exception("cannot read an item", action="read_failed", source=source.name)
-                unreadable.append((_fault(error), item.text.encode()))
-            if number % PAUSE_EVERY == 0:
-                if number >= MAX_ITEMS:
-                    raise Unreadable(f"more than {MAX_ITEMS} items in one delivery")
+        for one in receipts:
+            await self._authenticate(one)
+        unread = [one for one in receipts if one.open]
+        while unread:
+            for step in (_parse, _read, _normalize):
+                for one in unread:
+                    self._take(step, one)
+            unread = [one for one in unread if one.open and len(one.part) == PART]
+            if unread:
                 await asyncio.sleep(0)  # a large batch lets the others have their turn
-        if len(unreadable) > (1 if proof else MAX_UNREADABLE):  # as one entry, or a sender would fill the table
-            why = f"{len(unreadable)} items cannot be read, the first: {unreadable[0][0]}"
-            return rows, [self._entry(source, delivery, "delivery", why, delivery.body, proof)]
-        return rows, [self._entry(source, delivery, "item", why, body, proof) for why, body in unreadable]
+        for one in receipts:
+            self._take(self._store, one)
 
-    def _set_aside(self, source: Source, delivery: Delivery, proof: bytes | None) -> Callable[[Row, str], Quarantined]:
-        """What the writer calls for a row that Postgres cannot hold."""
-        return lambda row, why: self._entry(
-            source, delivery, "item", why, str(row[_RAW]).encode(errors="replace"), proof
-        )
+    async def _authenticate(self, one: Receipt) -> None:
+        try:
+            authentic = await one.source.provider.authenticate(one.delivery)
+            if authentic.answer is not None:
+                self._end(one, "handshake", authentic.answer)
+                return
+            one.proof = authentic.proof
+            one.items = iter(one.source.provider.parse(authentic.payload))
+        except Refused as refusal:
+            await self._refuse(one, refusal)
+        except Exception as error:  # noqa: BLE001 - each kind is told apart there
+            self._failed(one, error)
 
-    def _entry(
-        self, source: Source, delivery: Delivery, kind: str, why: str, body: bytes, proof: bytes | None
-    ) -> Quarantined:
+    def _take(self, step: Callable[[Receipt], None], one: Receipt) -> None:
+        if one.open:
+            try:
+                step(one)
+            except Exception as error:  # noqa: BLE001 - likewise
+                self._failed(one, error)
+
+    def _failed(self, one: Receipt, error: Exception) -> None:
+        if isinstance(error, Unavailable):
+            log.warning("try again", action="unavailable", source=one.source.name, why=str(error))
+            self._again(one)
+        elif isinstance(error, Unreadable):
+            self._quarantine_all(one, "delivery", str(error), one.source.provider.reply.stored)
+        else:  # a fault in the provider's file: what is authentic is kept, and a retry would not help
+            log.error("cannot read a delivery", action="parse_failed", source=one.source.name, exc_info=error)
+            self._quarantine_all(one, "delivery", _fault(error), one.source.provider.reply.stored)
+
+    def _end(self, one: Receipt, outcome: str, answer: Answer) -> None:
+        self.counts["request", one.source.name, outcome] += 1
+        one.open = False
+        one.answer(answer)
+
+    def _again(self, one: Receipt) -> None:
+        self._end(one, "again", again(one.source))
+
+    # What is kept -------------------------------------------------------------------------------------------------
+
+    def _store(self, one: Receipt) -> None:
+        one.open = False
+        quarantined = self._set_aside(one) if one.unreadable else ()
+
+        def done(why: str | None) -> None:
+            if why is not None:
+                log.warning("try again", action="unavailable", source=one.source.name, why=why)
+                self._again(one)
+            else:
+                self._end(one, "stored", _ANSWERS[one.source.provider.reply.stored])
+                if quarantined:
+                    self.counts["quarantined", one.source.name, ""] += len(quarantined)
+
+        def set_aside(row: Row, why: str) -> Quarantined:
+            return self._entry(one, "item", why, str(row[_RAW]).encode(errors="replace"))
+
+        self._writer.put(one.rows, quarantined, set_aside, deadline=one.deadline, done=done)
+
+    def _set_aside(self, one: Receipt) -> list[Quarantined]:
+        if len(one.unreadable) > (1 if one.proof else MAX_UNREADABLE):  # as one entry, or a sender would fill the table
+            why = f"{len(one.unreadable)} items cannot be read, the first: {one.unreadable[0][0]}"
+            return [self._entry(one, "delivery", why, one.delivery.body)]
+        return [self._entry(one, "item", why, body) for why, body in one.unreadable]
+
+    def _quarantine_all(self, one: Receipt, kind: str, why: str, status: int) -> None:
+        """Keep a whole authentic delivery that gave no events, then answer `status`."""
+        one.open = False
+
+        def done(trouble: str | None) -> None:
+            if trouble is not None:
+                self._again(one)
+                return
+            log.warning("quarantined", action="quarantined", source=one.source.name, kind=kind, why=why)
+            self.counts["quarantined", one.source.name, ""] += 1
+            self._end(one, "stored" if kind == "delivery" else "refused", _answer(status))
+
+        entry = self._entry(one, kind, why, one.delivery.body)
+        self._writer.put((), [entry], _never, deadline=one.deadline, done=done)
+
+    def _entry(self, one: Receipt, kind: str, why: str, body: bytes) -> Quarantined:
         """A row of quarantine. One signature gives one row, even where it covers no body (`Authentic.proof`)."""
         return Quarantined(
-            source=source.name,
-            provider=source.provider.name,
+            source=one.source.name,
+            provider=one.source.provider.name,
             kind=kind,
             why=why[:500],
-            fingerprint=hashlib.sha256(body if proof is None else proof).digest(),
+            fingerprint=hashlib.sha256(body if one.proof is None else one.proof).digest(),
             size=len(body),
-            headers=self._vault.encrypt(request_head(delivery), context="quarantine"),
+            headers=self._vault.encrypt(request_head(one.delivery), context="quarantine"),
             body=self._vault.encrypt(body, context="quarantine"),
-            accepted_at=delivery.at,
+            accepted_at=one.delivery.at,
         )
 
-    async def _refuse(self, source: Source, delivery: Delivery, refusal: Refused, deadline: float) -> Answer:
-        reply = source.provider.reply
-        status = reply.again if refusal.again else reply.refused
-        reason = refusal.reason
+    # What is refused ----------------------------------------------------------------------------------------------
+
+    async def _refuse(self, one: Receipt, refusal: Refused) -> None:
+        source, reply, reason, detail = one.source, one.source.provider.reply, refusal.reason, refusal.detail
+        answer = again(source) if refusal.again else _answer(reply.refused)
         if refusal.authentic:
-            answer = await self._quarantine_all(
-                source, delivery, "stale", refusal.detail, proof=refusal.proof, status=status, deadline=deadline
-            )
-            self._refusals.add(source.name, delivery, reason, refusal.detail)
-            return answer
+            one.proof = refusal.proof
+            self._refusals.add(source.name, one.delivery, reason, detail)
+            self._quarantine_all(one, "stale", detail, answer.status)
+            return
         if reason is Reason.WRONG_KEY and self._refusals.wants(source.name, reason):
-            reason, detail = await self._mangled.why_wrong(source, delivery, refusal)
-        else:
-            detail = refusal.detail
+            reason, detail = await self._mangled.why_wrong(source, one.delivery, refusal)
+        self.refused(source, one.delivery, reason, detail)
+        self._end(one, "refused", answer)
+
+    def refused(self, source: Source, delivery: Delivery, reason: Reason, detail: str) -> None:
+        """Count a refused request, and keep it as a sample."""
         self.counts["refused", source.name, reason] += 1
         self._refusals.add(source.name, delivery, reason, detail)
-        return self._answered(source, "refused", status)
-
-    async def _quarantine_all(
-        self,
-        source: Source,
-        delivery: Delivery,
-        kind: str,
-        why: str,
-        *,
-        proof: bytes | None,
-        status: int,
-        deadline: float,
-    ) -> Answer:
-        """Keep a whole authentic delivery that gave no events, then answer `status`."""
-        entry = self._entry(source, delivery, kind, why, delivery.body, proof)
-        try:
-            await self._writer.store((), [entry], _never, deadline=deadline)
-        except Unavailable:
-            return self._answered(source, "again", source.provider.reply.again)
-        log.warning("quarantined", action="quarantined", source=source.name, kind=kind, why=why)
-        self.counts["quarantined", source.name, ""] += 1
-        return self._answered(source, "stored" if kind == "delivery" else "refused", status)
 
 
 _RAW: Final = -3  # place of `raw` in a row
-_ANSWERS: Final = {
-    200: Answer(status=200, body=b"ok\n"),
-    401: Answer(status=401, body=b"refused: the signature or the credentials do not fit\n"),
-    403: Answer(status=403, body=b"refused: the signature does not fit\n"),
-    503: Answer(status=503, body=b"try again later\n"),
+_TEXTS: Final = {
+    200: b"ok\n",
+    401: b"refused: the signature or the credentials do not fit\n",
+    403: b"refused: the signature does not fit\n",
+}
+_ANSWERS: Final = {status: Answer(status=status, body=_TEXTS.get(status, b"")) for status in range(200, 600)}
+
+
+def _answer(status: int) -> Answer:
+    return _ANSWERS[status]
+
+
+def again(source: Source) -> Answer:
+    """The answer after which this provider tries again."""
+    return _AGAINS[source.provider.reply.again]
+
+
+_AGAINS: Final = {
+    status: Answer(status=status, body=b"try again later\n", headers=_AGAIN) for status in range(400, 600)
 }
 
 
@@ -176,16 +230,56 @@ def _never(_row: Row, _why: str) -> Quarantined:
     raise AssertionError("there are no rows")
 
 
-def _parsed(source: Source, payload: object) -> Iterator[Item | UnreadableItem]:
-    """The items of an authentic payload; a fault in the provider's file sends the whole delivery to quarantine."""
+def _parse(one: Receipt) -> None:
+    """The next items."""
+    one.part = list(islice(one.items, PART))
+    one.read += len(one.part)
+    if one.read > MAX_ITEMS:
+        raise Unreadable(f"more than {MAX_ITEMS} items in one delivery")
+
+
+def _read(one: Receipt) -> None:
+    """Their events. One item that cannot be read costs its neighbours nothing."""
+    read: Callable[[Any], Sequence[Reading]] = one.source.provider.read  # raises for what is no Item
+    items = cast("list[Item]", one.part)
     try:
-        yield from source.provider.parse(payload)
-    except Unreadable:
-        raise
-    except Exception as error:
-        log.exception("cannot parse a delivery", action="parse_failed", source=source.name)
-        raise Unreadable(_fault(error)) from error
+        one.readings = [(item, reading) for item in items for reading in read(item)]
+    except Exception:  # noqa: BLE001 - found again, and told apart, below
+        one.readings = [(item, reading) for item in items for reading in _read_one(one, item)]
+
+
+def _read_one(one: Receipt, item: Item | UnreadableItem) -> Sequence[Reading]:
+    if isinstance(item, UnreadableItem):
+        one.unreadable.append((item.why, item.body))
+        return ()
+    try:
+        return one.source.provider.read(item)
+    except Unreadable as error:
+        one.unreadable.append((str(error), item.text.encode()))
+    except Exception as error:  # a fault in a provider's file must not cost the neighbours, nor the item
+        log.exception("cannot read an item", action="read_failed", source=one.source.name)
+        one.unreadable.append((_fault(error), item.text.encode()))
+    return ()
+
+
+def _normalize(one: Receipt) -> None:
+    """Their rows."""
+    source, at = one.source, one.delivery.at
+    try:
+        rows = [row_of(source, item, reading, at) for item, reading in one.readings]
+    except Exception:  # noqa: BLE001 - likewise
+        rows = [row for item, reading in one.readings for row in _normalize_one(one, item, reading)]
+    one.rows += rows
+
+
+def _normalize_one(one: Receipt, item: Item, reading: Reading) -> Sequence[Row]:
+    try:
+        return (row_of(one.source, item, reading, one.delivery.at),)
+    except Exception as error:  # likewise
+        log.exception("cannot normalize an item", action="read_failed", source=one.source.name)
+        one.unreadable.append((_fault(error), item.text.encode()))
+    return ()
 
 
 def _fault(error: Exception) -> str:
-    return f"a fault in the provider's file: {type(error).__name__}"
+    return f"a fault of ours: {type(error).__name__}"

@@ -1,7 +1,8 @@
 """Group commit: the rows of all requests that wait at the same time share one transaction.
 
-When nobody waits, a single request is committed at once; there is no timer on that path. A group that Postgres refuses
-is split by request, so that only the culprit waits, is refused, or has its bad row quarantined.
+When nobody else comes, a single request is committed at once; there is no timer on that path. A group that Postgres
+refuses is split by request, so that only the culprit waits, is refused, or has its bad row quarantined. Who waits for
+somebody else's transaction does so on a connection of its own, and holds up nobody.
 """
 
 from __future__ import annotations
@@ -9,14 +10,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
 
 import asyncpg
 import structlog
 
-from receiver.errors import Unavailable
 from receiver.histogram import Histogram
 from receiver.store import intake
 from receiver.store.intake import MAX_ROWS, Quarantined, Row
@@ -26,12 +25,22 @@ log = structlog.get_logger("writer")
 
 SECOND_WRITER_ROWS: Final = 100  # waiting rows that make a second connection pay
 SECOND_WRITER_DELAY: Final = 0.02  # seconds until the second connection helps anyway: the first may be stuck
+LINGER: Final = 0.005  # seconds that a group grows at most while every turn of the loop brings more
 SWEEP: Final = 0.25  # seconds between looks for requests whose deadline has passed
 CONNECT_BACKOFF: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
+CLOSE_TIME: Final = 2.0  # seconds that Postgres gets to say goodbye
+
 COMMIT_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 BATCH_ROWS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, MAX_ROWS)
 
+# Milliseconds to wait for a lock: of a whole group; of one request of a group that met one; of one that waits alone.
+GROUP_LOCK: Final = 250
+SINGLE_LOCK: Final = 20
+ALONE_LOCK: Final = 1000
+MANY_LOCKED: Final = 5  # single requests in a row after which the rest of the group is taken to be locked too
+
 SetAside = Callable[[Row, str], Quarantined]
+Done = Callable[[str | None], None]
 
 # Postgres is up and this transaction met another one; the same rows may go through next time.
 _CONTENTION: Final = (
@@ -54,28 +63,52 @@ _BAD_ROWS: Final = (
 _AWAY: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 
-@dataclass(eq=False, slots=True)
 class Waiting:
-    """One request's part of a transaction. `done` is settled after the commit, or gets Unavailable."""
+    """One request's part of a transaction.
 
-    rows: Sequence[Row]
-    quarantined: Sequence[Quarantined]
-    set_aside: SetAside
-    deadline: float
-    done: asyncio.Future[None]
-    weight: int = field(init=False)
-    since: float = field(default_factory=time.monotonic)
+    `done` is called once: with None after the commit, else with why it is not known to be committed.
+    """
 
-    def __post_init__(self) -> None:
-        self.weight = len(self.rows) + len(self.quarantined) or 1
+    __slots__ = ("_done", "contended", "deadline", "quarantined", "rows", "set_aside", "settled", "since", "weight")
 
-    def settle(self) -> None:
-        if not self.done.done():
-            self.done.set_result(None)
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        quarantined: Sequence[Quarantined],
+        set_aside: SetAside,
+        deadline: float,
+        done: Done,
+    ) -> None:
+        self.rows = rows
+        self.quarantined = quarantined
+        self.set_aside = set_aside
+        self.deadline = deadline
+        self.weight = len(rows) + len(quarantined) or 1
+        self.since = time.monotonic()
+        self.settled = False
+        self.contended = False  # waits on the connection for those
+        self._done = done
 
-    def fail(self, why: str) -> None:
-        if not self.done.done():
-            self.done.set_exception(Unavailable(why))
+    def settle(self, why: str | None = None) -> None:
+        if not self.settled:
+            self.settled = True
+            self._done(why)
+
+
+class _Parts:
+    """A delivery of several transactions: done after the last, or with the first that fails."""
+
+    __slots__ = ("_done", "_left")
+
+    def __init__(self, count: int, done: Done) -> None:
+        self._left = count
+        self._done = done
+
+    def __call__(self, why: str | None) -> None:
+        self._left -= 1
+        if self._left >= 0 and (why is not None or self._left == 0):
+            self._left = 0
+            self._done(why)
 
 
 def _patience(group: Sequence[Waiting]) -> float:
@@ -84,7 +117,7 @@ def _patience(group: Sequence[Waiting]) -> float:
 
 
 class Writer:
-    """Owns the ingest connections. `start`, then `store` from any number of tasks, then `stop`.
+    """Owns the ingest connections. `start`, then `put` any number of times, then `stop`.
 
     `trouble`: why the last try to write failed; None after a commit. `troubled_at`: when the database was last found
     away or refusing, by `time.monotonic()`; contention of single rows does not count. `events`: new ones by
@@ -97,8 +130,13 @@ class Writer:
         self._on_commit = on_commit
         self._queue: deque[Waiting] = deque()
         self._queued_rows = 0
+        self._arrived = 0
+        self._contended: deque[Waiting] = deque()
         self._in_flight: set[Waiting] = set()
         self._wake = asyncio.Event()
+        self._wake_contended = asyncio.Event()
+        self._idle = asyncio.Event()  # nothing waits and nothing is being written
+        self._idle.set()
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
         self.connected = 0
@@ -111,44 +149,48 @@ class Writer:
 
     async def start(self) -> None:
         """Start the writing tasks; they connect by themselves and go on trying."""
-        self._tasks = [asyncio.create_task(self._work(number)) for number in range(self._connections)]
-        self._tasks.append(asyncio.create_task(self._sweep()))
+        work: list[Coroutine[Any, Any, None]] = [self._work(number) for number in range(self._connections)]
+        self._tasks = [asyncio.create_task(one) for one in (*work, self._work_contended(), self._sweep())]
 
     async def stop(self) -> None:
         """Write what is queued, as far as Postgres lets us before the deadlines, and close the connections."""
-        while self._queue or self._in_flight:
-            await asyncio.wait([waiting.done for waiting in (*self._queue, *self._in_flight)], timeout=SWEEP)
+        await self._idle.wait()
         self._stopping = True
         self._wake.set()
+        self._wake_contended.set()
         self._tasks[-1].cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def store(
-        self, rows: Sequence[Row], quarantined: Sequence[Quarantined], set_aside: SetAside, *, deadline: float
+    def put(
+        self,
+        rows: Sequence[Row],
+        quarantined: Sequence[Quarantined],
+        set_aside: SetAside,
+        *,
+        deadline: float,
+        done: Done,
     ) -> None:
-        """Commit the rows and the quarantine.
+        """Have the rows and the quarantine committed.
 
         `deadline`: by `time.monotonic()`. `set_aside(row, why)` makes the quarantine entry of a row that Postgres
-        cannot hold. Raises Unavailable when it is not known to be committed by the deadline.
+        cannot hold. `done` is called once, from the loop: with None after the commit, or with a reason when it is not
+        known to be committed by the deadline.
         """
-        loop = asyncio.get_running_loop()
-        parts = []
-        for start in range(0, max(len(rows), 1), MAX_ROWS):
-            part = Waiting(
-                rows[start : start + MAX_ROWS],
-                quarantined if start == 0 else (),
-                set_aside,
-                deadline,
-                loop.create_future(),
-            )
-            parts.append(part)
-            self._queue.append(part)
-            self._queued_rows += part.weight
+        if len(rows) <= MAX_ROWS:
+            self._enqueue(Waiting(rows, quarantined, set_aside, deadline, done))
+            return
+        starts = range(0, len(rows), MAX_ROWS)
+        part_done = _Parts(len(starts), done)
+        for start in starts:
+            part = rows[start : start + MAX_ROWS]
+            self._enqueue(Waiting(part, () if start else quarantined, set_aside, deadline, part_done))
+
+    def _enqueue(self, waiting: Waiting) -> None:
+        self._queue.append(waiting)
+        self._queued_rows += waiting.weight
+        self._arrived += 1
+        self._idle.clear()
         self._wake.set()
-        if len(parts) == 1:
-            await parts[0].done
-        else:
-            await asyncio.gather(*(part.done for part in parts))
 
     @property
     def waiting(self) -> int:
@@ -159,28 +201,42 @@ class Writer:
         while True:
             await asyncio.sleep(SWEEP)
             now = time.monotonic()
-            for waiting in [*self._queue, *self._in_flight]:
+            for waiting in [*self._queue, *self._contended, *self._in_flight]:
                 if waiting.deadline <= now:
-                    waiting.fail(self.trouble or "the database did not answer in time")
+                    waiting.settle(self.trouble or "the database did not answer in time")
+            self._contended = deque(waiting for waiting in self._contended if not waiting.settled)
+            self._look_idle()
+
+    def _look_idle(self) -> None:
+        if not (self._queue or self._contended or self._in_flight):
+            self._idle.set()
+
+    # The usual way ------------------------------------------------------------------------------------------------
 
     async def _work(self, number: int) -> None:
         connection: asyncpg.Connection | None = None
-        while True:
-            group = await self._next_group(number)
-            if group is None:
-                break
-            try:
-                connection = await self._write_group(connection, group)
-            except Exception:  # a fault of ours: these requests are asked to come again, the others go on
-                log.exception("the writer failed", action="writer_failed", requests=len(group))
-                self._drop(connection)
-                connection = None
-                for waiting in group:
-                    waiting.fail("internal error")
-            finally:
-                self._in_flight.difference_update(group)
-        if connection is not None:
-            await connection.close()
+        while (group := await self._next_group(number)) is not None:
+            connection = await self._guarded(self._write_group, connection, group)
+        await _close(connection)
+
+    async def _guarded(
+        self,
+        write: Callable[[asyncpg.Connection | None, list[Waiting]], Coroutine[Any, Any, asyncpg.Connection | None]],
+        connection: asyncpg.Connection | None,
+        group: list[Waiting],
+    ) -> asyncpg.Connection | None:
+        """The connection to go on with."""
+        try:
+            return await write(connection, group)
+        except Exception:  # a fault of ours: these requests are asked to come again, the others go on
+            log.exception("the writer failed", action="writer_failed", requests=len(group))
+            self._drop(connection)
+            for waiting in group:
+                waiting.settle("internal error")
+            return None
+        finally:
+            self._in_flight.difference_update(group)
+            self._look_idle()
 
     async def _next_group(self, number: int) -> list[Waiting] | None:
         while True:
@@ -191,7 +247,9 @@ class Writer:
                 await self._wake.wait()
             if number and not self._needs_help():
                 await asyncio.sleep(SECOND_WRITER_DELAY)
-            elif group := self._take():
+                continue
+            await self._let_come()
+            if group := self._take():
                 return group
 
     def _needs_help(self) -> bool:
@@ -202,13 +260,20 @@ class Writer:
         stuck = time.monotonic() - self._queue[0].since > SECOND_WRITER_DELAY
         return stuck or self._queued_rows >= SECOND_WRITER_ROWS
 
+    async def _let_come(self) -> None:
+        """Wait while every turn of the loop brings more: a transaction costs the same for one row as for fifty."""
+        limit, seen = time.monotonic() + LINGER, -1
+        while seen != self._arrived and self._queued_rows < SECOND_WRITER_ROWS and time.monotonic() < limit:
+            seen = self._arrived
+            await asyncio.sleep(0)
+
     def _take(self) -> list[Waiting]:
         group: list[Waiting] = []
         weight = 0
         while self._queue and (not group or weight + self._queue[0].weight <= MAX_ROWS):
             waiting = self._queue.popleft()
             self._queued_rows -= waiting.weight
-            if not waiting.done.done():  # its deadline may have passed
+            if not waiting.settled:  # its deadline may have passed
                 group.append(waiting)
                 weight += waiting.weight
         self._in_flight.update(group)
@@ -217,9 +282,9 @@ class Writer:
     async def _write_group(
         self, connection: asyncpg.Connection | None, group: list[Waiting]
     ) -> asyncpg.Connection | None:
-        """Write until every member is settled or its deadline has passed; returns the connection to go on with."""
+        """Write until every member is settled or contended, or its deadline has passed."""
         attempt = 0
-        while group := [waiting for waiting in group if not waiting.done.done()]:
+        while group := [waiting for waiting in group if not (waiting.settled or waiting.contended)]:
             try:
                 if connection is None or connection.is_closed():
                     connection = await self._connect()
@@ -234,11 +299,10 @@ class Writer:
                 attempt += 1
         return connection
 
-    async def _attempt(self, connection: asyncpg.Connection, group: Sequence[Waiting]) -> None:
+    async def _attempt(self, connection: asyncpg.Connection, group: list[Waiting]) -> None:
         try:
-            await self._write_whole(connection, group)
-        except _CONTENTION as error:
-            self._note(error)
+            await self._write_whole(connection, group, lock=GROUP_LOCK)
+        except _CONTENTION:
             await self._write_each(connection, group)
         except MissingPartition:
             if not await ensure_partitions(connection, ahead=0):
@@ -246,21 +310,102 @@ class Writer:
         except _BAD_ROWS:
             await self._write_each(connection, group)
 
-    async def _write_whole(self, connection: asyncpg.Connection, group: Sequence[Waiting]) -> None:
+    async def _write_each(self, connection: asyncpg.Connection, group: Sequence[Waiting]) -> None:
+        """Each request alone; who meets somebody else's lock goes to wait elsewhere."""
+        locked = 0
+        for waiting in group:
+            try:
+                if locked < MANY_LOCKED:
+                    await self._write_alone(connection, waiting, lock=SINGLE_LOCK)
+                    locked = 0
+                else:
+                    self._contend(waiting)
+            except _CONTENTION as error:
+                self._note(error)
+                self._contend(waiting)
+                locked += 1
+
+    def _contend(self, waiting: Waiting) -> None:
+        waiting.contended = True
+        self._contended.append(waiting)
+        self._wake_contended.set()
+
+    # What waits for somebody else's transaction -------------------------------------------------------------------
+
+    async def _work_contended(self) -> None:
+        connection: asyncpg.Connection | None = None
+        while not self._stopping:
+            if not self._contended:
+                self._wake_contended.clear()
+                await self._wake_contended.wait()
+                continue
+            waiting = self._contended.popleft()
+            if not waiting.settled:
+                self._in_flight.add(waiting)
+                connection = await self._guarded(self._write_contended, connection, [waiting])
+        await _close(connection)
+
+    async def _write_contended(
+        self, connection: asyncpg.Connection | None, group: list[Waiting]
+    ) -> asyncpg.Connection | None:
+        (waiting,) = group
+        try:
+            if connection is None or connection.is_closed():
+                connection = await self._connect()
+            async with asyncio.timeout(_patience(group)):
+                await self._write_alone(connection, waiting, lock=ALONE_LOCK)
+        except _CONTENTION as error:
+            self._note(error)
+            self._contended.append(waiting)  # behind the others
+        except _AWAY as error:
+            self._note(error)
+            self._drop(connection)
+            connection = None
+            self._contended.append(waiting)
+            await asyncio.sleep(CONNECT_BACKOFF[0])
+        return connection
+
+    # Transactions -------------------------------------------------------------------------------------------------
+
+    async def _write_whole(self, connection: asyncpg.Connection, group: Sequence[Waiting], *, lock: int) -> None:
         if len(group) == 1:
             rows, quarantined = group[0].rows, group[0].quarantined
         else:
             rows = [row for waiting in group for row in waiting.rows]
             quarantined = [entry for waiting in group for entry in waiting.quarantined]
-        await self._commit(connection, rows, quarantined)
+        await self._commit(connection, rows, quarantined, lock=lock)
         for waiting in group:
             waiting.settle()
 
+    async def _write_alone(self, connection: asyncpg.Connection, waiting: Waiting, *, lock: int) -> None:
+        """Store the request's rows, and quarantine those that Postgres cannot hold."""
+        try:
+            await self._write_whole(connection, [waiting], lock=lock)
+        except _BAD_ROWS:
+            bad = await self._sift(connection, waiting.rows, waiting.set_aside, lock=lock)
+            await self._commit(connection, (), [*waiting.quarantined, *bad], lock=lock)
+            self.counts["set_aside"] += len(bad)
+            waiting.settle()
+
+    async def _sift(
+        self, connection: asyncpg.Connection, rows: Sequence[Row], set_aside: SetAside, *, lock: int
+    ) -> list[Quarantined]:
+        """Halve the rows until those that Postgres cannot hold are alone; the others are committed."""
+        try:
+            await self._commit(connection, rows, (), lock=lock)
+        except _BAD_ROWS as error:
+            if len(rows) == 1:
+                return [set_aside(rows[0], f"Postgres cannot hold it: {type(error).__name__}")]
+            middle = len(rows) // 2
+            left = await self._sift(connection, rows[:middle], set_aside, lock=lock)
+            return left + await self._sift(connection, rows[middle:], set_aside, lock=lock)
+        return []
+
     async def _commit(
-        self, connection: asyncpg.Connection, rows: Sequence[Row], quarantined: Sequence[Quarantined]
+        self, connection: asyncpg.Connection, rows: Sequence[Row], quarantined: Sequence[Quarantined], *, lock: int
     ) -> None:
         started = time.perf_counter()
-        new = await intake.write(connection, rows, quarantined)
+        new = await intake.write(connection, rows, quarantined, lock_timeout=lock)
         self.trouble = None
         self.commits.add(time.perf_counter() - started)
         self.batches.add(len(rows))
@@ -269,37 +414,6 @@ class Writer:
         self.events.update(map(intake.kind_of, new))
         if new:
             self._on_commit()
-
-    async def _write_each(self, connection: asyncpg.Connection, group: Sequence[Waiting]) -> None:
-        """Each request alone, once; who meets contention again stays unsettled and is tried again."""
-        for waiting in group:
-            try:
-                await self._write_whole(connection, [waiting])
-            except _CONTENTION as error:
-                self._note(error)
-            except _BAD_ROWS:
-                await self._write_rows(connection, waiting)
-
-    async def _write_rows(self, connection: asyncpg.Connection, waiting: Waiting) -> None:
-        """Store the rows that Postgres can hold and quarantine the others."""
-        bad = await self._sift(connection, waiting.rows, waiting.set_aside)
-        await self._commit(connection, (), [*waiting.quarantined, *bad])
-        self.counts["set_aside"] += len(bad)
-        waiting.settle()
-
-    async def _sift(
-        self, connection: asyncpg.Connection, rows: Sequence[Row], set_aside: SetAside
-    ) -> list[Quarantined]:
-        """Halve the rows until those that Postgres cannot hold are alone; the others are committed."""
-        try:
-            await self._commit(connection, rows, ())
-        except _BAD_ROWS as error:
-            if len(rows) == 1:
-                return [set_aside(rows[0], f"Postgres cannot hold it: {type(error).__name__}")]
-            middle = len(rows) // 2
-            left = await self._sift(connection, rows[:middle], set_aside)
-            return left + await self._sift(connection, rows[middle:], set_aside)
-        return []
 
     async def _connect(self) -> asyncpg.Connection:
         connection = await asyncpg.connect(
@@ -321,3 +435,12 @@ class Writer:
         self.trouble = f"the database refuses to write ({type(error).__name__})"
         if not isinstance(error, _CONTENTION):
             self.troubled_at = time.monotonic()
+
+
+async def _close(connection: asyncpg.Connection | None) -> None:
+    """In order, if Postgres answers."""
+    if connection is not None:
+        try:
+            await connection.close(timeout=CLOSE_TIME)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+            connection.terminate()

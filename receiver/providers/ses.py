@@ -108,6 +108,7 @@ class Ses:
         "Subscription": EventType.UNSUBSCRIBED,
         "Received": EventType.INBOUND,
     }
+    waits: ClassVar[bool] = True  # for the signing certificate, the first time
     reply: ClassVar[Reply] = Reply(
         stored=200, refused=403, again=503, slow=503, too_large=503, bad_encoding=503, timeout=15.0
     )

@@ -44,9 +44,11 @@ class Quarantined(NamedTuple):
     accepted_at: datetime
 
 
-# One round trip. The time-outs are LOCAL, so that they also hold behind a pooler that lends connections by transaction.
+# One round trip. The settings are LOCAL, so that they also hold behind a pooler that lends connections by transaction.
+# A process that is frozen in the middle must not keep its ids locked for ever.
 _BEGIN: Final = """
-    BEGIN; SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '15s'; SET LOCAL synchronous_commit = on
+    BEGIN; SET LOCAL lock_timeout = {lock}; SET LOCAL statement_timeout = '15s'; SET LOCAL synchronous_commit = on;
+    SET LOCAL idle_in_transaction_session_timeout = '15s'
 """
 _COMMIT: Final = "COMMIT"
 _ROLLBACK: Final = "ROLLBACK"
@@ -65,14 +67,14 @@ async def prepare(connection: asyncpg.Connection) -> None:
 
 
 async def write(
-    connection: asyncpg.Connection, rows: Sequence[Row], quarantined: Sequence[Quarantined]
+    connection: asyncpg.Connection, rows: Sequence[Row], quarantined: Sequence[Quarantined], *, lock_timeout: int
 ) -> Collection[Row]:
     """Store rows and quarantine in one transaction; returns the rows that were new.
 
-    Duplicates, inside `rows` and against the table, are ignored. Raises what asyncpg raises, and MissingPartition;
-    nothing is stored then.
+    `lock_timeout`: milliseconds to wait for another transaction that has just written the same ids. Duplicates, inside
+    `rows` and against the table, are ignored. Raises what asyncpg raises, and MissingPartition; nothing is stored then.
     """
-    await connection.execute(_BEGIN)
+    await connection.execute(_BEGIN.format(lock=lock_timeout))
     try:
         new = await _insert(connection, rows) if rows else ()
         for entry in quarantined:

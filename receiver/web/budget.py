@@ -2,53 +2,66 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
-from typing import Final
-
-from receiver.errors import Unavailable
+from typing import Final, Protocol
 
 OVERHEAD: Final = 4096  # bytes a request costs besides its body
 
 
+class Evictable(Protocol):
+    """A connection whose unfinished body can be given up."""
+
+    def evict(self) -> None: ...
+
+
+class Arriving(Protocol):
+    """A request whose body costs bytes. `taken`: how many so far."""
+
+    taken: int
+
+    @property
+    def connection(self) -> Evictable: ...
+
+
 class Budget:
-    """`take` waits, first come first served, until the bytes are free; `give` returns them."""
+    """Bytes are taken as they arrive, never on somebody's word for what will come.
+
+    When there is no room, the unfinished bodies give way, the one that has been arriving longest first: who sends
+    slowly, or announces much and sends nothing, cannot keep out who sends.
+    """
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._free = size
-        self._queue: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._unfinished: dict[Arriving, None] = {}
+        self.used = 0
 
-    @property
-    def used(self) -> int:
-        """Bytes taken."""
-        return self._size - self._free
+    def grow(self, request: Arriving, amount: int) -> bool:
+        """Take bytes for (a part of) the request's body; False: there is no room, even without the unfinished ones."""
+        if not request.taken:
+            amount += OVERHEAD
+        if self.used + amount > self._size and not self._make_room(request, amount):
+            return False
+        self.used += amount
+        request.taken += amount
+        return True
 
-    async def take(self, amount: int, *, within: float) -> int:
-        """Reserve bytes, waiting at most `within` seconds; returns what to `give` back. Raises Unavailable."""
-        amount = min(amount + OVERHEAD, self._size)
-        if self._free >= amount and not self._queue:
-            self._free -= amount
-            return amount
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.append((amount, turn))
-        try:
-            async with asyncio.timeout(within):
-                await turn
-        except (TimeoutError, asyncio.CancelledError) as error:
-            if turn.done() and not turn.cancelled():
-                self.give(amount)  # it was granted in the very moment we gave up
-            self._queue = deque(entry for entry in self._queue if entry[1] is not turn)
-            if isinstance(error, TimeoutError):
-                raise Unavailable("too much is in flight") from error
-            raise
-        return amount
+    def wait(self, request: Arriving) -> None:
+        """The body is not whole yet."""
+        self._unfinished.setdefault(request)
 
-    def give(self, amount: int) -> None:
-        """Return bytes that were taken."""
-        self._free += amount
-        while self._queue and self._free >= self._queue[0][0]:
-            needed, turn = self._queue.popleft()
-            if not turn.done():
-                self._free -= needed
-                turn.set_result(None)
+    def whole(self, request: Arriving) -> None:
+        """The body is whole: it will be handled, and gives way to nobody."""
+        self._unfinished.pop(request, None)
+
+    def give(self, request: Arriving) -> None:
+        """Return what the request has taken."""
+        self._unfinished.pop(request, None)
+        self.used -= request.taken
+        request.taken = 0
+
+    def _make_room(self, request: Arriving, amount: int) -> bool:
+        for other in list(self._unfinished):
+            if other is not request:
+                other.connection.evict()
+                if self.used + amount <= self._size:
+                    return True
+        return False

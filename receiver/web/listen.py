@@ -1,8 +1,9 @@
-"""Uvicorn, two servers in one process, with the settings that the hot path needs."""
+"""Listening sockets, and uvicorn for the admin listener."""
 
 from __future__ import annotations
 
 import contextlib
+import resource
 import socket
 from collections.abc import Iterator
 from typing import Any, Final
@@ -45,6 +46,15 @@ def server(application: Any) -> Server:
             backlog=BACKLOG,
         )
     )
+
+
+def allow_files(wanted: int = 8192) -> None:
+    """Raise this process's limit of open files, as far as it may: connections are files, and often 1024 the limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with contextlib.suppress(OSError, ValueError):  # a system that allows less than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
 def bind(host: str, port: int, what: str) -> socket.socket:

@@ -21,9 +21,9 @@ from receiver.vault import Vault
 from receiver.warm import settle
 from receiver.web.admin import Check, admin_app
 from receiver.web.budget import Budget
-from receiver.web.listen import Server, address, bind, server
+from receiver.web.http import Listener
+from receiver.web.listen import GRACE, Server, address, allow_files, bind, server
 from receiver.web.metrics import IngestCollector
-from receiver.web.public import public_app
 from receiver.web.webhooks import Webhooks
 
 
@@ -74,6 +74,7 @@ async def serve(service: Service, stop: asyncio.Event, ready: Callable[[Listenin
     cannot be reached at the start. Later outages are lived through.
     """
     await check_database(service.dsn, service.retention)
+    allow_files()
     public, admin = bind(service.host, service.port, "webhooks"), None
     try:
         admin = bind(service.admin_host, service.admin_port, "administration")
@@ -98,39 +99,34 @@ async def _run(
     ingest = Ingest(writer, service.vault, refusals)
     budget = Budget(service.max_in_flight)
     webhooks = Webhooks(service.sources, ingest, budget, body_timeout=service.body_timeout)
-    servers = (
-        server(public_app(webhooks)),
-        server(admin_app(_checks(service, writer), IngestCollector(ingest, writer, budget))),
-    )
+    listener = Listener(webhooks, budget)
+    admin_server = server(admin_app(_checks(service, writer), IngestCollector(ingest, writer, budget)))
     await writer.start()
     await refusals.start()
     stop_dispatch = asyncio.Event()
     dispatching = [asyncio.create_task(dispatcher.run(stop_dispatch))] if dispatcher else []
-    serving = [
-        asyncio.create_task(one.serve(sockets=[listener]))
-        for one, listener in zip(servers, (public, admin), strict=True)
-    ]
+    serving = asyncio.create_task(admin_server.serve(sockets=[admin]))
     try:
-        await _started(servers, serving)
+        await _started(admin_server, serving)
+        await listener.start(public)
         settle()
         ready(Listening(address(public), address(admin)))
-        await _until(stop, [*serving, *dispatching])
+        await _until(stop, [serving, *dispatching])
     finally:
         # First nothing new comes in, then what is in hand is committed, then the handlers stop.
-        for one in servers:
-            one.should_exit = True
-        await asyncio.gather(*serving, return_exceptions=True)
+        await listener.stop(within=GRACE)
         await writer.stop()
         await refusals.stop()
         stop_dispatch.set()
         await asyncio.gather(*dispatching, return_exceptions=True)
+        admin_server.should_exit = True  # to the last, it says how the stop goes on
+        await asyncio.gather(serving, return_exceptions=True)
 
 
-async def _started(servers: Sequence[Server], serving: Sequence[asyncio.Task[None]]) -> None:
-    while not all(one.started for one in servers):
-        for task in serving:
-            if task.done():
-                task.result()
+async def _started(server: Server, serving: asyncio.Task[None]) -> None:
+    while not server.started:
+        if serving.done():
+            serving.result()
         await asyncio.sleep(0.005)
 
 

@@ -1,138 +1,162 @@
-"""`/webhooks/{source}` as a bare ASGI application: the hot path, without a framework's request objects."""
+"""`/webhooks/{source}` and `/healthz`: what the public listener serves."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
 import structlog
 
 from receiver.contract import Answer, Delivery
-from receiver.errors import Reason, Refused, Unavailable
-from receiver.ingest.receive import RETRY_AFTER, Ingest
+from receiver.errors import Reason, Refused
+from receiver.ingest.receive import Ingest, Receipt, again
 from receiver.sources import Source
-from receiver.web.body import Disconnected, Message, Receive, decompress, read_body, too_large
+from receiver.web.body import decompress
 from receiver.web.budget import Budget
-
-Scope = Mapping[str, Any]
-Send = Callable[[Message], Awaitable[None]]
-Headers = Iterable[tuple[bytes, bytes]]
+from receiver.web.http import GaveUp, Request
 
 log = structlog.get_logger("webhooks")
 
 PREFIX: Final = "/webhooks/"
 MARGIN: Final = 2.0  # seconds before the provider's own time-out at which we answer
-_ALLOW: Final = b"POST, GET, HEAD, OPTIONS"
+LARGE: Final = 16 * 1024  # bytes of a body that is handled alone, so that small ones need not wait for it
+_ALLOW: Final = ("allow", "POST, GET, HEAD, OPTIONS")
+_OK: Final = Answer(status=200, body=b"ok\n")
 _NOT_FOUND: Final = Answer(status=404, body=b"not found\n")
-_TOO_LARGE: Final = Answer(status=413, body=b"the body is too large\n")
-_NOT_ALLOWED: Final = Answer(status=405, body=b"method not allowed\n")
+_NOT_ALLOWED: Final = Answer(status=405, body=b"method not allowed\n", headers=(_ALLOW,))
 _READY: Final = Answer(status=200, body=b"this URL takes webhooks by POST\n")
-_SLOW: Final = Answer(status=408, body=b"the body did not arrive in time\n")
 
 
 class Webhooks:
-    """The ASGI application of `/webhooks/...`."""
+    """The site behind the public listener: routes requests, and hands deliveries to `Ingest`.
+
+    Small deliveries whose bodies became whole in the same turn of the loop are received together.
+    """
 
     def __init__(self, sources: Mapping[str, Source], ingest: Ingest, budget: Budget, *, body_timeout: float) -> None:
+        self.body_time = body_timeout
         self._sources = sources
         self._ingest = ingest
         self._budget = budget
-        self._body_timeout = body_timeout
+        self._turn: list[Receipt] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        source = self._sources.get(scope["path"][len(PREFIX) :].removesuffix("/"))
+    # What the listener asks ---------------------------------------------------------------------------------------
+
+    def begin(self, request: Request) -> Answer | None:
+        """None to get the body of a POST; else the answer."""
+        path, query = request.target()
+        if not path.startswith(PREFIX):
+            return _healthz(request) if path == "/healthz" else _NOT_FOUND
+        source = self._sources.get(path[len(PREFIX) :].removesuffix("/"))
         if source is None:
-            await _send(send, _NOT_FOUND)
-            return
-        method = scope["method"]
-        if method == "POST":
-            await self._post(source, scope, receive, send)
-        elif method in ("GET", "HEAD"):  # providers' consoles probe the URL when it is saved
-            await _send(send, _READY, head=method == "HEAD")
-        elif method == "OPTIONS":
-            await _send(send, Answer(status=200), extra=_options(headers_of(scope)))
-        else:
-            await _send(send, _NOT_ALLOWED, extra=[(b"allow", _ALLOW)])
+            return _NOT_FOUND
+        if request.method == b"POST":
+            return self._post(request, source, query)
+        if request.method in (b"GET", b"HEAD"):  # providers' consoles probe the URL when it is saved
+            return _READY
+        return _options(request.headers) if request.method == b"OPTIONS" else _NOT_ALLOWED
 
-    async def _post(self, source: Source, scope: Scope, receive: Receive, send: Send) -> None:
-        deadline = time.monotonic() + max(source.provider.reply.timeout - MARGIN, 1.0)
-        try:
-            answer = await self._take(source, scope, receive, deadline)
-        except Disconnected:
-            return
-        except TimeoutError:
-            answer = _SLOW
-        except Unavailable:
-            answer = Answer(status=source.provider.reply.again, body=b"try again later\n")
-        except Exception:  # a fault of ours: nothing was promised, so the provider is asked to come again
-            log.exception("cannot receive", action="receive_failed", source=source.name)
-            answer = Answer(status=source.provider.reply.again, body=b"try again later\n")
-        again = answer.status == source.provider.reply.again or answer.status in (429, 503)
-        await _send(send, answer, extra=[(b"retry-after", str(RETRY_AFTER).encode())] if again else ())
+    def _post(self, request: Request, source: Source, query: str) -> Answer | None:
+        request.source, request.query = source, query
+        request.limit = source.settings.max_body or source.provider.reply.max_body
+        announced = request.headers.get("content-length", "")
+        if announced.isdigit() and (len(announced) > 12 or int(announced) > request.limit):
+            return self.give_up(request, GaveUp.TOO_LARGE)
+        return None
 
-    async def _take(self, source: Source, scope: Scope, receive: Receive, deadline: float) -> Answer:
-        headers = headers_of(scope)
-        limit = source.settings.max_body or source.provider.reply.max_body
-        announced = headers.get("content-length", "")
-        encoding = headers.get("content-encoding", "")
-        size = int(announced) if announced.isdigit() and len(announced) < 12 else limit
-        # A compressed body may grow up to the limit, so the limit is what it costs.
-        taken = await self._budget.take(limit if encoding else min(size, limit), within=deadline - time.monotonic())
+    def give_up(self, request: Request, why: GaveUp) -> Answer:
+        """The answer to a body that does not come whole."""
+        source = request.source
+        assert source is not None, "a body is only read for a source"
+        if why is GaveUp.TOO_MUCH:
+            self._ingest.counts["request", source.name, "again"] += 1
+            return again(source)
+        if why is GaveUp.TOO_SLOW:
+            return self._refuse(request, source, Refused(Reason.TOO_SLOW, "the body did not arrive in time"))
+        limit = f"the body has more than the allowed {request.limit} bytes"
+        return self._refuse(request, source, Refused(Reason.TOO_LARGE, limit))
+
+    def arrived(self, request: Request) -> None:
+        """Receive the delivery; small ones together with the others of this turn."""
+        source = request.source
+        assert source is not None, "likewise"
+        encoding = request.headers.get("content-encoding")
+        if encoding and not self._decompress(request, source, encoding):
+            return
+        waits = max(source.provider.reply.timeout - MARGIN, 1.0)
+        receipt = Receipt(
+            source,
+            _delivery(request, source, request.body),
+            deadline=time.monotonic() + waits,
+            answer=lambda answer: request.connection.answer(request, answer),
+        )
+        if request.size > LARGE or getattr(source.provider, "waits", False):
+            self._start([receipt])
+            return
+        self._turn.append(receipt)
+        if len(self._turn) == 1:
+            self._loop.call_soon(self._end_turn)
+
+    # ---------------------------------------------------------------------------------------------------------------
+
+    def _end_turn(self) -> None:
+        receipts, self._turn = self._turn, []
+        self._start(receipts)
+
+    def _start(self, receipts: list[Receipt]) -> None:
+        task = self._loop.create_task(self._receive(receipts))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _receive(self, receipts: list[Receipt]) -> None:
         try:
-            if size > limit:
-                raise too_large(limit)
-            async with asyncio.timeout(self._body_timeout):
-                body = await read_body(receive, limit)
-            if encoding:
-                body = decompress(body, encoding, limit)
-            return await self._ingest.receive(source, _delivery(source, scope, headers, body), deadline=deadline)
+            await self._ingest.receive(receipts)
+        except Exception:  # a fault of ours: nothing was promised, so the providers are asked to come again
+            log.exception("cannot receive", action="receive_failed", sources=[one.source.name for one in receipts])
+            for one in receipts:
+                if one.open:
+                    one.answer(again(one.source))
+
+    def _decompress(self, request: Request, source: Source, encoding: str) -> bool:
+        """Whether the request's body is plain now; else it is answered."""
+        try:
+            if not self._budget.grow(request, request.limit):  # it may grow up to the limit
+                request.connection.answer(request, self.give_up(request, GaveUp.TOO_MUCH))
+                return False
+            request.body = decompress(request.body, encoding, request.limit)
         except Refused as refusal:
-            self._ingest.refused_unread(source, _delivery(source, scope, headers, b""), refusal)
-            return _TOO_LARGE if refusal.reason is Reason.TOO_LARGE else Answer(status=400, body=b"bad encoding\n")
-        finally:
-            self._budget.give(taken)
+            request.connection.answer(request, self._refuse(request, source, refusal))
+            return False
+        return True
+
+    def _refuse(self, request: Request, source: Source, refusal: Refused) -> Answer:
+        """Count and sample a request that was refused before its body was read whole."""
+        self._ingest.refused(source, _delivery(request, source, b""), refusal.reason, refusal.detail)
+        self._ingest.counts["request", source.name, "refused"] += 1
+        reply = source.provider.reply
+        codes = {Reason.TOO_LARGE: reply.too_large, Reason.TOO_SLOW: reply.slow}
+        return Answer(status=codes.get(refusal.reason, reply.bad_encoding), body=f"{refusal.detail}\n".encode())
 
 
-def _delivery(source: Source, scope: Scope, headers: Mapping[str, str], body: bytes) -> Delivery:
-    client = scope.get("client")
-    query = scope.get("query_string", b"")
-    return Delivery(
-        source=source.name,
-        headers=headers,
-        body=body,
-        query=query.decode("latin-1") if query else "",
-        client=client[0] if client else None,
-    )
+def _delivery(request: Request, source: Source, body: bytes) -> Delivery:
+    return Delivery(source=source.name, headers=request.headers, body=body, query=request.query, client=request.client)
 
 
-def headers_of(scope: Scope) -> dict[str, str]:
-    """Headers with lower-case names; the values of a repeated one joined with a comma."""
-    headers: dict[str, str] = {}
-    for raw_name, raw_value in scope["headers"]:
-        name = raw_name.decode("latin-1")
-        value = raw_value.decode("latin-1")
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return headers
+def _healthz(request: Request) -> Answer:
+    """The process answers; says nothing about what it depends on."""
+    return _OK if request.method in (b"GET", b"HEAD") else Answer(status=405, headers=(("allow", "GET, HEAD"),))
 
 
-def _options(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+def _options(headers: Mapping[str, str]) -> Answer:
     """CloudEvents' abuse protection asks by OPTIONS whether we want its webhooks; the URL was made for that."""
-    extra = [(b"allow", _ALLOW)]
+    extra = [_ALLOW]
     origin = headers.get("webhook-request-origin")
     if origin:
-        extra.append((b"webhook-allowed-origin", origin.encode("latin-1")))
+        extra.append(("webhook-allowed-origin", origin))
         if "webhook-request-rate" in headers:
-            extra.append((b"webhook-allowed-rate", b"*"))
-    return extra
-
-
-async def _send(send: Send, answer: Answer, *, extra: Headers = (), head: bool = False) -> None:
-    headers = [
-        (b"content-type", answer.content_type.encode("latin-1")),
-        (b"content-length", str(len(answer.body)).encode()),
-        *extra,
-    ]
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if head else answer.body})
+            extra.append(("webhook-allowed-rate", "*"))
+    return Answer(status=200, headers=tuple(extra))

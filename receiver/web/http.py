@@ -1,0 +1,463 @@
+"""HTTP/1.1 for the public listener: what stands between a stranger's socket and the webhooks.
+
+Written for this place instead of an ASGI server, for two reasons. It bounds what a stranger may cost: the bytes and the
+time of a request's head, the time of its body, the bytes of all requests in flight, the number of connections. And the
+server of a small request was the larger part of what it costs (docs/performance.md).
+
+httptools parses. A connection handles one request after the other; a request's body is given to the site whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Mapping
+from enum import Enum, auto
+from functools import lru_cache
+from math import inf
+from typing import Any, Final, Protocol, cast
+from urllib.parse import unquote_to_bytes
+
+import httptools
+
+from receiver.contract import Answer
+from receiver.sources import Source
+from receiver.web.budget import Budget
+
+HEAD_BYTES: Final = 32 * 1024  # names and values of a request's head, and its URL
+HEAD_TIME: Final = 10.0  # seconds from a head's first byte to its last
+IDLE_TIME: Final = 75.0  # seconds a connection may wait for its next request
+LINGER_TIME: Final = 2.0  # seconds to let a client read a final answer while it still sends
+LAST_CALL: Final = 1.0  # seconds that open connections get for one more request when we stop
+MAX_CONNECTIONS: Final = 4000  # a process may open so many files only if its limit allows: see `listen.allow_files`
+MAX_PIPELINED: Final = 64
+SWALLOWED: Final = 64 * 1024  # bytes of an unwanted body that are read, so that the connection can go on
+SWEEP: Final = 0.25  # seconds between looks for what has taken too long
+
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+# What follows the head of a request that asked for another protocol, which we ignore as HTTP allows.
+_BODY_ONLY: Final = b"POST / HTTP/1.1\r\n%s\r\n\r\n"
+
+
+class GaveUp(Enum):
+    """Why a body was not read whole."""
+
+    TOO_LARGE = auto()
+    TOO_SLOW = auto()
+    TOO_MUCH = auto()  # in flight, over all connections
+
+
+class Request:
+    """One request. `headers` have lower-case names, the values of a repeated one are joined with ", ".
+
+    `limit`: bytes that the body may have. `since`: when its head was whole, by the loop's clock; 0 before.
+    `taken`: bytes of the budget. `wanted`: the site has asked for the body.
+    """
+
+    __slots__ = ("body", "client", "connection", "headers", "keep_alive", "limit", "method", "query", "since",
+                 "size", "source", "taken", "url", "wanted")  # fmt: skip
+
+    def __init__(self, connection: Connection, client: str | None) -> None:
+        self.connection = connection
+        self.client = client
+        self.method = b""
+        self.url = b""
+        self.query = ""
+        self.headers: dict[str, str] = {}
+        self.body = b""
+        self.size = 0
+        self.limit = 0
+        self.since = 0.0
+        self.taken = 0
+        self.keep_alive = True
+        self.wanted = False
+        self.source: Source | None = None
+
+    def target(self) -> tuple[str, str]:
+        """(path, query) of the URL."""
+        path, _, query = self.url.partition(b"?")
+        if not path.startswith(b"/"):  # the absolute form, as clients send it to a proxy
+            path = b"/" + path.partition(b"://")[2].partition(b"/")[2]
+        if b"%" in path:
+            path = unquote_to_bytes(path)
+        return path.decode("latin-1"), query.decode("latin-1")
+
+
+class Site(Protocol):
+    """What a listener serves. Every request that began is answered once, by `request.connection.answer`."""
+
+    body_time: float
+
+    def begin(self, request: Request) -> Answer | None:
+        """The head is whole: None to get the body (after setting `limit`), or the answer that needs none."""
+        ...
+
+    def arrived(self, request: Request) -> None:
+        """The body is whole and within `limit`."""
+        ...
+
+    def give_up(self, request: Request, why: GaveUp) -> Answer:
+        """The answer to a request whose body does not come whole."""
+        ...
+
+
+class Listener:
+    """The connections of one site: their limits in common, and their end."""
+
+    def __init__(self, site: Site, budget: Budget) -> None:
+        self.site = site
+        self.budget = budget
+        self.stopping = False
+        self._connections: set[Connection] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._loop = asyncio.get_running_loop()
+        self._server: asyncio.Server | None = None
+        self._sweeping: asyncio.Task[None] | None = None
+
+    async def start(self, listener: Any) -> None:
+        """Accept connections on a listening socket."""
+        self._server = await self._loop.create_server(lambda: Connection(self), sock=listener)
+        self._sweeping = asyncio.create_task(self._sweep())
+
+    async def stop(self, *, within: float) -> None:
+        """Accept nothing new, answer what is in hand, and cut what is still open after `within` seconds."""
+        assert self._server is not None
+        assert self._sweeping is not None
+        self._server.close()
+        self.stopping = True
+        for connection in list(self._connections):
+            connection.last_call()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._empty.wait(), within)
+        for connection in list(self._connections):
+            connection.abort()
+        self._sweeping.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._sweeping
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._connections)
+
+    def opened(self, connection: Connection) -> bool:
+        """Whether there is room for one more; the one that has been idle longest makes room."""
+        if len(self._connections) >= MAX_CONNECTIONS:
+            idle = [other for other in self._connections if other.idle]
+            if not idle:
+                return False
+            min(idle, key=lambda other: other.deadline).abort()
+        self._connections.add(connection)
+        self._empty.clear()
+        return True
+
+    def closed(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        if not self._connections:
+            self._empty.set()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP)
+            now = self._loop.time()
+            for connection in [one for one in self._connections if one.deadline < now]:
+                connection.expire()
+
+
+class Connection(asyncio.Protocol):
+    """One connection: parses requests, hands them to the site one after the other, writes the answers.
+
+    `deadline`: when what it does now has taken too long, by the loop's clock.
+    """
+
+    __slots__ = (
+        "_chunks", "_client", "_ending", "_fed", "_final", "_head_bytes", "_listener", "_loop", "_parser", "_paused",
+        "_queue", "_reading", "_replaced", "_transport", "_working", "deadline", "lingering",
+    )  # fmt: skip
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpRequestParser(self)
+        self._client: str | None = None
+        self._reading: Request | None = None  # its head or body is arriving
+        self._working: Request | None = None  # the site has it
+        self._queue: deque[tuple[Request, Answer | None]] = (
+            deque()
+        )  # pipelined behind it; those with an answer need no site
+        self._chunks: list[bytes] = []
+        self._head_bytes = 0  # of names and values that are whole
+        self._fed = 0  # bytes since the read in which the head began: a header without an end counts too
+        self._final: Answer | None = None  # the last words on this connection
+        self._ending = False
+        self._replaced = False  # the parser's head is one of ours
+        self._paused = False
+        self.lingering = False
+        self.deadline = self._loop.time() + HEAD_TIME
+
+    # The socket ---------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one without saying so
+        peer = transport.get_extra_info("peername")
+        self._client = peer[0] if isinstance(peer, tuple) else None
+        if not self._listener.opened(self):
+            self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        self._listener.closed(self)
+        self._drop_reading()
+
+    def data_received(self, data: bytes) -> None:
+        if self.lingering:
+            return
+        if self._reading is None:
+            self.deadline = self._loop.time() + HEAD_TIME
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._without_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self._end_with(_BAD)
+        else:
+            if self._reading is not None:
+                self._not_whole(self._reading, len(data))
+
+    def _not_whole(self, reading: Request, size: int) -> None:
+        if reading.since:
+            self._listener.budget.wait(reading)
+        elif self._fed < 0:
+            self._fed = 0
+        else:
+            self._fed += size
+            if self._fed > HEAD_BYTES:
+                self._end_with(_LARGE_HEAD)
+
+    # The parser's calls -------------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if not self._replaced:
+            self._reading = Request(self, self._client)
+            self._head_bytes, self._fed = 0, -1
+
+    def on_url(self, url: bytes) -> None:
+        if self._reading is not None and not self._replaced:
+            self._reading.url += url
+            self._head_bytes += len(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        reading = self._reading
+        if reading is None or self._replaced:
+            return
+        self._head_bytes += len(name) + len(value)
+        key = name.decode("latin-1").lower()
+        headers = reading.headers
+        if key in headers:
+            headers[key] = f"{headers[key]}, {value.decode('latin-1')}"
+        else:
+            headers[key] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        reading = self._reading
+        if reading is None or self._replaced:
+            self._replaced = False
+            return
+        reading.method = self._parser.get_method()
+        reading.keep_alive = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
+        reading.since = self._loop.time()
+        self.deadline = reading.since + self._listener.site.body_time
+        if self._head_bytes > HEAD_BYTES:
+            self._end_with(_LARGE_HEAD)
+            return
+        early = self._listener.site.begin(reading)
+        if early is None:
+            reading.wanted = True
+            if "expect" in reading.headers and self._working is None:
+                self._transport.write(_CONTINUE)
+        elif _announced(reading.headers) > (0 if "expect" in reading.headers else SWALLOWED):
+            self._end_with(early)
+        else:
+            self._queue.append((reading, early))
+            if self._working is None:
+                self._next()
+
+    def on_body(self, chunk: bytes) -> None:
+        reading = self._reading
+        if reading is None:
+            return
+        reading.size += len(chunk)
+        if not reading.wanted:
+            if reading.size > SWALLOWED:
+                self._end_with(None)
+        elif reading.size > reading.limit:
+            self._give_up(reading, GaveUp.TOO_LARGE)
+        elif not self._listener.budget.grow(reading, len(chunk)):
+            self._give_up(reading, GaveUp.TOO_MUCH)
+        else:
+            self._chunks.append(chunk)
+
+    def on_message_complete(self) -> None:
+        reading = self._reading
+        if reading is None or self._parser.should_upgrade():
+            return
+        self._reading = None
+        if reading.wanted:
+            chunks, self._chunks = self._chunks, []
+            reading.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            self._listener.budget.whole(reading)
+            self._queue.append((reading, None))
+        self.deadline = inf
+        if self._working is None:
+            self._next()
+        elif len(self._queue) > MAX_PIPELINED:
+            self.abort()
+        elif not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _without_upgrade(self, rest: bytes) -> None:
+        """Go on as if no other protocol had been asked for: the body follows, as the head has announced it."""
+        reading = self._reading
+        if reading is None:  # its response was final
+            return
+        self._parser = httptools.HttpRequestParser(self)
+        self._replaced = True
+        if "transfer-encoding" in reading.headers:
+            framing = f"transfer-encoding: {reading.headers['transfer-encoding']}"
+        else:
+            framing = f"content-length: {reading.headers.get('content-length', '0')}"
+        self.data_received(_BODY_ONLY % framing.encode("latin-1") + rest)
+
+    # Answers ------------------------------------------------------------------------------------------------------
+
+    def answer(self, request: Request, answer: Answer) -> None:
+        """Write the answer to the request that the site has, and go on with the next one."""
+        self._listener.budget.give(request)
+        self._working = None
+        if self._transport.is_closing():  # nobody listens any more
+            return
+        close = not request.keep_alive or self._listener.stopping
+        self._transport.write(encoded(answer, close, request.method == b"HEAD"))
+        if close:
+            self._linger()
+        else:
+            self._next()
+
+    def _next(self) -> None:
+        while self._working is None and self._queue and not self.lingering:
+            request, early = self._queue.popleft()
+            self._working = request
+            if early is None:
+                self._listener.site.arrived(request)
+            else:
+                self.answer(request, early)
+        if self._working is None and not self.lingering:
+            self._rest()
+
+    def _rest(self) -> None:
+        """Nothing is in hand: say the last words, or wait for more."""
+        if self._ending:
+            self._end_with(self._final)
+            return
+        if self._reading is None:
+            self.deadline = self._loop.time() + IDLE_TIME
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+
+    def _end_with(self, answer: Answer | None) -> None:
+        """Read no more; say this after what is in hand is answered, and close."""
+        head = self._reading is not None and self._reading.method == b"HEAD"
+        self._drop_reading()
+        self._ending, self._final = True, answer
+        if self._working is None and not self._queue:
+            if answer is not None:
+                self._transport.write(encoded(answer, True, head))
+            self._linger()
+
+    def _give_up(self, reading: Request, why: GaveUp) -> None:
+        self._end_with(self._listener.site.give_up(reading, why))
+
+    def _drop_reading(self) -> None:
+        if self._reading is not None:
+            self._listener.budget.give(self._reading)
+            self._reading = None
+            self._chunks = []
+
+    def _linger(self) -> None:
+        """Close, but not before the client could read the answer: data that arrives after a close resets it."""
+        self.lingering = True
+        self.deadline = self._loop.time() + LINGER_TIME
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    # Time ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is in hand or arriving."""
+        return self._reading is None and self._working is None
+
+    def evict(self) -> None:
+        """Give up the body that is arriving, to make room for others."""
+        if self._reading is not None:
+            self._give_up(self._reading, GaveUp.TOO_MUCH)
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        reading = self._reading
+        if self.lingering or (reading is None and self._working is None):
+            self._transport.abort()
+        elif reading is not None and reading.since and reading.wanted:
+            self._give_up(reading, GaveUp.TOO_SLOW)
+        elif reading is not None:
+            self._end_with(None if reading.since else _SLOW_HEAD)  # a body that nobody wants has its answer already
+
+    def last_call(self) -> None:
+        """The listener stops: one more request may come, if it comes soon."""
+        if self.idle:
+            self.deadline = min(self.deadline, self._loop.time() + LAST_CALL)
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        self._transport.abort()
+
+
+def _announced(headers: Mapping[str, str]) -> float:
+    """Bytes that the body will have; infinity where it is chunked."""
+    if "transfer-encoding" in headers:
+        return inf
+    length = headers.get("content-length", "0")
+    return int(length) if length.isdigit() and len(length) < 16 else inf
+
+
+_REASONS: Final = {
+    200: "OK", 202: "Accepted", 204: "No Content", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden",
+    404: "Not Found", 405: "Method Not Allowed", 406: "Not Acceptable", 408: "Request Timeout", 410: "Gone",
+    413: "Content Too Large", 415: "Unsupported Media Type", 429: "Too Many Requests",
+    431: "Request Header Fields Too Large", 500: "Internal Server Error", 503: "Service Unavailable",
+}  # fmt: skip
+
+
+@lru_cache(maxsize=256)
+def encoded(answer: Answer, close: bool, head: bool) -> bytes:  # noqa: FBT001 - lru_cache is cheapest so
+    """The bytes of a response. `close`: the connection ends with it. `head`: the answer to HEAD, without its body."""
+    lines = [
+        f"HTTP/1.1 {answer.status} {_REASONS.get(answer.status, 'Status')}",
+        f"content-type: {answer.content_type}",
+        f"content-length: {len(answer.body)}",
+        *(f"{name}: {value}" for name, value in answer.headers),
+    ]
+    if close:
+        lines.append("connection: close")
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + (b"" if head else answer.body)
+
+
+_BAD: Final = Answer(status=400, body=b"bad request\n")
+_SLOW_HEAD: Final = Answer(status=408, body=b"the head of the request did not arrive in time\n")
+_LARGE_HEAD: Final = Answer(status=431, body=b"the head of the request is too large\n")
