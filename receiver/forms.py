@@ -1,20 +1,24 @@
 """The fields of a form body, urlencoded or multipart, with bounds on their number.
 
-What is read here is not proven yet in most cases: the signature of such providers is itself a field.
+What is read here is not proven yet in most cases: the signature of such providers is itself a field. So it can be
+found alone, by `last_fields`, which costs the body's length once and decodes nothing else.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Collection, Iterator
 from typing import Final
-from urllib.parse import parse_qsl
+from urllib.parse import unquote_plus
 
-MAX_FIELDS: Final = 200
+MAX_FIELDS: Final = 1000  # a forwarded message has one for each of its headers and attachments
 MAX_PART_HEADER: Final = 4096
+MAX_SHORT: Final = 1024  # bytes a value may have that `last_fields` decodes
 
 _BOUNDARY: Final = re.compile(r'boundary="?([^";,\r\n]{1,70})"?', re.IGNORECASE)
-_NAME: Final = re.compile(r';\s*name="((?:[^"\\\r\n]|\\.)*)"', re.IGNORECASE)
-_FILENAME: Final = re.compile(r';\s*filename="((?:[^"\\\r\n]|\\.)*)"', re.IGNORECASE)
+# Possessive (`++`, `*+`), so that nothing is tried twice in a header that only looks like one.
+_NAME: Final = re.compile(rb';\s*+name="((?:[^"\\\r\n]++|\\.)*+)"', re.IGNORECASE)
+_FILENAME: Final = re.compile(rb';\s*+filename="((?:[^"\\\r\n]++|\\.)*+)"', re.IGNORECASE)
 
 
 def is_form(content_type: str) -> bool:
@@ -23,37 +27,71 @@ def is_form(content_type: str) -> bool:
     return kind in {"application/x-www-form-urlencoded", "multipart/form-data"}
 
 
-def fields_of(content_type: str, body: bytes, *, limit: int = MAX_FIELDS) -> list[tuple[str, str]]:
+def fields_of(content_type: str, body: bytes) -> list[tuple[str, str]]:
     """(name, value) of every field, in the order sent; a file's value is its name. Raises ValueError.
 
     Bytes that are no UTF-8 become the replacement character.
     """
+    fields, decode = _fields(content_type, body)
+    return [(decode(name), decode(value)) for name, value in fields]
+
+
+def last_fields(content_type: str, body: bytes, names: Collection[str]) -> dict[str, str]:
+    """The last field of each of the names; none whose value is longer than `MAX_SHORT`. Raises ValueError."""
+    fields, decode = _fields(content_type, body)
+    longest = 3 * max(map(len, names))  # each letter may be written as %XX
+    last = {decode(name): value for name, value in fields if len(name) <= longest}
+    return {name: decode(value) for name, value in last.items() if name in names and len(value) <= MAX_SHORT}
+
+
+def _fields(content_type: str, body: bytes) -> tuple[Iterator[tuple[bytes, bytes]], Callable[[bytes], str]]:
+    """The fields as they are written, and what decodes their names and values."""
     if content_type.strip().lower().startswith("multipart/"):
-        return _multipart(content_type, body, limit)
-    return parse_qsl(body.decode(errors="replace"), keep_blank_values=True, max_num_fields=limit)
+        return _multipart(content_type, body), _text
+    return _urlencoded(body), _unquote
 
 
-def _multipart(content_type: str, body: bytes, limit: int) -> list[tuple[str, str]]:
+def _text(value: bytes) -> str:
+    return value.decode(errors="replace")
+
+
+def _unquote(value: bytes) -> str:
+    return unquote_plus(value.decode(errors="replace"))
+
+
+def _urlencoded(body: bytes) -> Iterator[tuple[bytes, bytes]]:
+    pairs = body.split(b"&", MAX_FIELDS)
+    if len(pairs) > MAX_FIELDS:
+        raise ValueError(f"the form has more than {MAX_FIELDS} fields")
+    for pair in pairs:
+        name, _, value = pair.partition(b"=")
+        if pair:
+            yield name, value
+
+
+def _multipart(content_type: str, body: bytes) -> Iterator[tuple[bytes, bytes]]:
     found = _BOUNDARY.search(content_type)
     if found is None:
         raise ValueError("the multipart form names no boundary")
     delimiter = b"\r\n--" + found.group(1).strip().encode()
-    parts = (b"\r\n" + body).split(delimiter, limit + 2)[1:]
-    if len(parts) > limit + 1:
-        raise ValueError(f"the form has more than {limit} parts")
-    return [field for part in parts if not part.startswith(b"--") and (field := _part(part))]
+    parts = (b"\r\n" + body).split(delimiter, MAX_FIELDS + 2)[1:]
+    if len(parts) > MAX_FIELDS + 1:
+        raise ValueError(f"the form has more than {MAX_FIELDS} parts")
+    for part in parts:
+        if not part.startswith(b"--"):
+            yield from _part(part)
 
 
-def _part(part: bytes) -> tuple[str, str] | None:
-    head, blank, content = part.partition(b"\r\n\r\n")
-    if not blank or len(head) > MAX_PART_HEADER:
+def _part(part: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The field of one part; none if it has no name."""
+    end = part.find(b"\r\n\r\n", 0, MAX_PART_HEADER + 4)
+    if end < 0:
         raise ValueError("a part of the form has no proper header")
-    text = head.decode(errors="replace")
-    name, file = _NAME.search(text), _FILENAME.search(text)
-    if name is None:
-        return None
-    return _unquote(name.group(1)), _unquote(file.group(1)) if file else content.decode(errors="replace")
+    head = part[:end]
+    name, file = _NAME.search(head), _FILENAME.search(head)
+    if name is not None:
+        yield _unescape(name.group(1)), _unescape(file.group(1)) if file else part[end + 4 :]
 
 
-def _unquote(value: str) -> str:
-    return value.replace('\\"', '"').replace("%22", '"')
+def _unescape(value: bytes) -> bytes:
+    return value.replace(b'\\"', b'"').replace(b"%22", b'"')

@@ -54,8 +54,13 @@ def items_of(body: bytes, *, event_id: str | None = None) -> Iterator[Item | Unr
     return (item_of(bytes(raw), event_id=event_id, doubtful=doubtful) for raw in raws)
 
 
-def item_of(body: bytes, *, event_id: str | None = None, doubtful: bool | None = None) -> Item | UnreadableItem:
-    """One JSON value as an item; repaired where Postgres could not hold it, set aside where it is no JSON."""
+def item_of(
+    body: bytes, *, event_id: str | None = None, doubtful: bool | None = None, repair: int | None = None
+) -> Item | UnreadableItem:
+    """One JSON value as an item; repaired where Postgres could not hold it, set aside where it is no JSON.
+
+    `repair`: bytes up to which that is tried, where what wrote them is not proven: it is slow work.
+    """
     if doubtful is None:
         doubtful = _is_doubtful(body)
     if not doubtful:
@@ -63,6 +68,8 @@ def item_of(body: bytes, *, event_id: str | None = None, doubtful: bool | None =
             return Item(value=_decode(body), text=body.decode(), event_id=event_id)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             pass
+    if repair is not None and len(body) > repair:
+        return UnreadableItem(body=body, why=f"not JSON that can be kept as it is, and more than {repair} bytes")
     try:
         value, altered = _repair(body)
     except Unreadable as error:

@@ -41,7 +41,6 @@ from typing import Any, ClassVar, Final
 
 from pydantic import Field
 
-from receiver import payload as read_json
 from receiver.contract import (
     Authentic,
     Covers,
@@ -60,7 +59,7 @@ from receiver.contract import (
 )
 from receiver.errors import Problem, Reason, Refused, Unreadable
 from receiver.event import Actor, BounceCategory, EventType, Reading, RejectReason
-from receiver.mailgun_bodies import Claim, claim_of, from_form, is_form_event
+from receiver.mailgun_bodies import Claim, claim_of, event_of, from_form, is_form_event
 from receiver.payload import first_text, integer, mapping, sequence, text, texts, unix_time
 from receiver.signatures import any_hmac, check_basic, check_time, wrong_key
 from receiver.signers import in_body
@@ -158,19 +157,14 @@ class Mailgun:
         if self._passwords:
             check_basic(delivery.headers, self._username, self._passwords)
         claim = claim_of(delivery)
-        proof = (claim.timestamp + claim.token).encode(errors="surrogatepass")
+        proof = claim.signed.encode(errors="surrogatepass")
         if not any_hmac(self._keys, proof, _hexadecimal(claim.signatures)):
             raise wrong_key("signing keys")
         check_time(_seconds(claim.timestamp, proof), self._now(), past=self._tolerance, proof=proof)
         return Authentic(payload=claim, proof=proof)
 
     def parse(self, payload: Claim) -> Iterable[Item | UnreadableItem]:
-        if not payload.event:
-            raise Unreadable("the body has no event-data")
-        joined = payload.timestamp + payload.token
-        if isinstance(payload.event, dict):
-            return [read_json.item_from_value(payload.event, event_id=joined)]
-        return [_with_status(read_json.item_of(payload.event, event_id=joined), payload.status)]
+        return [event_of(payload)]
 
     def read(self, item: Item) -> Sequence[Reading]:
         if not isinstance(item.value, dict):
@@ -184,16 +178,6 @@ def _seconds(timestamp: str, proof: bytes) -> int:
     if not (timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= SECONDS + 2):
         raise Refused(Reason.STALE, "the signed time is no number, so its age is unknown", authentic=True, proof=proof)
     return int(timestamp)
-
-
-def _with_status(item: Item | UnreadableItem, status: bytes) -> Item | UnreadableItem:
-    """The item; a `delivery-status` that stood beside the event is put where it belongs."""
-    if not status.startswith(b"{") or isinstance(item, UnreadableItem) or not isinstance(item.value, dict):
-        return item
-    if isinstance(item.value.get("delivery-status"), dict) or not item.value:
-        return item
-    spliced = item.text.rstrip()[:-1].encode() + b',"delivery-status":' + status + b"}"
-    return read_json.item_of(spliced, event_id=item.event_id)
 
 
 def _hexadecimal(signatures: Iterable[str]) -> list[bytes]:
