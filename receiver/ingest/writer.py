@@ -353,7 +353,9 @@ class Writer:
             if connection is None or connection.is_closed():
                 connection = await self._connect()
             async with asyncio.timeout(_patience(group)):
-                await self._write_alone(connection, waiting, lock=ALONE_LOCK)
+                # All get their turn within about a second: not each of them is locked.
+                lock = max(ALONE_LOCK // (1 + len(self._contended)), SINGLE_LOCK)
+                await self._write_alone(connection, waiting, lock=lock)
         except _CONTENTION as error:
             self._note(error)
             self._contended.append(waiting)  # behind the others
