@@ -65,7 +65,8 @@ def test_all_commands_are_there() -> None:
     """the tree of commands is the documented one"""
     assert {" ".join(path) for path in COMMANDS} == {
         *("init", "serve", "work", "migrate", "check", "health", "database", "handlers", "simulate"),
-        *("sources list", "sources show", "events list", "events show", "refused list", "refused show"),
+        *("sources list", "sources show", "events list", "events show", "events schema"),
+        *("refused list", "refused show"),
         *("quarantine list", "quarantine show", "quarantine discard"),
         *("dead-letters list", "dead-letters groups", "dead-letters show", "dead-letters retry"),
         *("dead-letters discard", "replay start", "replay list", "replay resume", "replay cancel"),

@@ -20,7 +20,7 @@ POLL: Final = 0.5  # seconds between two looks of --follow
 WIDTH: Final = 130  # columns from which on an event fits on a line
 HEAD: Final = ("occurred", "type", "source", "recipient", "detail", "id")
 
-group = options.group("Show what has been stored: `list` (also without saying so) and `show`.")
+group = options.group("Show what has been stored: `list` (also without saying so), `show` and `schema`.")
 
 
 @group.command("list")
@@ -76,6 +76,9 @@ def show(
     event_id: Annotated[str, typer.Argument(metavar="ID", help="The event's id, as `list` shows it.")],
     *,
     as_json: AsJson = False,
+    cloudevent: Annotated[
+        bool, typer.Option("--cloudevent", help="As JSON for programs (CloudEvents), as `forward` sends it.")
+    ] = False,
 ) -> None:
     """Show one event: our columns beside the provider's own object.
 
@@ -83,7 +86,19 @@ def show(
     """
     from receiver.cli.place import find_place, run_async
 
-    run_async(_show(find_place(context), event_id, as_json=as_json))
+    run_async(_show(find_place(context), event_id, as_json=as_json, cloudevent=cloudevent))
+
+
+@group.command()
+def schema() -> None:
+    """Print the JSON Schema of what `show --cloudevent` prints and `forward` sends.
+
+    Example: receiver events schema > event.schema.json
+    """
+    from receiver.cli.lines import write
+    from receiver.cloudevents import json_schema
+
+    write(json_schema())
 
 
 async def _list(place: Place, wanted: EventFilter, limit: int, *, follow: bool, as_json: bool) -> None:
@@ -129,25 +144,34 @@ def _detail(row: dict[str, Any]) -> str | None:
     return " ".join(part for part in [*parts, (row["url"] or "")[:60]] if part) or None
 
 
-async def _show(place: Place, text: str, *, as_json: bool) -> None:
+async def _show(place: Place, text: str, *, as_json: bool, cloudevent: bool) -> None:
     from uuid import UUID
 
     from receiver.cli.database import connected
     from receiver.cli.failures import CommandError
     from receiver.cli.lines import write
-    from receiver.cli.output import beside, decode, json_pretty, json_text, pairs, split_raw
-    from receiver.store.queries import show_event
+    from receiver.cli.output import json_text
+    from receiver.cloudevents import encode_event
+    from receiver.store.queries import get_event, show_event
 
     try:
         id_ = UUID(text)
     except ValueError as error:
         raise CommandError("that is not an event's id: it looks like 019ac3f0-5d2e-8f33-9a41-6c2d1f0be7a5") from error
     async with connected(place.database()) as connection:
-        found = await show_event(connection, id_)
-    if found is None:
+        found, event = await show_event(connection, id_), await get_event(connection, id_)
+    if found is None or event is None:
         raise CommandError(f"there is no event {id_}")
-    if as_json:
+    if cloudevent:
+        write(json_text(encode_event(event).decode()) + "\n")
+    elif as_json:
         write(json_text(found) + "\n")
-        return
+    else:
+        _show_beside(found)
+
+
+def _show_beside(found: str) -> None:
+    from receiver.cli.output import beside, decode, json_pretty, pairs, split_raw
+
     columns = {name: value for name, value in decode(found).items() if name != "raw" and value not in (None, [], {})}
     beside(pairs(columns, title="our columns"), json_pretty(split_raw(found)))

@@ -10,8 +10,9 @@ from uuid import UUID
 
 import asyncpg
 
-from receiver.event import SHARDS
+from receiver.event import SHARDS, Event
 from receiver.store.log import generation
+from receiver.store.rows import select_list, to_event
 from receiver.store.sql import Sql
 
 # The index on occurred_at is BRIN: cheap to search by a bound, no help for an order. So listings without a filter that
@@ -32,6 +33,7 @@ _LIST: Final = f"""
     ORDER BY e.occurred_at DESC, e.id DESC LIMIT $10
 """
 _SHOW: Final = "SELECT row_to_json(e)::text FROM events e WHERE e.id = $1"
+_EVENT: Final = f"SELECT {select_list('e')} FROM events e WHERE e.id = $1"
 
 # What the last look's snapshot could not see yet: late commits are found whenever they come, and nothing twice.
 _NEW: Final = f"""
@@ -127,6 +129,12 @@ async def show_event(sql: Sql, id_: UUID) -> str | None:
     """The event as JSON text of all its columns, or None."""
     found: str | None = await sql.fetchval(_SHOW, id_)
     return found
+
+
+async def get_event(sql: Sql, id_: UUID) -> Event | None:
+    """The event as handlers get it, or None."""
+    record = await sql.fetchrow(_EVENT, id_)
+    return None if record is None else to_event(record)
 
 
 @dataclass(slots=True)
