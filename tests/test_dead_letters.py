@@ -203,7 +203,7 @@ async def test_retrying_a_group(database: str, sql: asyncpg.Connection, receiver
     looked = await receiver("dead-letters", "retry", "--group", group, "--dry-run")
     assert looked.code == 0
     assert "order # of customer #" in looked.out
-    assert "3 letters would be retried" in looked.err
+    assert "3 dead letters are to be retried" in looked.err
     (row,) = (await receiver("dead-letters", "retry", "--group", group, "--dry-run", "--json")).rows
     assert row["letters"] == 3
     asked = await receiver("dead-letters", "retry", "--group", group)
@@ -227,7 +227,8 @@ async def test_discarding(database: str, sql: asyncpg.Connection, receiver: Rece
     assert (await receiver("dead-letters", "discard", "--all", "--yes")).code == 2
     assert (await receiver("dead-letters", "discard", "--all", "--yes", "--reason", " ")).code == 1
     options = ("--handler", "shop", "--type", "bounced", "--reason", "gone")
-    assert "2 letters would be discarded" in (await receiver("dead-letters", "discard", *options, "--dry-run")).err
+    looked = await receiver("dead-letters", "discard", *options, "--dry-run")
+    assert "2 dead letters are to be discarded" in looked.err
     assert (await receiver("dead-letters", "discard", *options)).code == 1
     assert await sql.fetchval("SELECT count(*) FROM dead_letters WHERE resolved_at IS NULL") == 10
     assert (await receiver("dead-letters", "discard", *options, "--yes")).code == 0

@@ -53,7 +53,7 @@ async def store_fixture(database: str, fixture: Fixture) -> None:
     connection = await asyncpg.connect(database)
     try:
         await prepare(connection)
-        await write(connection, rows, ())
+        await write(connection, rows, (), lock_timeout=2000)
     finally:
         await connection.close()
 

@@ -229,7 +229,7 @@ async def test_nothing_runs(sql: asyncpg.Connection, receiver: Receiver) -> None
     await prepared(sql, [Seen().notes()])
     words = ("replay", "--handler", "notes", "--since", "1h", "--yes")
     assert "no worker runs it now" in (await receiver(*words)).err
-    await sql.execute("INSERT INTO handlers (name, state) VALUES ('notes', 'paused')")
+    await sql.execute("UPDATE handlers SET state = 'paused' WHERE name = 'notes'")
     ended = await receiver(*words)
     assert ended.code == 1
     assert "it is paused" in ended.err

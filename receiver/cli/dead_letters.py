@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from receiver.cli import options
-from receiver.cli.options import AsJson, DryRun, Limit, OfSource, Yes, moment
+from receiver.cli.asking import DryRun, Yes
+from receiver.cli.options import AsJson, Limit, OfSource, moment
 from receiver.event import EventType
 
 if TYPE_CHECKING:
@@ -279,7 +280,7 @@ async def _resolve(
     """Retry, or with a reason discard: look, ask, act."""
     from dataclasses import replace
 
-    from receiver.cli.confirm import confirm
+    from receiver.cli.asking import go_on
     from receiver.cli.database import connected
     from receiver.cli.lines import note, say
     from receiver.store.dead_letters import count_dead_letters
@@ -289,13 +290,14 @@ async def _resolve(
         count, newest = await count_dead_letters(connection, which)
         _require_found(which, count)
         which = replace(which, newest=newest)
-        if dry_run or (which.ids is None and count and not yes):
-            await _print_groups(connection, which, 20, as_json=as_json)
-        if dry_run or not count:
-            note(f"{count} letters would be {_DONE[word]}" if dry_run else "no dead letters are chosen")
+        if not count:
+            note("no dead letters are chosen")
             return
-        if which.ids is None:
-            confirm(f"{word.capitalize()} {count} dead letters?", yes=yes)
+        if dry_run or (which.ids is None and not yes):
+            await _print_groups(connection, which, 20, as_json=as_json)
+            note(f"{count} dead letters are to be {_DONE[word]}")
+        if not go_on(dry_run=dry_run, yes=yes or which.ids is not None):
+            return
         done = await _in_chunks(connection, which, count, reason)
     later = "; the handler gets the event within seconds" if reason is None else ""
     say((f"{_DONE[word]} dead letter {_numbers(which)}" if which.ids else f"{_DONE[word]} {done} dead letters") + later)

@@ -12,8 +12,6 @@ from typer.core import TyperGroup
 AsJson = Annotated[bool, typer.Option("--json", help="JSON Lines: one object a line.")]
 Limit = Annotated[int, typer.Option(min=1, max=1_000_000, help="How many at most.")]
 OfSource = Annotated[str | None, typer.Option("--source", help="Only of this source.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")]
 Reveal = Annotated[bool, typer.Option("--reveal", help="Decrypt headers and body; this is recorded in audit_log.")]
 
 _AGO: Final = re.compile(r"(\d{1,6})\s*(s|m|min|h|d|w)")

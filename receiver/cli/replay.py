@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from receiver.cli import options
-from receiver.cli.options import AsJson, DryRun, Limit, StartFirst, Yes, moment, rate
+from receiver.cli.asking import DryRun, Yes
+from receiver.cli.options import AsJson, Limit, StartFirst, moment, rate
 from receiver.event import EventType
 
 if TYPE_CHECKING:

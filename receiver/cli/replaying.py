@@ -11,7 +11,7 @@ from typing import Any, Final
 import asyncpg
 import typer
 
-from receiver.cli.confirm import confirm
+from receiver.cli.asking import go_on
 from receiver.cli.database import connected
 from receiver.cli.dispatching import find_handlers
 from receiver.cli.failures import FAILED, CommandError
@@ -67,12 +67,15 @@ async def replay(place: Place, wanted: Wanted, *, yes: bool, dry_run: bool, as_j
         plans = [await _plan(connection, place, name, wanted.selection) for name in await _names(connection, wanted)]
         if dry_run or not as_json:
             _print_plans(plans, as_json=as_json)
-        if dry_run or not any(plan.events for plan in plans):
-            note(f"{sum(plan.events for plan in plans)} events would be handed over")
-            return
         plans = [plan for plan in plans if plan.events]
-        _require_running(plans)
-        confirm(_question(plans, wanted), yes=yes)
+        if not plans:
+            note("there is nothing to hand over")
+            return
+        note(_announcement(plans, wanted))
+        if not dry_run:
+            _require_running(plans)
+        if not go_on(dry_run=dry_run, yes=yes):
+            return
         ids = await _start(connection, plans, wanted)
         await _hand_over(connection, ids, wanted.rate, as_json=as_json)
 
@@ -170,10 +173,9 @@ def _require_running(plans: Sequence[Plan]) -> None:
             raise CommandError(f"nothing would be handed to {plan.handler}: {plan.obstacle} (`receiver handlers`)")
 
 
-def _question(plans: Sequence[Plan], wanted: Wanted) -> str:
+def _announcement(plans: Sequence[Plan], wanted: Wanted) -> str:
     to = ", ".join(f"{plan.events} events to {plan.handler}" for plan in plans)
-    effects = "WITH messages and requests" if wanted.side_effects else "without messages and requests"
-    return f"Hand over again {to}, {effects}?"
+    return f"to be handed over again {'WITH' if wanted.side_effects else 'without'} messages and requests: {to}"
 
 
 # Doing ------------------------------------------------------------------------------------------------------------
