@@ -184,6 +184,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.json.decode(self.raw)
 
 
+_VERSION: Final = str(IDENTITY_VERSION)
 _encode_identity = msgspec.json.Encoder().encode
 
 
@@ -194,12 +195,10 @@ def event_id(source: str, identity: Sequence[str | None], occurred_at: datetime 
     The same event gives the same id for ever, on every machine; golden vectors are in the tests.
     Without a time the prefix is zero.
     """
-    digest = hashlib.sha256(_encode_identity([str(IDENTITY_VERSION), source, *identity])).digest()
+    digest = hashlib.sha256(_encode_identity((_VERSION, source, *identity))).digest()
     millis = 0 if occurred_at is None else min(max(int(occurred_at.timestamp() * 1000), 0), MAX_MILLIS)
-    tail = bytearray(digest[:10])
-    tail[0] = 0x80 | (tail[0] & 0x0F)
-    tail[2] = 0x80 | (tail[2] & 0x3F)
-    return millis.to_bytes(6, "big") + bytes(tail)
+    marked = bytes((0x80 | digest[0] & 0x0F, digest[1], 0x80 | digest[2] & 0x3F))
+    return millis.to_bytes(6, "big") + marked + digest[3:10]
 
 
 def shard_of(recipient: str | None, message_id: str | None, id_: bytes) -> int:

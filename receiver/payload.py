@@ -32,7 +32,8 @@ _decode_items: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 # What the fast decoder accepts and Postgres's jsonb does not: a NUL character, a number beyond `numeric`.
 # Looked for in a copy that has 0 for every digit, where fixed text is enough: a tenth of a pattern's cost.
 _SHAPE: Final = bytes.maketrans(b"123456789E", b"000000000e")
-_NUL: Final = re.compile(rb"\\u0000")
+_NUL: Final = b"\\u0000"
+_EXPONENTS: Final = (b"0e000", b"0e+000", b"0e-000")  # fixed text is found several times faster than a pattern
 _EXPONENT: Final = re.compile(rb"0e[+-]?000+(?:[,\]}\s]|$)")  # what ends a number; not `3e-4122-86af` of an id
 _MANY_DIGITS: Final = b"0" * 300
 _TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"?|[][{},]', re.DOTALL)
@@ -80,10 +81,12 @@ def item_of(
 
 def _is_doubtful(body: bytes) -> bool:
     """Whether Postgres might not hold what the body says. Seldom wrong, and then only slower."""
-    if _NUL.search(body):
+    if _NUL in body:
         return True
     shape = body.translate(_SHAPE)
-    return _MANY_DIGITS in shape or _EXPONENT.search(shape) is not None
+    if _MANY_DIGITS in shape:
+        return True
+    return any(part in shape for part in _EXPONENTS) and _EXPONENT.search(shape) is not None
 
 
 def decode(body: bytes) -> Any:

@@ -28,6 +28,8 @@ _OPENS_AND_CLICKS: Final = frozenset({EventType.OPENED, EventType.CLICKED})
 _FAILURES: Final = frozenset({EventType.BOUNCED, EventType.DEFERRED})
 _NOT_JUDGED: Final = (None, None, None)
 
+_NOBODY: Final = (None, None)
+
 _mailbox: Final = lru_cache(maxsize=4096)(mailbox_provider)
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -38,7 +40,7 @@ def row_of(source: Source, item: Item, reading: Reading, accepted_at: datetime) 
     id_ = event_id(source.name, _identity(item, reading), reading.identity_time or reading.occurred_at)
     recipient = normalize_address(reading.recipient) if reading.recipient else None
     domain = domain_of(recipient) if recipient else None
-    sender = normalize_address(reading.sender) if reading.sender else None
+    sender, sender_domain = _sender(reading.sender) if reading.sender else _NOBODY
     message_id = _cut(reading.message_id)
     occurred_at, provider_time, time_note = _time(reading.occurred_at, accepted_at)
     category, bounce_class, smtp_code, enhanced_code = _bounce(reading)
@@ -57,7 +59,7 @@ def row_of(source: Source, item: Item, reading: Reading, accepted_at: datetime) 
         reading.internet_message_id,
         reading.provider_event_id,
         sender,
-        domain_of(sender) if sender else None,
+        sender_domain,
         category,
         bounce_class,
         reading.verdict,
@@ -95,6 +97,13 @@ def row_of(source: Source, item: Item, reading: Reading, accepted_at: datetime) 
         item.altered,
         shard_of(recipient, message_id, id_),
     )
+
+
+@lru_cache(maxsize=4096)  # a team writes from few addresses
+def _sender(text: str) -> tuple[str | None, str | None]:
+    """(address, domain)."""
+    address = normalize_address(text)
+    return address, domain_of(address) if address else None
 
 
 def _identity(item: Item, reading: Reading) -> Sequence[str | None]:
