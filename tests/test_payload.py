@@ -297,6 +297,18 @@ def test_items_from_other_forms(value: Any) -> None:
     assert item.altered is odd(value)
 
 
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")])
+def test_what_has_to_be_repaired_is_at_most_200_levels_deep(opening: bytes, closing: bytes) -> None:
+    """a value that is repaired may be 200 levels deep; at 201 it is set aside, with the reason."""
+    inner = rb'"\u0000"'
+    deep = item_of(opening * 200 + inner + closing * 200)
+    assert isinstance(deep, Item)
+    assert deep.altered
+    deeper = item_of(opening * 201 + inner + closing * 201)
+    assert isinstance(deeper, UnreadableItem)
+    assert "200 levels" in deeper.why
+
+
 READERS: Final[dict[Callable[[Any], Any], type]] = {
     payload.text: str,
     payload.integer: int,

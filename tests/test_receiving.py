@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import socket
+import tracemalloc
 import zlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -336,6 +337,22 @@ async def test_content_encodings(database: str, tmp_path: Path) -> None:
         assert await send(one, one.body, "gzip") == 400
         assert await send(one, gzip.compress(one.body)[:-10], "gzip") == 400
         assert {row["reason"] for row in await refused(service, 4)} == {"too_large", "bad_encoding"}
+
+
+async def test_a_bomb_is_never_inflated(database: str, tmp_path: Path) -> None:
+    """a compressed body that would grow to 64 MB costs about the limit in memory, and is refused."""
+    sendgrid = play("sendgrid", tmp_path, max_body=1 << 20)
+    bombs = {"gzip": gzip.compress(bytes(64 << 20)), "deflate": zlib.compress(bytes(64 << 20))}
+    async with running(database, sendgrid) as service:
+        tracemalloc.start()
+        try:
+            for encoding, bomb in bombs.items():
+                answer = await service.post("sendgrid", Post(headers={"Content-Encoding": encoding}, body=bomb))
+                assert answer.status_code == 413
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak < 16 << 20
 
 
 async def test_a_body_over_the_limit_is_refused(database: str, tmp_path: Path) -> None:

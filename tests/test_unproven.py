@@ -204,3 +204,21 @@ def test_a_form_of_too_many_fields_is_refused() -> None:
     found = authenticated(mailgun(("a=b&" * 998 + rest).encode(), FORM))
     assert isinstance(found, Refused)
     assert found.reason is Reason.MISSING_FIELD
+
+
+def test_parts_of_a_form_are_bounded() -> None:
+    """a multipart form has at most 1000 parts with headers of at most 4096 bytes; one at the limits is read."""
+
+    def form(others: int, head: int) -> Fixture:
+        name = b'Content-Disposition: form-data; name="%s"'
+        fields = in_body.mailgun(KEY, AT) | {"event": "opened"}
+        body = [(name % key.encode(), value.encode()) for key, value in fields.items()]
+        body += [((name % b"a").ljust(head), b"")] * others
+        return mailgun(b"".join(b"\r\n--x\r\n%s\r\n\r\n%s" % part for part in body) + b"\r\n--x--\r\n", MULTIPART)
+
+    assert read(form(996, 100))
+    assert read(form(1, 4094))  # with the line end before it
+    for too_much in (form(997, 100), form(1, 4095)):
+        found = authenticated(too_much)
+        assert isinstance(found, Refused)
+        assert found.reason is Reason.MISSING_FIELD
