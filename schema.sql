@@ -267,7 +267,7 @@ CREATE TABLE retries (
     event_id uuid NOT NULL,
     event_received_at timestamptz NOT NULL,
     shard smallint NOT NULL,
-    cause text NOT NULL CHECK (cause IN ('failed', 'asked', 'replay')),
+    cause text NOT NULL CHECK (cause IN ('failed', 'asked', 'replay', 'parked')),
     attempt integer NOT NULL DEFAULT 0,
     next_at timestamptz NOT NULL,
     error text,
@@ -276,24 +276,29 @@ CREATE TABLE retries (
     created_at timestamptz NOT NULL DEFAULT now(),
     side_effects boolean NOT NULL DEFAULT false,
     replay_id bigint,
+    ordering_key bigint,
+    filed bigint GENERATED ALWAYS AS IDENTITY,
     PRIMARY KEY (handler, event_id)
 );
 CREATE INDEX retries_due ON retries (handler, next_at);
+CREATE INDEX retries_order ON retries (handler, ordering_key, filed) WHERE ordering_key IS NOT NULL;
 CREATE INDEX retries_replay ON retries (replay_id) WHERE replay_id IS NOT NULL;
 COMMENT ON TABLE retries IS 'Single events that a handler is to see (again): after a failure, when it asked for it, or for a replay.';
 COMMENT ON COLUMN retries.handler IS 'Name of the handler.';
 COMMENT ON COLUMN retries.event_id IS 'events.id.';
 COMMENT ON COLUMN retries.event_received_at IS 'events.received_at, which finds the partition.';
 COMMENT ON COLUMN retries.shard IS 'events.shard.';
-COMMENT ON COLUMN retries.cause IS 'failed: it raised. asked: it returned RetryAfter. replay: someone asked for it.';
+COMMENT ON COLUMN retries.cause IS 'failed: it raised. asked: it returned RetryAfter. replay: someone asked for it. parked: an ordered handler''s, waits behind an earlier one of its key.';
 COMMENT ON COLUMN retries.attempt IS 'Attempts that have failed so far; asking for later is no failure.';
-COMMENT ON COLUMN retries.next_at IS 'When the event is due.';
+COMMENT ON COLUMN retries.next_at IS 'When the event is due; infinity: when the one before it is settled.';
 COMMENT ON COLUMN retries.error IS 'The last failure, scrubbed of addresses.';
 COMMENT ON COLUMN retries.dead_letter_id IS 'The dead letter it was retried from; its copy of the event serves when the partition is gone.';
 COMMENT ON COLUMN retries.first_failed_at IS 'When it first failed.';
 COMMENT ON COLUMN retries.created_at IS 'When the row was made.';
 COMMENT ON COLUMN retries.side_effects IS 'For a replay: whether the handler may have effects outside the database.';
 COMMENT ON COLUMN retries.replay_id IS 'replays.id, for a replay.';
+COMMENT ON COLUMN retries.ordering_key IS 'Hash of the recipient (else the message, else the event): what an ordered handler takes one after the other.';
+COMMENT ON COLUMN retries.filed IS 'Order in which rows came: that of an ordered handler''s events of one key.';
 
 CREATE TABLE dead_letters (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

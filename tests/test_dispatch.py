@@ -133,7 +133,7 @@ async def test_a_slow_and_a_failing_handler_delay_nobody(database: str, sql: asy
     async def slow(_events: Sequence[Event], _ctx: Context) -> None:
         await release.wait()
 
-    @handler()
+    @handler(breaker=0)
     async def failing(_event: Event, _ctx: Context) -> None:
         raise RuntimeError("no")
 
@@ -151,7 +151,7 @@ async def test_a_slow_and_a_failing_handler_delay_nobody(database: str, sql: asy
 async def test_failures_are_logged_together(database: str, sql: asyncpg.Connection) -> None:
     """when everything fails, the log gets a line for each kind of failure in a batch, not one for each event"""
 
-    @handler(max_attempts=1)
+    @handler(max_attempts=1, breaker=0)
     async def failing(event: Event, _ctx: Context) -> None:
         raise LookupError(event.recipient)
 

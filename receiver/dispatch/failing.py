@@ -19,7 +19,10 @@ _ADDRESS: Final = re.compile(r"[^\s@<>\"'(),:;\[\]{}=]{1,64}(?:@|%40)[^\s@<>\"'(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """One event that was not handled. `delay`: seconds until it is due again; None: never."""
+    """One event that was not handled.
+
+    `delay`: seconds until it is due again; None: never. `raised`: by an exception or a time limit, not by an outcome.
+    """
 
     event: Event
     cause: str
@@ -28,6 +31,7 @@ class Failure:
     error_type: str
     error: str
     traceback: str | None = None
+    raised: bool = False
 
 
 def failure_of(event: Event, result: Outcome | Raised, *, failed_before: int, run: Execution) -> Failure | None:
@@ -68,6 +72,7 @@ def _raised(event: Event, attempts: int, delay: float | None, error: BaseExcepti
         error_type=_type_name(error),
         error=scrub(message_of(error), event, limit=_LONGEST_MESSAGE),
         traceback=scrub(lines, event, limit=_LONGEST_TRACEBACK),
+        raised=True,
     )
 
 

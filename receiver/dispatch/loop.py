@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final, Protocol
 from uuid import UUID
 
 from receiver.dispatch.batches import Batch, batches
+from receiver.dispatch.breaker import Breaker, Tripped
 from receiver.dispatch.calling import Caller
 from receiver.dispatch.database import Conflict, Database, DatabaseGone
 from receiver.dispatch.lanes import Lanes, Pages, shares
 from receiver.dispatch.pulse import Pulse
+from receiver.dispatch.retrying import Retrier
 from receiver.dispatch.running import Runner
 from receiver.store import leases
 from receiver.store.leases import Leased, LeaseLost
@@ -34,11 +37,13 @@ class HandlerLoop:
     `quota`: how many shards it is to hold; the worker sets it.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its collaborators, each by its name
         self,
         *,
         caller: Caller,
+        breaker: Breaker,
         runner: Runner,
+        retrier: Retrier,
         reader: Reads,
         database: Database,
         pulse: Pulse,
@@ -50,7 +55,9 @@ class HandlerLoop:
         self.handler: Final = caller.handler.name
         self._handler = caller.handler
         self._log = caller.log
+        self._breaker = breaker
         self._runner = runner
+        self._retrier = retrier
         self._reader = reader
         self._database = database
         self._pulse = pulse
@@ -61,6 +68,7 @@ class HandlerLoop:
         self._busy: set[int] = set()  # shards in a lane; the others are read
         self._lanes = Lanes(self._handler.run.concurrency)
         self._again = asyncio.Event()  # set when a lane has ended and there may be more for it
+        self._due: set[int] = set()  # shards of an ordered handler in which an event's time has come again
         self._session = database.session
         self._conflicts = 0
         self._looked_at = 0.0
@@ -97,6 +105,11 @@ class HandlerLoop:
         """Shards have become free: look at once."""
         self._looked_at = 0.0
 
+    def retry(self, shards: set[int]) -> None:
+        """In these shards events are due again, of a handler that is ordered: they come before the shards' next."""
+        self._due |= shards
+        self._pulse.wake()
+
     def compare(self, held: set[tuple[str, int, int]], *, asked_at: float) -> None:
         """Forget leases that were older than the question and that the database does not know as ours any more."""
         for leased in list(self._leased.values()):
@@ -119,35 +132,77 @@ class HandlerLoop:
             self._session = self._database.session
             self._forget(self._idle())
         await self._balance()
+        if self._breaker.open:
+            await self._probe()
+        else:
+            await self._share_out(beat)
+        await self._next(beat)
+
+    async def _share_out(self, beat: int) -> None:
+        """Give what is to be done to lanes, and wait until one is free again."""
+        due = self._take_due()
+        if due:
+            self._start({one.shard for one in due}, self._retrier.run_due(self._stop, due), beat)
         pages = await self._reader.next([self._leased[shard] for shard in self._idle()])
         for part in shares(pages, self._handler.run.concurrency, self._handler.run.batch_size):
             await self._lanes.free()
             if self._stop.is_set() or not self.quota:
                 return
-            self._start(part, beat)
+            more = any(page.more for _, page in part)
+            self._start({leased.shard for leased, _ in part}, self._run(part), beat, more=more)
         await self._lanes.free()
         if pages:
             self._pulse.busy()
-        await self._next(beat)
 
-    def _start(self, part: Pages, beat: int) -> None:
-        shards = {leased.shard for leased, _ in part}
+    def _take_due(self) -> list[Leased]:
+        shards = self._due.intersection(self._idle())
+        self._due -= shards
+        return [self._leased[shard] for shard in shards]
+
+    def _start(self, shards: set[int], work: Coroutine[Any, Any, None], beat: int, *, more: bool = True) -> None:
         self._busy |= shards
-        self._lanes.start(self._lane(part, shards, beat))
+        self._lanes.start(self._lane(shards, work, beat, more=more))
 
-    async def _lane(self, part: Pages, shards: set[int], beat: int) -> None:
+    async def _lane(self, shards: set[int], work: Coroutine[Any, Any, None], beat: int, *, more: bool) -> None:
         try:
-            await self._guarded(self._run(part), lambda: shards)
+            await self._guarded(work, lambda: shards)
         finally:
             self._busy -= shards
-        if self._pulse.count != beat or any(page.more for _, page in part):
+        if more or self._pulse.count != beat:
             self._again.set()
 
     async def _run(self, part: Pages) -> None:
         for batch in batches(part, self._handler.filter.accepts, self._handler.run.batch_size):
-            if self._stop.is_set() or not self.quota:
+            if self._stop.is_set() or not self.quota or self._breaker.open:
                 return
             await self._handle(batch)
+
+    async def _probe(self) -> None:
+        """Try one event while the breaker is open: a new one, or one that is due again."""
+        if not self._breaker.probe_due:
+            return
+        due = self._take_due()
+        pages = await self._reader.next([self._leased[shard] for shard in self._idle()])
+        random.shuffle(pages)  # one shard's next event may be a bad one
+        found = list(batches(pages, self._handler.filter.accepts, 1))
+        wanted = [batch for batch in found if batch.events]
+        if due and not (wanted and random.random() < 0.5):  # noqa: S311 - no secret
+            await self._retrier.run_due(self._stop, due)
+        elif wanted:
+            await self._probe_with(wanted[0])
+        elif found:
+            await self._handle(found[0])  # nothing that the handler wants to see
+        if not self._breaker.open:
+            self._again.set()
+
+    async def _probe_with(self, batch: Batch) -> None:
+        if await self._breaker.claim():
+            try:
+                await self._runner.alone(batch, self._stop)
+            except Tripped as tripped:
+                await self._breaker.probed(tripped)
+            else:
+                await self._breaker.probed(None)
 
     async def _next(self, beat: int) -> None:
         """Until there may be something to read: at the next beat, or when a lane has left its shards."""
@@ -180,6 +235,9 @@ class HandlerLoop:
             self._leased |= {one.shard: one for one in taken}
 
     async def _handle(self, batch: Batch) -> None:
-        if self._conflicts >= _CONFLICTS or not await self._runner.together(batch):
-            await self._runner.alone(batch, self._stop)
+        try:
+            if self._conflicts >= _CONFLICTS or not await self._runner.together(batch):
+                await self._runner.alone(batch, self._stop)
+        except Tripped as tripped:
+            await self._breaker.trip(tripped)
         self._conflicts = 0

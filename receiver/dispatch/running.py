@@ -10,15 +10,17 @@ from uuid import UUID
 import asyncpg
 
 from receiver.dispatch.batches import Batch, Part
+from receiver.dispatch.breaker import Breaker
 from receiver.dispatch.calling import Caller, Raised, settled
 from receiver.dispatch.database import OWN_PLANS, Conflict, Database
 from receiver.dispatch.failing import Failure, failure_of
 from receiver.dispatch.transaction import Aborted, Transaction, TransactionSql
 from receiver.event import Event
 from receiver.plugins.outcomes import GiveUp, Outcome, RetryAfter
-from receiver.store import failures
+from receiver.store import failures, ordering
 from receiver.store.lanes import Lane
 from receiver.store.leases import LeaseLost, Move, ack
+from receiver.store.ordering import key_of
 from receiver.store.sql import Sql
 
 _ALONE_TIME: Final = 5.0  # seconds after which events that run alone are committed, so that slow failures hold no locks
@@ -27,15 +29,23 @@ _ALONE_TIME: Final = 5.0  # seconds after which events that run alone are commit
 class Runner:
     """Runs one handler's batches and moves its cursors in the same transaction.
 
-    `lane`: the cursors are that lane's, else the handler's own. Everything here raises DatabaseGone, Conflict or
-    LeaseLost where nothing of the transaction in hand has happened.
+    `lane`: the cursors are that lane's, else the handler's own. Everything here raises DatabaseGone, Conflict,
+    LeaseLost or Tripped where nothing of the transaction in hand has happened.
     """
 
     def __init__(
-        self, database: Database, caller: Caller, owner: UUID, *, ttl: float, lane: Lane | None = None
+        self,
+        *,
+        database: Database,
+        caller: Caller,
+        breaker: Breaker,
+        owner: UUID,
+        ttl: float,
+        lane: Lane | None = None,
     ) -> None:
         self._database = database
         self._caller = caller
+        self._breaker = breaker
         self._handler = caller.handler
         self._owner = owner
         self._ttl = ttl
@@ -44,18 +54,36 @@ class Runner:
 
     async def together(self, batch: Batch) -> bool:
         """The whole batch in one transaction; False: something failed, everything was rolled back."""
+        blocked = await self._blocked(batch)
+        events = [one for one in batch.events if key_of(one) not in blocked] if blocked else batch.events
         async with Transaction(self._database) as transaction:
-            if batch.events:
+            if events:
                 context = self._caller.context(transaction, replaying=self.replaying)
-                result = await self._caller.call_all(batch.events, context)
+                result = await self._caller.call_all(events, context)
                 if not await self._fine(transaction, result):
                     return False
             try:
-                await self._ack([part.move() for part in batch.parts], transaction)
+                await self._park(transaction, [one for one in batch.events if blocked and key_of(one) in blocked])
+                await self.ack([part.move() for part in batch.parts], transaction)
             except Aborted:
                 return False  # the handler went on after a statement that it had cancelled
             await transaction.commit()
+        if events:
+            self._breaker.worked()
         return True
+
+    async def _blocked(self, batch: Batch) -> set[int]:
+        """Keys whose events must wait. Nobody else works on them: their shards are leased, and no other lane's."""
+        if not self._handler.run.ordered or not batch.events:
+            return set()
+        async with self._database.connection() as connection:
+            return await ordering.blocked(connection, self._handler.name, map(key_of, batch.events))
+
+    async def _park(self, transaction: Transaction, events: Sequence[Event]) -> None:
+        if events:
+            sql = TransactionSql(transaction)
+            with transaction.own_statements():
+                await ordering.park(sql, self._handler.name, events, replaying=self.replaying)
 
     async def _fine(self, transaction: Transaction, result: Outcome | Raised) -> bool:
         try:
@@ -64,7 +92,7 @@ class Runner:
             return False
         return settled(result)
 
-    async def _ack(self, moves: Sequence[Move], transaction: Transaction) -> None:
+    async def ack(self, moves: Sequence[Move], transaction: Transaction) -> None:
         """Move the cursors: in the handler's transaction where it has opened one, else by a statement of its own."""
         if transaction.opened:
             sql = TransactionSql(transaction)
@@ -85,7 +113,7 @@ class Runner:
 
     async def alone(self, batch: Batch, stop: asyncio.Event) -> None:
         """Each event in a savepoint of its own; what fails is kept for later, and the cursors move on."""
-        run = _Alone(self, self._database)
+        run = _Alone(self, self._database, await self._blocked(batch) if self._handler.run.ordered else None)
         try:
             for part in batch.parts:
                 await self._part_alone(run, part)
@@ -115,7 +143,12 @@ class Runner:
         transaction.begin_attempt()
         result = await self._caller.call_one(event, context)
         result = await _settle(transaction, result)
-        return failure_of(event, result, failed_before=failed_before, run=self._handler.run)
+        failure = failure_of(event, result, failed_before=failed_before, run=self._handler.run)
+        if failure is None:
+            self._breaker.worked()
+        else:
+            self._breaker.failed(failure)
+        return failure
 
     async def keep(self, sql: Sql, failure: Failure) -> None:
         """Write a failure down: a retry or a dead letter."""
@@ -130,6 +163,8 @@ class Runner:
                 error_type=failure.error_type,
                 traceback=failure.traceback,
             )
+            if self._handler.run.ordered:
+                await ordering.mark(sql, name, event)
             return
         await failures.bury(
             *(sql, name, event),
@@ -154,13 +189,16 @@ class Runner:
                 events=1 + len(others),
             )
 
-    async def finish(self, transaction: Transaction, kept: Sequence[Failure], moves: Sequence[Move]) -> None:
-        """Write down the failures and move the cursors, all in one transaction, and commit."""
+    async def finish(
+        self, transaction: Transaction, kept: Sequence[Failure], parked: Sequence[Event], moves: Sequence[Move]
+    ) -> None:
+        """Write down what failed and what waits, and move the cursors, all in one transaction, and commit."""
         sql = TransactionSql(transaction)
         with transaction.own_statements():
-            for failure in kept:
+            for failure in kept:  # before what waits behind it
                 await self.keep(sql, failure)
-        await self._ack(moves, transaction)
+        await self._park(transaction, parked)
+        await self.ack(moves, transaction)
         await transaction.commit()
         self.report(kept)
 
@@ -173,17 +211,22 @@ def _action(failure: Failure) -> tuple[str, str]:
 
 
 class _Alone:
-    """The transaction in which events run alone for the moment, what failed in it, and how far it has come."""
+    """The transaction in which events run alone for the moment, what failed in it, and how far it has come.
 
-    def __init__(self, runner: Runner, database: Database) -> None:
+    `blocked`: keys whose events have to wait, where the handler is ordered.
+    """
+
+    def __init__(self, runner: Runner, database: Database, blocked: set[int] | None) -> None:
         self._runner = runner
         self._database = database
+        self._blocked = blocked
         self.moves: dict[int, Move] = {}
         self._start()
 
     def _start(self) -> None:
         self._transaction = Transaction(self._database)
         self._failures: list[Failure] = []
+        self._parked: list[Event] = []
         self._deadline = asyncio.get_running_loop().time() + _ALONE_TIME
 
     @property
@@ -191,13 +234,18 @@ class _Alone:
         return asyncio.get_running_loop().time() > self._deadline
 
     async def attempt(self, event: Event) -> None:
+        if self._blocked and key_of(event) in self._blocked:
+            self._parked.append(event)
+            return
         failure = await self._runner.attempt(self._transaction, event, replaying=self._runner.replaying)
         if failure is not None:
             self._failures.append(failure)
+            if self._blocked is not None and failure.delay is not None:
+                self._blocked.add(key_of(event))
 
     async def commit(self) -> None:
         if self.moves:
-            await self._runner.finish(self._transaction, self._failures, list(self.moves.values()))
+            await self._runner.finish(self._transaction, self._failures, self._parked, list(self.moves.values()))
             await self.close()
             self.moves = {}
             self._start()

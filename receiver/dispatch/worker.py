@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import structlog
 
+from receiver.dispatch.breaker import Breaker
 from receiver.dispatch.calling import Caller
 from receiver.dispatch.database import Conflict, Database, DatabaseGone
 from receiver.dispatch.lane_reader import LaneReader
@@ -25,16 +26,18 @@ from receiver.dispatch.retrying import Retrier
 from receiver.dispatch.running import Runner
 from receiver.event import SHARDS
 from receiver.plugins.handlers import Handler
-from receiver.store import control, failures, leases
+from receiver.store import breakers, control, failures, leases, ordering
 from receiver.store.control import Order
 from receiver.store.lanes import Lane, cursor_of, end_finished, lanes_of, open_lane
 from receiver.store.log import check_generation, create_cursors
+from receiver.store.sql import Sql
 from receiver.vault import Vault
 from receiver.warm import settle
 
 _NO_ORDER: Final = Order()
 LEASE: Final = 10.0  # seconds without renewal after which others take a worker's shards
 _HEARTBEAT: Final = 1.0
+_UNPARK_EVERY: Final = 30  # beats
 _GRACE: Final = 10.0  # seconds for the batch in hand when stopping
 
 
@@ -91,25 +94,41 @@ class Worker:
         self._renewed_at = 0.0
         self._handlers: dict[str, Handler] = {one.name: one for one in handlers}
         self._callers: dict[str, Caller] = {}
+        self._breakers: dict[str, Breaker] = {}
         self._loops: list[HandlerLoop] = []
         self._lanes: dict[str, _RunningLane] = {}
         self._retriers: dict[str, Retrier] = {}
         self._due: dict[str, asyncio.Event] = {}
+        self._beats = 0
         self._orders: dict[str, Order] = {}
         for one in handlers:
             self._add(one, vault)
 
     def _add(self, handler: Handler, vault: Vault) -> None:
         caller = self._callers[handler.name] = Caller(handler, vault, self._log.bind(handler=handler.name))
-        runner = Runner(self._database, caller, self.id, ttl=self._lease)
+        breaker = self._breakers[handler.name] = Breaker(self._database, caller)
+        runner = self._runner(caller)
+        self._retriers[handler.name] = Retrier(self._database, caller, runner, breaker)
         self._loops.append(self._loop(caller, runner, self._reader, self._stop))
-        self._retriers[handler.name] = Retrier(self._database, caller, runner)
-        self._due[handler.name] = asyncio.Event()
+        if not handler.run.ordered:
+            self._due[handler.name] = asyncio.Event()
+
+    def _runner(self, caller: Caller, lane: Lane | None = None) -> Runner:
+        return Runner(
+            database=self._database,
+            caller=caller,
+            breaker=self._breakers[caller.handler.name],
+            owner=self.id,
+            ttl=self._lease,
+            lane=lane,
+        )
 
     def _loop(self, caller: Caller, runner: Runner, reader: Reads, stop: asyncio.Event) -> HandlerLoop:
         return HandlerLoop(
             caller=caller,
+            breaker=self._breakers[caller.handler.name],
             runner=runner,
+            retrier=self._retriers[caller.handler.name],
             reader=reader,
             database=self._database,
             pulse=self._pulse,
@@ -152,7 +171,7 @@ class Worker:
         ]
         work = [self._start(loop.run(), loop.name) for loop in self._loops]
         work += [self._start(self._retry(name), f"retries of {name}") for name in self._due]
-        self._log.info("dispatch_started", worker=self.name, handlers=list(self._due))
+        self._log.info("dispatch_started", worker=self.name, handlers=list(self._handlers))
         done, _ = await asyncio.wait([stopped, *service], return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()  # service tasks end by an error only
@@ -176,6 +195,8 @@ class Worker:
                         since = self._handlers[name].since(datetime.now(UTC))
                         if since is not None:
                             await open_lane(connection, name, "backfill", since)
+                    await breakers.hasten(connection, list(self._handlers))
+                    await self._obey(connection)
                     self._database.back()
                     return True
             await self._database.pause()
@@ -222,7 +243,9 @@ class Worker:
                 held = await leases.renew(connection, self.id, ttl=self._lease)
                 self._renewed_at = time.monotonic()
             free = await leases.free(connection, cursors)
-            due = await failures.due_handlers(connection, names)
+            due = await failures.due_handlers(connection, list(self._due))
+            await self._obey(connection)
+            await self._retry_in_order(connection)
             ended = await end_finished(connection, list(lanes))
         self._orders = orders
         self._follow_lanes({name: lane for name, lane in lanes.items() if name not in ended})
@@ -235,6 +258,22 @@ class Worker:
             lane.reader.share = quotas[lane.loop.name] / SHARDS
         for name in due:
             self._due[name].set()
+
+    async def _obey(self, sql: Sql) -> None:
+        open_ones = await breakers.open_ones(sql, list(self._breakers))
+        for breaker in self._breakers.values():
+            breaker.obey(open_ones)
+
+    async def _retry_in_order(self, sql: Sql) -> None:
+        """Ordered handlers' due events are their loops' business."""
+        for loop in self._loops:
+            if loop.name not in self._due:
+                if self._beats % _UNPARK_EVERY == 0:
+                    await ordering.unpark(sql, loop.name)
+                shards = await ordering.due_shards(sql, loop.name)
+                if shards:
+                    loop.retry(shards)
+        self._beats += 1
 
     def _look_again(self, loop: HandlerLoop, quota: int, *, free: bool) -> None:
         if free or quota != loop.quota:
@@ -256,7 +295,7 @@ class Worker:
 
     def _read_lane(self, lane: Lane) -> _RunningLane:
         caller, stop = self._callers[lane.handler], asyncio.Event()
-        runner = Runner(self._database, caller, self.id, ttl=self._lease, lane=lane)
+        runner = self._runner(caller, lane)
         reader = LaneReader(lane, self._lane_connection, self._database, batch=caller.handler.run.batch_size)
         loop = self._loop(caller, runner, reader, stop)
         self._log.info("lane_read", handler=lane.handler, kind=lane.kind, since=lane.since.isoformat())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+import asyncpg
 import msgspec
 
 from receiver.event import Event
@@ -54,9 +55,11 @@ WITH earlier AS (UPDATE attempts SET dead_letter_id = $7 WHERE handler = $1 AND 
 INSERT INTO attempts (handler, event_id, attempt, error_type, error, traceback, worker, dead_letter_id)
 VALUES ($1, $2, $3, $4, $5, right($6, {LONGEST_TRACEBACK}), {_WORKER}, $7)
 """
-_TAKE_DUE: Final = """
+# Parked events (next_at = infinity) of a handler that was ordered and is no more wait for nothing.
+_IS_DUE: Final = "(next_at <= clock_timestamp() OR next_at = 'infinity')"
+_TAKE_DUE: Final = f"""
 SELECT event_id, event_received_at, cause, attempt, dead_letter_id, side_effects FROM retries
-WHERE handler = $1 AND next_at <= clock_timestamp()
+WHERE handler = $1 AND {_IS_DUE}
   AND NOT EXISTS (SELECT FROM handlers WHERE name = $1 AND state = 'paused')
 ORDER BY next_at LIMIT 1 FOR UPDATE SKIP LOCKED
 """
@@ -64,7 +67,10 @@ _SETTLE: Final = """
 WITH done AS (DELETE FROM retries WHERE handler = $1 AND event_id = $2)
 DELETE FROM attempts WHERE handler = $1 AND event_id = $2
 """
-_DUE: Final = "SELECT DISTINCT handler FROM retries WHERE handler = ANY ($1::text[]) AND next_at <= clock_timestamp()"
+_DUE: Final = f"SELECT DISTINCT handler FROM retries WHERE handler = ANY ($1::text[]) AND {_IS_DUE}"
+_POSTPONE: Final = """
+UPDATE retries SET next_at = clock_timestamp() + $3 * interval '1 second' WHERE handler = $1 AND event_id = $2
+"""
 _COPY: Final = "SELECT event FROM dead_letters WHERE id = $1"
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -123,13 +129,21 @@ async def due_handlers(sql: Sql, handlers: Sequence[str]) -> set[str]:
 async def take_due(sql: Sql, handler: str) -> Due | None:
     """The handler's event that is due longest, locked until the transaction ends; None when nothing is."""
     row = await sql.fetchrow(_TAKE_DUE, handler)
-    if row is None:
-        return None
+    return None if row is None else await due_of(sql, row)
+
+
+async def due_of(sql: Sql, row: asyncpg.Record) -> Due:
+    """A row of `retries` with its event."""
     event = await find_event(sql, row["event_id"], row["event_received_at"])
     if event is None and row["dead_letter_id"] is not None:
         event = _decode(await sql.fetchval(_COPY, row["dead_letter_id"]))
     replaying = row["cause"] == "replay" and not row["side_effects"]
     return Due(row["event_id"], event, row["cause"], row["attempt"], replaying)
+
+
+async def postpone(sql: Sql, handler: str, event_id: UUID, *, delay: float) -> None:
+    """Hand the event over again in `delay` seconds; this was no attempt."""
+    await sql.execute(_POSTPONE, handler, event_id, delay)
 
 
 async def settle(sql: Sql, handler: str, event_id: UUID) -> None:

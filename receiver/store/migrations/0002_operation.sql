@@ -146,3 +146,15 @@ COMMENT ON COLUMN lanes.rate IS 'Events a second at most, all workers together; 
 COMMENT ON COLUMN lanes.total IS 'Events to be handled, counted before the start; NULL: not counted.';
 COMMENT ON COLUMN lanes.started_at IS 'When it was asked for.';
 COMMENT ON COLUMN lanes.started_by IS 'Account of the operating system that asked; empty: the handler''s own `start`.';
+
+-- Order ------------------------------------------------------------------------------------------------------------
+
+ALTER TABLE retries DROP CONSTRAINT retries_cause_check;
+ALTER TABLE retries ADD CONSTRAINT retries_cause_check CHECK (cause IN ('failed', 'asked', 'replay', 'parked'));
+COMMENT ON COLUMN retries.cause IS 'failed: it raised. asked: it returned RetryAfter. replay: someone asked for it. parked: an ordered handler''s, waits behind an earlier one of its key.';
+COMMENT ON COLUMN retries.next_at IS 'When the event is due; infinity: when the one before it is settled.';
+ALTER TABLE retries ADD COLUMN ordering_key bigint;
+COMMENT ON COLUMN retries.ordering_key IS 'Hash of the recipient (else the message, else the event): what an ordered handler takes one after the other.';
+ALTER TABLE retries ADD COLUMN filed bigint GENERATED ALWAYS AS IDENTITY;
+COMMENT ON COLUMN retries.filed IS 'Order in which rows came: that of an ordered handler''s events of one key.';
+CREATE INDEX retries_order ON retries (handler, ordering_key, filed) WHERE ordering_key IS NOT NULL;

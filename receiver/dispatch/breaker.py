@@ -1,0 +1,86 @@
+"""Stops a handler that fails for everything, and lets it go on when a probe succeeds."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from receiver.dispatch.calling import Caller
+from receiver.dispatch.database import Database
+from receiver.dispatch.failing import Failure
+from receiver.store import breakers
+
+
+class Tripped(Exception):
+    """One failure too many: nothing of this transaction may commit, so that no event is spent on it."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.error_type)
+        self.failure = failure
+
+
+class Breaker:
+    """One handler's breaker, as this worker knows it.
+
+    It opens when `limit` different events in a row have failed at their first attempt, and none was handled between
+    them. `open`: it is, by the database or since this worker has opened it. `probe_due`: somebody should probe.
+    """
+
+    def __init__(self, database: Database, caller: Caller) -> None:
+        self._database = database
+        self._name = caller.handler.name
+        self._log = caller.log
+        self._limit = caller.handler.run.breaker
+        self._failed: set[UUID] = set()
+        self._worked = False
+        self.open = False
+        self.probe_due = False
+
+    def obey(self, open_ones: dict[str, bool]) -> None:
+        """What the database says."""
+        was_open, self.open = self.open, self._limit > 0 and self._name in open_ones
+        self.probe_due = self.open and open_ones[self._name]
+        if was_open != self.open:
+            self._failed.clear()
+
+    def worked(self) -> None:
+        """An event was handled."""
+        self._failed.clear()
+        self._worked = True
+
+    def failed(self, failure: Failure) -> None:
+        """Raises Tripped where that was one too many; while the breaker is open, one is."""
+        if not failure.raised:
+            return  # what the handler has decided is no sign that it is broken
+        if failure.attempts == 1:
+            self._failed.add(failure.event.id)
+        if self.open or 0 < self._limit <= len(self._failed):
+            raise Tripped(failure)
+
+    async def trip(self, tripped: Tripped) -> None:
+        """Open it, for all workers. Raises DatabaseGone or Conflict."""
+        failure = tripped.failure
+        error = f"{failure.error_type}: {failure.error}"
+        async with self._database.connection() as connection:
+            first = await breakers.open_(connection, self._name, error)
+        self.open, self.probe_due = True, False
+        self._failed.clear()
+        if first:
+            self._log.error("breaker_open", error_type=failure.error_type, error=failure.error)
+
+    async def claim(self) -> bool:
+        """Whether this worker may probe now. Raises DatabaseGone or Conflict."""
+        self.probe_due = self._worked = False
+        async with self._database.connection() as connection:
+            return await breakers.claim(connection, self._name)
+
+    async def probed(self, tripped: Tripped | None) -> None:
+        """What came of the probe: it closes the breaker only where an event was handled."""
+        if tripped is not None:
+            failure = tripped.failure
+            self._log.warning("breaker_probe_failed", error_type=failure.error_type, error=failure.error)
+        elif self._worked:
+            async with self._database.connection() as connection:
+                stopped = await breakers.close(connection, self._name)
+            self.open = False
+            if stopped is not None:
+                self._log.info("breaker_closed", stopped_for=round(stopped.total_seconds(), 1))
