@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from receiver.contacts import Contact, Contacts, Suppression
+    from receiver.endpoint import Endpoint
     from receiver.event import Actor, BounceCategory, Event, EventType, RejectReason
     from receiver.plugins.context import Context
     from receiver.plugins.handlers import Handler, handler
@@ -24,6 +25,7 @@ __all__ = [
     "Contacts",
     "Context",
     "Done",
+    "Endpoint",
     "Event",
     "EventType",
     "GiveUp",
@@ -39,6 +41,7 @@ __all__ = [
 
 _HOME: Final = {
     "receiver.contacts": ("Contact", "Contacts", "Suppression"),
+    "receiver.endpoint": ("Endpoint",),
     "receiver.event": ("Actor", "BounceCategory", "Event", "EventType", "RejectReason"),
     "receiver.plugins.context": ("Context",),
     "receiver.plugins.handlers": ("Handler", "handler"),

@@ -11,7 +11,8 @@ import asyncio
 import re
 import socket
 import ssl
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any, Final
 
@@ -191,6 +192,15 @@ class _GuardedTransport(httpx.AsyncBaseTransport):
         await self._pool.aclose()
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server answered. `headers`: by lower-case name. `body`: cut where it was longer than was asked for."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
 class Outbound:
     """The guarded HTTP client; one for the whole process, closed with `aclose`.
 
@@ -227,26 +237,46 @@ class Outbound:
 
         Raises Forbidden (nothing was sent) and Unavailable (no answer in time, another status, too large).
         """
+        answer = await self._call("GET", url, max_bytes=max_bytes + 1)
+        host = httpx.URL(url).host
+        if answer.status != httpx.codes.OK:
+            redirect = ", a redirect, which is not followed" if 300 <= answer.status < 400 else ""
+            raise Unavailable(f"{host} answered {answer.status}{redirect}")
+        if len(answer.body) > max_bytes:
+            raise Unavailable(f"{host} answered with more than {max_bytes} bytes")
+        return answer.body
+
+    async def post(self, url: str, content: bytes, headers: Mapping[str, str], *, max_bytes: int = 4096) -> Answer:
+        """The answer to POST, whatever its status; of its body the first `max_bytes`.
+
+        Raises Forbidden (nothing was sent) and Unavailable (no answer in time).
+        """
+        return await self._call("POST", url, content=content, headers=headers, max_bytes=max_bytes)
+
+    async def _call(
+        self, method: str, url: str, *, max_bytes: int, content: bytes | None = None, headers: Mapping[str, str] = {}
+    ) -> Answer:
         target = self._checked(url)
+        request = self._client.build_request(method, target, content=content, headers=dict(headers))
         try:
             async with asyncio.timeout(self._total):
-                return await self._get(target, max_bytes)
+                return await self._answer(request, max_bytes)
         except TimeoutError as error:
             raise Unavailable(f"{target.host} took longer than {self._total:g} s") from error
         except (httpx.HTTPError, httpx.StreamError, *_HTTPCORE_ERRORS) as error:
             raise Unavailable(f"{target.host} could not be called: {_cause(error)}") from error
 
-    async def _get(self, url: httpx.URL, max_bytes: int) -> bytes:
-        async with self._client.stream("GET", url) as answer:
-            if answer.status_code != httpx.codes.OK:
-                redirect = ", a redirect, which is not followed" if answer.is_redirect else ""
-                raise Unavailable(f"{url.host} answered {answer.status_code}{redirect}")
+    async def _answer(self, request: httpx.Request, max_bytes: int) -> Answer:
+        answer = await self._client.send(request, stream=True)
+        try:
             body = bytearray()
             async for part in answer.aiter_raw():
                 body += part
-                if len(body) > max_bytes:
-                    raise Unavailable(f"{url.host} answered with more than {max_bytes} bytes")
-            return bytes(body)
+                if len(body) >= max_bytes:
+                    break
+            return Answer(answer.status_code, dict(answer.headers.items()), bytes(body[:max_bytes]))
+        finally:
+            await answer.aclose()
 
     def _checked(self, text: str) -> httpx.URL:
         if len(text) > MAX_URL or not text.isascii() or not text.isprintable() or _URL.fullmatch(text) is None:

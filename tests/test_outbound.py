@@ -450,3 +450,31 @@ class Certified:
 @pytest.fixture
 def certified(tmp_path: Path) -> Certified:
     return Certified(tmp_path)
+
+
+async def test_posting() -> None:
+    """a body is posted with its headers, the answer comes back whatever its status, and its body is cut"""
+    posted = bytearray()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        posted.extend(await reader.readexactly(5))
+        writer.write(ok(b"x" * 100_000, status="503 Busy", extra="Retry-After: 7\r\n"))
+        await writer.drain()
+
+    async with site(answer) as here, outbound(allow=[here.place]) as client:
+        got = await client.post(here.url, b"hello", {"Webhook-Id": "a"}, max_bytes=10)
+        assert (got.status, got.headers["retry-after"], got.body) == (503, "7", b"x" * 10)
+        assert bytes(posted) == b"hello"
+        assert here.heads[0].startswith("POST / HTTP/1.1\r\n")
+        assert "webhook-id: a\r\n" in here.heads[0].lower()
+    async with site(b"HTTP/1.1 302 Found\r\nLocation: /x\r\n\r\n") as here, outbound(allow=[here.place]) as client:
+        assert (await client.post(here.url, b"hello", {})).status == 302
+        assert here.connections == 1
+
+
+async def test_nothing_is_posted_to_a_private_address() -> None:
+    """a POST is guarded as a GET is"""
+    async with site(ok(b"")) as here, outbound() as client:
+        with pytest.raises(Forbidden):
+            await client.post(f"https://localhost:{here.port}/", b"hello", {})
+        assert here.connections == 0

@@ -83,5 +83,6 @@ def test_wheel_holds_the_package_alone(tmp_path: Path) -> None:
     assert {name.partition("/")[0] for name in names} == {"receiver", info}
     migrations = {f"receiver/store/migrations/{path.name}" for path in TOP.glob("receiver/store/migrations/*.sql")}
     assert migrations
-    assert {"receiver/py.typed", "receiver/schema.sql", f"{info}/licenses/LICENSE"} | migrations <= names
+    others = {"receiver/py.typed", "receiver/schema.sql", "receiver/event.schema.json", f"{info}/licenses/LICENSE"}
+    assert others | migrations <= names
     assert "receiver = receiver.cli:main" in zipfile.ZipFile(wheel).read(f"{info}/entry_points.txt").decode()

@@ -22,7 +22,7 @@ from receiver.cli.options import rate
 from receiver.store.replays import AHEAD, Accepts, Selection, put_events, start_replay
 from tests.cli import Receiver, command_for
 from tests.log_events import store
-from tests.workers import Running, prepared, running, value
+from tests.workers import Running, all_read, prepared, running, value
 
 WAITING = "SELECT count(*) FROM retries"
 ALL = Selection(sources=["test"])
@@ -76,16 +76,6 @@ async def joined(database: str, sql: asyncpg.Connection, *handlers: Handler) -> 
         yield worker
 
 
-async def read(sql: asyncpg.Connection) -> None:
-    """Wait until every cursor has passed every event."""
-    await value(
-        sql,
-        "SELECT count(*) FROM events e JOIN cursors c USING (shard) "
-        "WHERE (e.gen, e.txid, e.position) > (c.gen, c.txid, c.position)",
-        0,
-    )
-
-
 async def store_mix(sql: asyncpg.Connection) -> dict[str, list[UUID]]:
     """Stored events of several kinds, by a name."""
     return {
@@ -103,7 +93,7 @@ async def test_what_has_to_be_said(database: str, sql: asyncpg.Connection, recei
     await prepared(sql, [seen.notes()])
     await store(sql, 2)
     async with joined(database, sql, seen.notes()):
-        await read(sql)
+        await all_read(sql)
         for words, why in (
             ((), "say which events"),
             (("--handler", "notes"), "say which events"),
@@ -178,7 +168,7 @@ async def test_selections(
     await prepared(sql, [seen.notes(), seen.notes("other")])
     stored = await store_mix(sql)
     async with joined(database, sql, seen.notes(), seen.notes("other")):
-        await read(sql)
+        await all_read(sql)
         ended = await receiver("replay", "--handler", "notes", *options, "--yes")
         assert ended.code == 0, ended.err
     assert Counter(seen.again()) == Counter(id_ for name in expected for id_ in stored[name])
@@ -192,7 +182,7 @@ async def test_single_events_and_all_handlers(database: str, sql: asyncpg.Connec
     await prepared(sql, handlers)
     first, second, _ = await store(sql, 3)
     async with joined(database, sql, *handlers):
-        await read(sql)
+        await all_read(sql)
         words = ("--event", str(first), "--event", str(second), "--handler", "all", "--yes", "--json")
         rows = (await receiver("replay", *words)).rows
     assert {(row["handler"], row["handled"]) for row in rows} == {("one", 2), ("two", 2)}

@@ -75,6 +75,15 @@ async def value(connection: asyncpg.Connection, query: str, expected: Any, *args
         raise AssertionError(f"{query}: {found[0]!r} is not {expected!r}") from None
 
 
+async def all_read(connection: asyncpg.Connection) -> None:
+    """Wait until every cursor has passed every event."""
+    behind = """
+        SELECT count(*) FROM events e JOIN cursors c USING (shard)
+        WHERE (e.gen, e.txid, e.position) > (c.gen, c.txid, c.position)
+    """
+    await value(connection, behind, 0)
+
+
 async def true(condition: Callable[[], bool], *, within: float = 30.0) -> None:
     """Wait until a condition in this process holds."""
 

@@ -36,6 +36,7 @@ class Handler:
     """One handler: its function, which events it sees, and how it is run. Made by `@handler`.
 
     `settings`: an instance of `settings_type`, bound when it is loaded.
+    `opt_in`: it is loaded only where the configuration has a table for it.
     `origin`: the file or package that it came from.
     `threaded`: it is a `def` function, which is called in a thread.
     """
@@ -48,6 +49,7 @@ class Handler:
     start: str = START
     settings_type: type[BaseModel] | None = None
     settings: BaseModel | None = None
+    opt_in: bool = False
     origin: str = ""
     threaded: bool = field(init=False)
 
@@ -79,7 +81,7 @@ class Handler:
 
 
 class Events(TypedDict, total=False):
-    """Which events, from when on, and under which name."""
+    """Which events, from when on, under which name, and whether only on request."""
 
     types: Collection[EventType]
     provider: Words
@@ -90,6 +92,7 @@ class Events(TypedDict, total=False):
     tests: bool
     name: str | None
     start: str
+    opt_in: bool
 
 
 class _Keywords(Events, Options, total=False):
@@ -153,6 +156,7 @@ def handler(  # noqa: PLR0913 - keywords with defaults are the interface
     tests: bool = False,
     name: str | None = None,
     start: str = START,
+    opt_in: bool = False,
     **run: Unpack[Options],
 ) -> Callable[[Function], Handler]:
     """Make a handler of a function `(event, ctx)`, or `(events, ctx)` with `batch=True`.
@@ -166,6 +170,8 @@ def handler(  # noqa: PLR0913 - keywords with defaults are the interface
     `start`: what a handler that is new to the database gets of the events that were there before it: none (`now`), all
     (`beginning`), or those of a time (`7d`, `12h`, `30m`). They come beside new events, with `ctx.replaying`.
     `settings`: a pydantic model for the configuration's table `[handlers.<name>]`; an instance is `ctx.settings`.
+
+    `opt_in`: the handler is loaded only where the configuration has that table.
 
     How it is run, which operators can change in `[handlers.<name>.run]` (times in seconds):
     `max_attempts` (8): failures after which an event becomes a dead letter.
@@ -196,6 +202,7 @@ def handler(  # noqa: PLR0913 - keywords with defaults are the interface
             run=execution,
             settings_type=settings,
             start=start,
+            opt_in=opt_in,
         )
 
     return make

@@ -31,13 +31,14 @@ def load_handlers(
     """Every handler of the directory's files and of the named distributions, with its settings bound.
 
     Files whose name starts with an underscore are left out; a directory of None loads none. `settings` are the tables
-    `[handlers.<name>]`. Raises ConfigError with every problem found: what fails to import, says nothing, has the name
-    of another, or has wrong settings; its cause is the first exception.
+    `[handlers.<name>]`; an opt-in handler without one is left out. Raises ConfigError with every problem found: what
+    fails to import, says nothing, has the name of another, or has wrong settings; its cause is the first exception.
     """
     problems = _Problems()
     found = [*_of_files(handlers_dir, problems), *_of_packages(packages, problems)]
     unique = _unique(found, problems)
-    bound = [_bound(one, settings or {}, problems) for one in unique]
+    wanted = [one for one in unique if not one.opt_in or one.name in (settings or {})]
+    bound = [_bound(one, settings or {}, problems) for one in wanted]
     if not problems.found:  # what could not be loaded may well have been the table's handler
         _check_tables(unique, settings or {}, problems)
     problems.raise_if_any()

@@ -1,0 +1,44 @@
+"""Posts events to a URL of your own, for programs that are not in Python. `[handlers.forward]` says where to."""
+
+from collections.abc import Sequence
+
+from receiver import Context, Endpoint, Event, EventType, GiveUp, Outcome, RetryAfter, Skip, handler
+
+NEVER = {400, 413, 415, 422}  # the events themselves are refused: trying again would not help
+
+
+class Forward(Endpoint):
+    """Where to (`url`, `secret`, `private`, `raw`: see Endpoint), and which events; no types: all."""
+
+    types: frozenset[EventType] = frozenset()
+    machines: bool = False
+    tests: bool = False
+
+    def wants(self, event: Event) -> bool:
+        """Whether the event is to be forwarded."""
+        return (
+            (not self.types or event.type in self.types)
+            and (self.machines or event.actor != "machine")
+            and (self.tests or not event.is_test)
+        )
+
+
+@handler(batch=True, batch_size=100, settings=Forward, opt_in=True, machines=True, tests=True)
+async def forward(events: Sequence[Event], ctx: Context[Forward]) -> Outcome | None:
+    """Post events to a URL of your own, signed, in batches."""
+    if ctx.replaying:
+        return Skip("replayed without side effects")
+    wanted = [event for event in events if ctx.settings.wants(event)]
+    if not wanted:
+        return Skip("none that is forwarded")
+    if ctx.settings.rest:
+        return RetryAfter(ctx.settings.rest, "the URL has asked for a pause")
+    answer = await ctx.settings.post(wanted)
+    if 200 <= answer.status < 300:
+        return None
+    why = f"the URL answered {answer.status}: {answer.body[:200].decode(errors='replace')}"
+    if answer.status in NEVER:
+        return GiveUp(why)
+    if ctx.settings.rest:
+        return RetryAfter(ctx.settings.rest, why)
+    raise RuntimeError(why)  # it may be set right, so it is tried again
