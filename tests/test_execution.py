@@ -10,6 +10,7 @@ from contextlib import suppress
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from receiver import Context, Event, GiveUp, Outcome, Suppression, SyncContext, handler
 from receiver.testing import Trial
@@ -213,6 +214,52 @@ async def test_a_late_statement_is_cancelled(database: str, sql: asyncpg.Connect
     traceback = await sql.fetchval("SELECT traceback FROM dead_letters")
     assert "The thread goes on" in traceback
     assert 'ctx.sql.execute("SELECT pg_sleep(600)")' in traceback
+
+
+@pytest.mark.parametrize("way", ["sleep", "compute", "task"])
+async def test_a_handler_that_blocks_the_loop(database: str, sql: asyncpg.Connection, way: str) -> None:
+    """what blocks the event loop is named, with the place where it does, and without addresses"""
+    told = threading.Event()
+
+    async def blocks() -> None:
+        if way == "compute":
+            while not told.is_set():
+                pass
+        told.wait(60)  # as time.sleep would, for ann.secret@example.com
+
+    @handler()
+    async def culprit(event: Event, ctx: Context) -> None:
+        await (asyncio.create_task(blocks()) if way == "task" else blocks())
+        await ctx.sql.execute(EFFECT, "culprit", event.id)
+
+    @handler()
+    def innocent(event: Event, ctx: SyncContext) -> None:
+        told.wait(60)
+        ctx.sql.execute(EFFECT, "innocent", event.id)
+
+    with capture_logs() as lines:
+
+        def release() -> None:
+            while not told.wait(0.02):
+                if any(line["event"] == "loop_blocked" for line in lines):
+                    told.set()
+
+        threading.Thread(target=release, daemon=True).start()
+        await prepared(sql, [innocent, culprit])
+        await store(sql)
+        try:
+            async with running(database, innocent, culprit):
+                for name in ("culprit", "innocent"):
+                    await value(sql, COUNT, 1, name)
+                await true(lambda: "loop_free" in [line["event"] for line in lines])
+        finally:
+            told.set()
+    (line,) = [line for line in lines if line["event"] == "loop_blocked"]
+    assert line["handler"] == ("innocent or culprit" if way == "task" else "culprit")  # the file's
+    assert ", in blocks" in line["stack"]
+    assert ("while not told" in line["stack"] or "pass" in line["stack"]) == (way == "compute")
+    assert "secret" not in line["stack"]
+    assert (way == "compute") or "<address>" in line["stack"]
 
 
 async def test_trying_a_def_handler(database: str) -> None:

@@ -65,12 +65,12 @@ class Caller:
         if self.handler.batch:
             size = self.handler.run.batch_size
             for start in range(0, len(events), size):
-                result = await self._call(events[start : start + size], context)
+                result = await self.call(events[start : start + size], context)
                 if not settled(result):
                     break
         else:
             for event in events:
-                result = await self._call(event, replace(context, event=event))
+                result = await self.call(event, replace(context, event=event))
                 if not settled(result):
                     break
         return result
@@ -79,8 +79,8 @@ class Caller:
         """Hand over one event alone."""
         return await self.call_all((event,), context)
 
-    async def _call(self, argument: Any, context: Context[Any]) -> Outcome | Raised:
-        """Database troubles are the transaction's to tell: ask its `check` before believing this."""
+    async def call(self, argument: Any, context: Context[Any]) -> Outcome | Raised:
+        """Call the function. Database troubles are the transaction's to tell: ask its `check` before believing this."""
         try:
             async with asyncio.timeout(self.handler.run.timeout):
                 if self.handler.threaded:

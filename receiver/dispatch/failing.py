@@ -91,10 +91,15 @@ def message_of(error: BaseException) -> str:
 
 
 def scrub(text: str, event: Event, *, limit: int) -> str:
-    """The text without addresses, and without what Postgres cannot store; its end is kept when it is too long."""
+    """As `clean`, and without the event's addresses, whatever they look like."""
     for address in (event.recipient, event.sender):
         if address:
             text = re.sub(re.escape(address), "<address>", text, flags=re.IGNORECASE)
+    return clean(text, limit=limit)
+
+
+def clean(text: str, *, limit: int) -> str:
+    """The text without addresses, and without what Postgres cannot store; its end is kept when it is too long."""
     text = _ADDRESS.sub("<address>", text)
     text = text.replace("\x00", "").encode(errors="replace").decode()
     return text if len(text) <= limit else "..." + text[-limit:]

@@ -24,6 +24,7 @@ from receiver.dispatch.pulse import Pulse
 from receiver.dispatch.reader import LogConnection, Reader
 from receiver.dispatch.retrying import Retrier
 from receiver.dispatch.running import Runner
+from receiver.dispatch.watchdog import Watchdog
 from receiver.event import SHARDS
 from receiver.plugins.handlers import Handler
 from receiver.store import breakers, control, failures, leases, ordering
@@ -150,7 +151,8 @@ class Worker:
         settle()
         await self._database.open()
         try:
-            await self._serve(stop)
+            with Watchdog(self._callers.values(), self._log):
+                await self._serve(stop)
         except BaseException:  # cancelled, or unable to go on: no goodbye
             self._database.cut()
             raise
