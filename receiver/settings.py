@@ -121,6 +121,11 @@ class Settings(BaseSettings):
     )
     host: Host = Field("127.0.0.1", description="address the webhooks are received on", examples=["0.0.0.0"])  # noqa: S104 - an example of what an operator may choose
     port: Port = Field(8080, description="port the webhooks are received on, 0 to 65535", examples=[8080])
+    reuse_port: bool = Field(
+        False,
+        description="other processes may listen on the same port at the same time, for restarts without a gap",
+        examples=[True],
+    )
     admin_host: Host = Field("127.0.0.1", description="address for metrics and readiness", examples=["127.0.0.1"])
     admin_port: Port = Field(8081, description="port for metrics and readiness, 0 to 65535", examples=[8081])
     public_url: Annotated[str, AfterValidator(_check_public_url)] | None = Field(

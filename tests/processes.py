@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -31,11 +32,11 @@ def free_port() -> int:
 class Process:
     """One `receiver ...` process."""
 
-    def __init__(self, arguments: Sequence[str], environ: Mapping[str, str], directory: Path) -> None:
+    def __init__(self, arguments: Sequence[str], environ: Mapping[str, str], directory: Path, number: int) -> None:
         self._arguments = arguments
         self._environ = environ
         self._directory = directory
-        self._log = directory / f"{'-'.join(arguments)}.log"
+        self._log = directory / f"{number}-{'-'.join(arguments)}.log"
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -51,6 +52,16 @@ class Process:
     @property
     def running(self) -> bool:
         return self._process is not None and self._process.returncode is None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    async def ended(self) -> int:
+        """The exit code, once it has ended by itself."""
+        assert self._process is not None
+        return await self._process.wait()
 
     async def end(self, how: signal.Signals) -> int:
         assert self._process is not None
@@ -85,10 +96,11 @@ class Site:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def process(self, *arguments: str) -> Process:
+    def process(self, *arguments: str, **environ: str) -> Process:
+        """A process that is not started yet; `environ` has further settings."""
         number = len(self.processes)
-        environ = {**self._environ, "RECEIVER_DATA_DIR": str(self.directory / f"data{number}")}
-        made = Process(arguments, environ, self.directory)
+        environ = {**self._environ, "RECEIVER_DATA_DIR": str(self.directory / f"data{number}"), **environ}
+        made = Process(arguments, environ, self.directory, number)
         self.processes.append(made)
         return made
 
@@ -128,6 +140,7 @@ class Load:
         self._todo = list(reversed(posts))
         self.succeeded = 0
         self.failed = 0
+        self.statuses: Counter[int] = Counter()
         self.total = len(posts)
 
     async def run(self, clients: int = 8) -> None:
@@ -146,6 +159,7 @@ class Load:
         except httpx.TransportError:  # the process was killed
             self.failed += 1
             return False
+        self.statuses[answer.status_code] += 1
         self.succeeded += answer.status_code == 200
         self.failed += answer.status_code != 200
         return answer.status_code == 200

@@ -17,17 +17,27 @@ def serve(
     no_dispatch: Annotated[
         bool, typer.Option("--no-dispatch", help="Only receive; `receiver work` runs the handlers.")
     ] = False,
+    workers: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=1, max=64, help="Processes that share the port, each with an admin port of its own."
+        ),
+    ] = 1,
 ) -> None:
     """Receive webhooks, and run the handlers in the same process.
 
     Example: receiver serve --demo
 
     Example: receiver serve --no-dispatch
+
+    Example: receiver serve --workers 4
     """
     from receiver.cli.place import invocation
     from receiver.cli.service import run_service
 
-    run_service(invocation(context).config, demo=demo, dispatch=not no_dispatch)
+    code = run_service(invocation(context), demo=demo, dispatch=not no_dispatch, workers=workers)
+    if code:
+        raise typer.Exit(code)
 
 
 def work(context: typer.Context) -> None:

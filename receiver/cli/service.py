@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,14 @@ import structlog
 from receiver.cli import banner
 from receiver.cli.checking import Checked, check_service, check_worker
 from receiver.cli.database import connected
-from receiver.cli.place import Place
+from receiver.cli.failures import report
+from receiver.cli.place import Invocation, Place
+from receiver.cli.processes import run_several
 from receiver.contract import World
 from receiver.demo import make_demo, with_demo
 from receiver.dispatch.worker import Worker
 from receiver.embedded import DataDirLock, lock_data_dir, start
-from receiver.errors import ConfigError
+from receiver.errors import ConfigError, ReceiverError
 from receiver.logs import set_up_logs
 from receiver.maintenance import check_database, maintained
 from receiver.outbound import Outbound
@@ -29,13 +33,18 @@ from receiver.runfile import kept, this_run
 from receiver.settings import Settings, read_settings
 from receiver.store.schema import migrate
 from receiver.vault import Vault
+from receiver.web.listen import bind
 from receiver.web.service import Listening, Service, serve
 
 log = structlog.get_logger("service")
 
 
-def run_service(config: Path | None, *, demo: bool, dispatch: bool) -> None:
-    """Until SIGINT or SIGTERM. Raises ConfigError, EmbeddedError, SchemaError, PortTaken, CommandError."""
+def run_service(invocation: Invocation, *, demo: bool, dispatch: bool, workers: int) -> int:
+    """Until SIGINT or SIGTERM; returns the exit code.
+
+    Raises ConfigError, EmbeddedError, SchemaError, PortTaken, CommandError.
+    """
+    config = invocation.config
     settings, problems = read_settings(config)
     set_up_logs(settings.log_level, settings.log_format)
     with ExitStack() as stack:
@@ -48,7 +57,33 @@ def run_service(config: Path | None, *, demo: bool, dispatch: bool) -> None:
         outbound = Outbound()
         checked = check_service(settings, problems, World(fetch=outbound.fetch), dispatch=dispatch)
         dsn = _database(settings, lock, stack)
-        _run(_serve(checked, dsn, outbound, stack, demo=demo, config=config))
+        start = _Start(checked, dsn, outbound, demo=demo, config=config)
+        if workers == 1:
+            _run(_serve(start, 0))
+            return 0
+        start.listener = stack.enter_context(bind(settings.host, settings.port, "webhooks", shared=settings.reuse_port))
+        return run_several(workers, lambda number: _one_of(start, number, debug=invocation.debug))
+
+
+@dataclass(slots=True)
+class _Start:
+    """What a web process needs. `listener`: the socket that several share."""
+
+    checked: Checked
+    dsn: str
+    outbound: Outbound
+    demo: bool
+    config: Path | None
+    listener: socket.socket | None = None
+
+
+def _one_of(start: _Start, number: int, *, debug: bool) -> int:
+    """One of several web processes; returns its exit code."""
+    try:
+        _run(_serve(start, number))
+    except (ReceiverError, ConfigError, OSError) as error:
+        return report(error, debug=debug)
+    return 0
 
 
 def run_worker(place: Place) -> None:
@@ -70,35 +105,39 @@ def _database(settings: Settings, lock: DataDirLock | None, stack: ExitStack) ->
     return running.dsn()
 
 
-async def _serve(
-    checked: Checked, dsn: str, outbound: Outbound, stack: ExitStack, *, demo: bool, config: Path | None
-) -> None:
-    settings, vault = checked.settings, _vault(checked.settings)
-    worker = Worker(dsn=dsn, handlers=checked.handlers, vault=vault) if checked.handlers else None
+async def _serve(start: _Start, number: int) -> None:
+    """`number`: which one of several processes; the first one speaks, and each has an admin listener of its own."""
+    settings, vault = start.checked.settings, _vault(start.checked.settings)
+    handlers = start.checked.handlers
+    worker = Worker(dsn=start.dsn, handlers=handlers, vault=vault) if handlers else None
+    with ExitStack() as stack:
 
-    def ready(listening: Listening) -> None:
-        _keep_run_file(settings, listening, dsn, stack, demo=demo, config=config)
-        with _nobody_reads():
-            banner.show_service(checked, listening, dsn, demo=demo)
+        def ready(listening: Listening) -> None:
+            if number == 0:
+                _keep_run_file(settings, listening, start, stack)
+                with _nobody_reads():
+                    banner.show_service(start.checked, listening, start.dsn, demo=start.demo)
 
-    service = Service(
-        dsn=dsn,
-        vault=vault,
-        sources=checked.sources,
-        dispatcher=worker,
-        host=settings.host,
-        port=settings.port,
-        admin_host=settings.admin_host,
-        admin_port=settings.admin_port,
-        max_in_flight=settings.max_in_flight,
-        body_timeout=settings.body_timeout,
-        retention=settings.retention,
-    )
-    await _reachable(dsn)
-    try:
-        await serve(service, _stop_on_signals(), ready)
-    finally:
-        await outbound.aclose()
+        service = Service(
+            dsn=start.dsn,
+            vault=vault,
+            sources=start.checked.sources,
+            dispatcher=worker,
+            host=settings.host,
+            port=settings.port,
+            listener=start.listener,
+            reuse_port=settings.reuse_port,
+            admin_host=settings.admin_host,
+            admin_port=settings.admin_port + number if settings.admin_port else 0,
+            max_in_flight=settings.max_in_flight,
+            body_timeout=settings.body_timeout,
+            retention=settings.retention,
+        )
+        await _reachable(start.dsn)
+        try:
+            await serve(service, _stop_on_signals(), ready)
+        finally:
+            await start.outbound.aclose()
 
 
 async def _work(checked: Checked, dsn: str) -> None:
@@ -131,15 +170,13 @@ def _vault(settings: Settings) -> Vault:
     return Vault(settings.secret_key.get_secret_value())
 
 
-def _keep_run_file(
-    settings: Settings, listening: Listening, dsn: str, stack: ExitStack, *, demo: bool, config: Path | None
-) -> None:
+def _keep_run_file(settings: Settings, listening: Listening, start: _Start, stack: ExitStack) -> None:
     run = this_run(
         url=listening.url,
         admin_url=listening.admin_url,
-        database=dsn,
-        demo=demo,
-        config=str(config.absolute()) if config else None,
+        database=start.dsn,
+        demo=start.demo,
+        config=str(start.config.absolute()) if start.config else None,
     )
     try:
         stack.enter_context(kept(settings.data_dir, run))

@@ -57,11 +57,14 @@ def allow_files(wanted: int = 8192) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
-def bind(host: str, port: int, what: str) -> socket.socket:
-    """A listening socket; port 0 takes a free one. Raises PortTaken with what to do about it."""
+def bind(host: str, port: int, what: str, *, shared: bool = False) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Raises PortTaken with what to do about it.
+
+    `shared`: other processes may listen on the same port, if they say so too; new connections are spread over them.
+    """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        return socket.create_server((host, port), family=family, backlog=BACKLOG, reuse_port=shared)
     except OSError as error:
         raise PortTaken(
             f"cannot listen on {host}:{port} for {what}: {error.strerror or error}. "

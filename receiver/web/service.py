@@ -43,7 +43,8 @@ class Dispatcher(Protocol):
 class Service:
     """Everything `serve` needs, built by the command line (or a test) beforehand.
 
-    `dispatcher`: None runs no handlers in this process.
+    `dispatcher`: None runs no handlers in this process. `listener`: the socket for webhooks, where several processes
+    share one; else `host` and `port` are bound.
     """
 
     dsn: str
@@ -52,6 +53,8 @@ class Service:
     dispatcher: Dispatcher | None = None
     host: str = "127.0.0.1"
     port: int = 8080
+    listener: socket.socket | None = None
+    reuse_port: bool = False
     admin_host: str = "127.0.0.1"
     admin_port: int = 8081
     max_in_flight: int = 64 << 20
@@ -75,7 +78,7 @@ async def serve(service: Service, stop: asyncio.Event, ready: Callable[[Listenin
     """
     await check_database(service.dsn, service.retention)
     allow_files()
-    public, admin = bind(service.host, service.port, "webhooks"), None
+    public, admin = service.listener or bind(service.host, service.port, "webhooks", shared=service.reuse_port), None
     try:
         admin = bind(service.admin_host, service.admin_port, "administration")
         async with maintained(service.dsn, service.retention):

@@ -1,0 +1,86 @@
+"""Several web processes that share one listening socket: started, watched and stopped by the one that opened it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Final, NoReturn
+
+import structlog
+
+log = structlog.get_logger("service")
+
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_START: Final = 10.0  # seconds after our start within which a process that fails ends all: it would fail again
+_PAUSE: Final = 1.0  # seconds before a process that ended by itself is started anew
+
+
+def run_several(count: int, run: Callable[[int], int]) -> int:
+    """Run `run(number)` in `count` processes until a signal ends them; the first exit code that is not 0, else 0.
+
+    A process that ends by itself is started anew, unless it cannot even start. To be called without a running loop and
+    without threads, because the processes are forked: they share what the caller has opened.
+    """
+    return _Processes(run).supervise(count)
+
+
+class _Processes:
+    def __init__(self, run: Callable[[int], int]) -> None:
+        self._run = run
+        self._numbers: dict[int, int] = {}
+        self._stopping = False
+        self._code = 0
+
+    def supervise(self, count: int) -> int:
+        before = {number: signal.signal(number, self._stop) for number in SIGNALS}
+        started = time.monotonic()
+        try:
+            for number in range(count):
+                self._start(number)
+            while self._numbers:
+                pid, status = os.wait()
+                self._ended(self._numbers.pop(pid), os.waitstatus_to_exitcode(status), started)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        return self._code
+
+    def _start(self, number: int) -> None:
+        pid = os.fork()
+        if pid == 0:
+            self._child(number)
+        self._numbers[pid] = number
+        if self._stopping:  # the signal came while it was made
+            os.kill(pid, signal.SIGTERM)
+
+    def _child(self, number: int) -> NoReturn:
+        for one in SIGNALS:
+            signal.signal(one, signal.SIG_DFL)
+        code = 1
+        try:
+            code = self._run(number)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)  # what the caller has opened is the caller's to close
+
+    def _ended(self, number: int, code: int, started: float) -> None:
+        if self._stopping:
+            self._code = self._code or code
+            return
+        if code > 0 and time.monotonic() - started < _START:
+            self._code = code
+            self._stop(signal.SIGTERM)
+            return
+        log.error("a web process ended and is started anew", action="process_ended", number=number, code=code)
+        time.sleep(_PAUSE)
+        if not self._stopping:
+            self._start(number)
+
+    def _stop(self, _signal: int, _frame: object = None) -> None:
+        self._stopping = True
+        for pid in list(self._numbers):
+            os.kill(pid, signal.SIGTERM)

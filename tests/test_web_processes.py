@@ -1,0 +1,124 @@
+"""Several web processes on one port: their start, their end, a crash of one, and restarts one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import asyncpg
+import httpx
+
+from receiver.contract import Post
+from receiver.event import EventType
+from tests.processes import Load, Process, free_port, site
+from tests.service import Played, play
+from tests.waiting import until
+
+
+def posts(played: Played, count: int, run: str) -> Sequence[Post]:
+    return [played.posts(EventType.DELIVERED, f"u{n}@one.test", run=f"{run}{n}")[0] for n in range(count)]
+
+
+async def ready(url: str) -> bool:
+    try:
+        async with httpx.AsyncClient() as client:
+            return (await client.get(f"{url}/readyz")).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+async def both_ready(admin: int) -> None:
+    for port in (admin, admin + 1):
+        await until(partial(ready, f"http://127.0.0.1:{port}"), within=60)
+
+
+def alive(pids: Sequence[int]) -> list[int]:
+    return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+def children(process: Process) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+async def stored(dsn: str) -> int:
+    connection = await asyncpg.connect(dsn)
+    try:
+        found: int = await connection.fetchval("SELECT count(*) FROM events")
+        return found
+    finally:
+        await connection.close()
+
+
+async def test_several_processes_share_a_port_and_survive_one_of_them(database: str, tmp_path: Path) -> None:
+    """`serve --workers 2` serves with two processes; one that is killed is started anew; a stop ends all of them."""
+    sendgrid = play("sendgrid", tmp_path)
+    admin = free_port() + 100
+    async with site(tmp_path, database, sendgrid) as running:
+        web = running.process("serve", "--no-dispatch", "--workers", "2", RECEIVER_ADMIN_PORT=str(admin))
+        await web.start()
+        await both_ready(admin)
+        load = Load(f"{running.url}/webhooks/sendgrid", posts(sendgrid, 300, "n"))
+        sending = asyncio.create_task(load.run())
+        await until(lambda: _some(load, 60))
+        first = children(web)
+        os.kill(first[0], signal.SIGKILL)
+        await sending
+        await until(lambda: _again(web, first), within=30)
+        await both_ready(admin)
+        assert await web.end(signal.SIGTERM) == 0
+        assert not alive(first)
+    assert load.succeeded == load.total
+    assert await stored(database) == load.total
+
+
+async def _some(load: Load, least: int) -> bool:
+    return load.succeeded >= least
+
+
+async def _again(web: Process, before: Sequence[int]) -> bool:
+    now = children(web)
+    return len(now) == len(before) and now != list(before)
+
+
+async def test_processes_that_cannot_start_end_the_service(database: str, tmp_path: Path) -> None:
+    """a fault that every process would meet ends the service with its message, not in a loop of restarts."""
+    taken = free_port() + 200
+    async with site(tmp_path, database, play("sendgrid", tmp_path)) as running:
+        blocker = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", taken)
+        web = running.process("serve", "--workers", "2", RECEIVER_ADMIN_PORT=str(taken))
+        await web.start()
+        assert await web.ended() == 1
+        assert f"cannot listen on 127.0.0.1:{taken} for administration" in web.log()
+        blocker.close()
+
+
+async def test_restarts_one_after_the_other_cost_nothing(database: str, tmp_path: Path) -> None:
+    """two services on one port are replaced one by one under load: no answer but success, and nothing is lost."""
+    sendgrid = play("sendgrid", tmp_path)
+    async with site(tmp_path, database, sendgrid) as running:
+
+        async def started() -> Process:
+            made = running.process("serve", "--no-dispatch", RECEIVER_REUSE_PORT="true")
+            await made.start()
+            await until(lambda: _says_up(made), within=60)
+            return made
+
+        serving = [await started(), await started()]
+        load = Load(f"{running.url}/webhooks/sendgrid", posts(sendgrid, 1500, "n"))
+        sending = asyncio.create_task(load.run())
+        for _ in range(2):
+            serving.append(await started())
+            assert await serving.pop(0).end(signal.SIGTERM) == 0
+        await sending
+    assert set(load.statuses) == {200}
+    assert load.succeeded == load.total
+    assert await stored(database) == load.total
+
+
+async def _says_up(process: Process) -> bool:
+    assert process.running, process.log()
+    return "The receiver is up" in process.log()
