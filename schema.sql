@@ -575,3 +575,44 @@ COMMENT ON COLUMN sends.attempts IS 'How often sending was tried.';
 COMMENT ON COLUMN sends.handler IS 'The handler that asked.';
 COMMENT ON COLUMN sends.event_id IS 'The event it was asked for.';
 COMMENT ON COLUMN sends.created_at IS 'When it was queued.';
+
+-- Retention --------------------------------------------------------------------------------------------------------
+
+CREATE TABLE tasks (
+    name text PRIMARY KEY,
+    owner text,
+    lease_until timestamptz NOT NULL DEFAULT '-infinity',
+    started_at timestamptz,
+    finished_at timestamptz,
+    error text
+);
+COMMENT ON TABLE tasks IS 'Work that one process at a time does for all: who does it now, and when it was last done.';
+COMMENT ON COLUMN tasks.name IS 'What is done, such as retention.';
+COMMENT ON COLUMN tasks.owner IS 'Host and process that hold the lease; NULL: nobody.';
+COMMENT ON COLUMN tasks.lease_until IS 'Another process may take over after this time.';
+COMMENT ON COLUMN tasks.started_at IS 'When it was last begun.';
+COMMENT ON COLUMN tasks.finished_at IS 'When it was last done without a fault.';
+COMMENT ON COLUMN tasks.error IS 'The fault that ended it the last time; NULL: none.';
+
+CREATE TABLE retention_steps (
+    relation text NOT NULL,
+    part text NOT NULL CHECK (part IN ('events', 'raw')),
+    copy text,
+    began_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    began_txid xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    next_block bigint NOT NULL DEFAULT 0,
+    rows bigint NOT NULL DEFAULT 0,
+    bytes bigint NOT NULL DEFAULT 0,
+    finished_at timestamptz,
+    PRIMARY KEY (relation, part)
+);
+COMMENT ON TABLE retention_steps IS 'What retention has done to partitions of events, and what it has begun: that is finished after a crash.';
+COMMENT ON COLUMN retention_steps.relation IS 'The partition.';
+COMMENT ON COLUMN retention_steps.part IS 'events: it is dropped. raw: it is rewritten without raw.';
+COMMENT ON COLUMN retention_steps.copy IS 'For raw: the table that takes its place.';
+COMMENT ON COLUMN retention_steps.began_at IS 'When that was begun.';
+COMMENT ON COLUMN retention_steps.began_txid IS 'The transaction that began it: rows changed since then make it begin anew.';
+COMMENT ON COLUMN retention_steps.next_block IS 'For raw: the first block of the partition that is not copied yet.';
+COMMENT ON COLUMN retention_steps.rows IS 'Rows dropped, or copied so far.';
+COMMENT ON COLUMN retention_steps.bytes IS 'Bytes of disk that it freed.';
+COMMENT ON COLUMN retention_steps.finished_at IS 'When it was done; NULL: not yet.';

@@ -1,23 +1,34 @@
-"""What `serve` and `work` do beside their work: partitions ahead of time, now and every hour."""
+"""What `serve` and `work` do beside their work: partitions ahead of time, every hour, and retention, once a day.
+
+Every process makes partitions. Warnings and retention are the work of one at a time, by a lease (`store.tasks`).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Final
 
 import asyncpg
 import structlog
 
 from receiver.retention_settings import RetentionSettings
-from receiver.store import schema
+from receiver.store import retention, schema, tasks
+from receiver.store.needs import warnings
 from receiver.store.partitions import ensure_partitions
+from receiver.store.pruning import OPEN_QUARANTINE
+from receiver.store.steps import Busy, Done, Progress
 
 log = structlog.get_logger("maintenance")
 
 EVERY: Final = 3600.0  # seconds
+FIRST: Final = (5.0, 60.0)  # seconds until the first time: soon, as some services are restarted often
+RETENTION_EVERY: Final = timedelta(hours=23)  # a little less than a day, so that it stays at the same hour
+WARNINGS_EVERY: Final = timedelta(minutes=50)
 _DEFAULTS: Final = RetentionSettings()
 _AWAY: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
@@ -42,20 +53,46 @@ async def maintained(dsn: str, rules: RetentionSettings) -> AsyncIterator[None]:
 
 
 async def _maintain(dsn: str, rules: RetentionSettings) -> None:
+    await asyncio.sleep(random.uniform(*FIRST))  # noqa: S311 - spreads processes that start at once
     while True:
-        await asyncio.sleep(EVERY)
         try:
-            await _keep_partitions(dsn, rules)
+            await maintain_once(dsn, rules)
+        except Busy as error:
+            log.warning("retention not finished", action="retention_failed", error=str(error))
         except _AWAY as error:
             log.warning("maintenance not done", action="maintenance_failed", error=type(error).__name__)
         except Exception:  # a fault of ours must not end the service; the next hour tries again
             log.exception("maintenance failed", action="maintenance_failed")
+        await asyncio.sleep(EVERY)
 
 
-async def _keep_partitions(dsn: str, rules: RetentionSettings) -> None:
+async def maintain_once(dsn: str, rules: RetentionSettings) -> None:
+    """All that is due. Raises Busy, and what asyncpg raises."""
     async with _connected(dsn) as connection:
         for name in await ensure_partitions(connection, rules.partitions):
             log.info("partition made", action="partition_made", name=name)
+        await _warn(connection, rules)
+        await retention.run_alone(connection, rules, _log_step, every=RETENTION_EVERY)
+
+
+async def _warn(connection: asyncpg.Connection, rules: RetentionSettings) -> None:
+    owner = tasks.this_process()
+    if await tasks.take(connection, "warnings", owner, every=WARNINGS_EVERY):
+        for one in await warnings(connection, rules):
+            log.warning(one.text, action="retention_warning", key=one.key, severity=one.severity)
+        await tasks.end(connection, "warnings", owner)
+
+
+async def _log_step(step: Done | Progress) -> None:
+    if isinstance(step, Progress):
+        return
+    keys = {"part": step.part, "relation": step.relation}
+    if step.held:
+        log.warning("kept for now", action="retention_held", by=[str(need) for need in step.held], **keys)
+    elif step.part == OPEN_QUARANTINE:
+        log.warning("quarantine that nobody looked at was removed", action="retention_done", rows=step.rows, **keys)
+    else:
+        log.info("removed", action="retention_done", rows=step.rows, bytes=step.bytes, **keys)
 
 
 @asynccontextmanager

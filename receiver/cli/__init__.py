@@ -5,7 +5,7 @@ service.py       what those two run      output.py    tables, JSON Lines, plain 
 banner.py        what they print         failures.py  messages and exit codes
 setup.py         init, migrate, check, health
 template.py      the file that init writes
-sources.py, handlers.py, events.py, kept.py (quarantine, refused), dead_letters.py
+sources.py, handlers.py, events.py, quarantine.py, refused.py, dead_letters.py, retention.py
 controlling.py   what the commands of `receiver handlers` do   asking.py   before what cannot be undone
 simulate.py      the command             simulator.py  its work
 """

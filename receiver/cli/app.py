@@ -7,7 +7,19 @@ from typing import Annotated, Final
 
 import typer
 
-from receiver.cli import dead_letters, events, handlers, quarantine, refused, replay, serve, setup, simulate, sources
+from receiver.cli import (
+    dead_letters,
+    events,
+    handlers,
+    quarantine,
+    refused,
+    replay,
+    retention,
+    serve,
+    setup,
+    simulate,
+    sources,
+)
 
 RUNNING: Final = "Running"
 LOOKING: Final = "Looking"
@@ -60,4 +72,5 @@ app.add_typer(quarantine.group, name="quarantine", rich_help_panel=LOOKING)
 app.add_typer(refused.group, name="refused", rich_help_panel=LOOKING)
 app.add_typer(dead_letters.group, name="dead-letters", rich_help_panel=LOOKING)
 app.add_typer(replay.group, name="replay", rich_help_panel=LOOKING)
+app.add_typer(retention.group, name="retention", rich_help_panel=LOOKING)
 app.command(rich_help_panel=TRYING)(simulate.simulate)

@@ -1,0 +1,57 @@
+"""Work that one process at a time does for all, by a lease in a row.
+
+Not an advisory lock: one of a session does not survive a pooler that lends connections by transaction, and one of a
+transaction would forbid what cannot run inside of one, such as `DETACH CONCURRENTLY`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from datetime import timedelta
+from typing import Final
+
+from receiver.store.sql import Sql
+
+LEASE: Final = timedelta(minutes=5)
+
+_TAKE: Final = """
+INSERT INTO tasks AS t (name, owner, lease_until, started_at)
+VALUES ($1, $2, clock_timestamp() + $3, clock_timestamp())
+ON CONFLICT (name) DO UPDATE SET owner = $2, lease_until = clock_timestamp() + $3, started_at = clock_timestamp()
+WHERE t.lease_until < clock_timestamp() AND (t.finished_at IS NULL OR t.finished_at <= clock_timestamp() - $4::interval)
+RETURNING name
+"""
+_RENEW: Final = "UPDATE tasks SET lease_until = clock_timestamp() + $3 WHERE name = $1 AND owner = $2 RETURNING name"
+_END: Final = """
+UPDATE tasks SET owner = NULL, lease_until = '-infinity', error = $3,
+       finished_at = CASE WHEN $3::text IS NULL THEN clock_timestamp() ELSE finished_at END
+WHERE name = $1 AND owner = $2
+"""
+_HOLDER: Final = "SELECT owner FROM tasks WHERE name = $1 AND lease_until >= clock_timestamp()"
+
+
+def this_process() -> str:
+    """Host and process."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+async def take(sql: Sql, name: str, owner: str, *, every: timedelta = timedelta(0)) -> bool:
+    """Begin the task; False where another process is at it, or it was done less than `every` ago."""
+    return await sql.fetchval(_TAKE, name, owner, LEASE, every) is not None
+
+
+async def renew(sql: Sql, name: str, owner: str) -> bool:
+    """Keep the lease; False where another process has it by now."""
+    return await sql.fetchval(_RENEW, name, owner, LEASE) is not None
+
+
+async def end(sql: Sql, name: str, owner: str, *, error: str | None = None) -> None:
+    """Give the lease back."""
+    await sql.execute(_END, name, owner, error)
+
+
+async def holder(sql: Sql, name: str) -> str | None:
+    """Who is at it now."""
+    found: str | None = await sql.fetchval(_HOLDER, name)
+    return found
