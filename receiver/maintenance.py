@@ -18,6 +18,7 @@ import structlog
 
 from receiver.retention_settings import RetentionSettings
 from receiver.store import retention, schema, tasks
+from receiver.store.log import check_generation
 from receiver.store.needs import warnings
 from receiver.store.partitions import ensure_partitions
 from receiver.store.pruning import OPEN_QUARANTINE
@@ -37,6 +38,7 @@ async def check_database(dsn: str, rules: RetentionSettings = _DEFAULTS) -> None
     """Refuse a schema that this release cannot work with, and make the partitions that are missing."""
     async with _connected(dsn) as connection:
         await schema.check(connection)
+        await check_generation(connection)
         await ensure_partitions(connection, rules.partitions)
 
 

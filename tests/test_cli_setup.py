@@ -64,7 +64,9 @@ async def test_help_has_an_example(receiver: Receiver, path: tuple[str, ...]) ->
 def test_all_commands_are_there() -> None:
     """the tree of commands is the documented one"""
     assert {" ".join(path) for path in COMMANDS} == {
-        *("init", "serve", "work", "migrate", "check", "health", "database", "handlers", "simulate"),
+        *("init", "serve", "work", "migrate", "check", "health", "database", "simulate", "cursors rebase"),
+        *("handlers list", "handlers pause", "handlers resume", "handlers rewind", "handlers backfill"),
+        *("handlers cancel", "handlers skip-to", "handlers remove"),
         *("sources list", "sources show", "events list", "events show", "events schema"),
         *("refused list", "refused show"),
         *("quarantine list", "quarantine show", "quarantine discard"),

@@ -35,6 +35,10 @@ class Running:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
+    async def ended(self) -> None:
+        """Wait until it ends by itself; raises what it ended by."""
+        await asyncio.wait_for(asyncio.shield(self._task), 60)
+
     async def end(self) -> None:
         if not self._task.done():
             await self.stop()

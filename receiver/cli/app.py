@@ -8,6 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from receiver.cli import (
+    cursors,
     dead_letters,
     events,
     handlers,
@@ -67,6 +68,7 @@ for _command in (setup.init, serve.serve, serve.work, setup.migrate, setup.check
 app.command(rich_help_panel=LOOKING)(setup.database)
 app.add_typer(sources.group, name="sources", rich_help_panel=LOOKING)
 app.add_typer(handlers.group, name="handlers", rich_help_panel=LOOKING)
+app.add_typer(cursors.group, name="cursors", rich_help_panel=RUNNING)
 app.add_typer(events.group, name="events", rich_help_panel=LOOKING)
 app.add_typer(quarantine.group, name="quarantine", rich_help_panel=LOOKING)
 app.add_typer(refused.group, name="refused", rich_help_panel=LOOKING)

@@ -16,9 +16,11 @@ from typing import Any, Final
 import asyncpg
 import structlog
 
+from receiver.errors import SchemaError
 from receiver.histogram import Histogram
 from receiver.store import intake
 from receiver.store.intake import MAX_ROWS, Quarantined, Row
+from receiver.store.log import check_generation
 from receiver.store.partitions import MissingPartition, ensure_partitions
 
 log = structlog.get_logger("writer")
@@ -60,7 +62,7 @@ _BAD_ROWS: Final = (
     OverflowError,
 )
 # The database is away, refuses connections, is read-only, is full: hold the requests and try again.
-_AWAY: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+_AWAY: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, SchemaError)
 
 
 class Waiting:
@@ -421,7 +423,12 @@ class Writer:
         connection = await asyncpg.connect(
             self._dsn, timeout=5, command_timeout=30, server_settings={"application_name": "receiver ingest"}
         )
-        await intake.prepare(connection)
+        try:
+            await intake.prepare(connection)
+            await check_generation(connection)  # in a restored dump new events would take the places of old ones
+        except SchemaError:
+            connection.terminate()
+            raise
         self.connected += 1
         return connection
 
