@@ -282,6 +282,7 @@ CREATE TABLE retries (
 );
 CREATE INDEX retries_due ON retries (handler, next_at);
 CREATE INDEX retries_order ON retries (handler, ordering_key, filed) WHERE ordering_key IS NOT NULL;
+CREATE INDEX retries_unfiled ON retries (handler, shard) WHERE ordering_key IS NULL;
 CREATE INDEX retries_replay ON retries (replay_id) WHERE replay_id IS NOT NULL;
 COMMENT ON TABLE retries IS 'Single events that a handler is to see (again): after a failure, when it asked for it, or for a replay.';
 COMMENT ON COLUMN retries.handler IS 'Name of the handler.';

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from receiver import Context, Event, Handler, handler
 from tests.log_events import store
+from tests.waiting import until
 from tests.workers import prepared, running, true, value
 
 COUNT = "SELECT count(*) FROM effects"
@@ -145,6 +146,33 @@ async def test_poison_does_not_open_it(database: str, sql: asyncpg.Connection) -
     assert await sql.fetchval(OPEN) == 0
 
 
+async def test_many_bad_events_in_a_row(database: str, sql: asyncpg.Connection) -> None:
+    """a long run of bad events opens it, but neither holds up the other events for ever nor escapes its own fate"""
+
+    @handler(max_attempts=1)
+    async def picky(event: Event, ctx: Context) -> None:
+        if event.subject == "bad":
+            raise ValueError("never")
+        await ctx.sql.execute("INSERT INTO effects VALUES ($1)", event.id)
+
+    await prepared(sql, [picky])
+    await store(sql, 35, subject="bad", shard=5)
+
+    async def settled() -> bool:
+        await store(sql)
+        await sql.execute(f"{PROBE} WHERE breaker_since IS NOT NULL")
+        return bool(await sql.fetchval("SELECT count(*) FROM dead_letters") == 35)
+
+    with capture_logs() as lines:
+        async with running(database, picky):
+            await until(settled, within=60)
+            await value(sql, "SELECT (SELECT count(*) FROM events) - (SELECT count(*) FROM effects)", 35)
+    words = [line["event"] for line in lines]
+    assert 3 <= words.count("breaker_open") <= 4
+    assert words.count("breaker_closed") >= 3
+    assert await sql.fetchval("SELECT count(*) FROM retries") == 0
+
+
 async def test_all_workers_obey(database: str, sql: asyncpg.Connection) -> None:
     """an open breaker stops every worker, also one that starts later; one worker probes, and one success frees all"""
     deploys = [Deploy() for _ in range(3)]
@@ -199,3 +227,4 @@ async def test_without_a_breaker(database: str, sql: asyncpg.Connection) -> None
     await store(sql, 50)
     async with running(database, deploy.handler):
         await value(sql, "SELECT count(*) FROM dead_letters", 50)
+    assert await sql.fetchval(OPEN) == 0

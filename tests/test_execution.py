@@ -97,6 +97,27 @@ async def test_a_slow_event_holds_up_its_part_alone(database: str, sql: asyncpg.
         await value(sql, COUNT, 66, "uneven")
 
 
+async def test_a_handler_that_hangs(database: str, sql: asyncpg.Connection) -> None:
+    """a call that hangs is cancelled at its time limit, what it wrote is undone, and its event is tried again"""
+    attempts: list[int] = []
+
+    @handler(timeout=0.3, first_delay=0.01)
+    async def hangs(event: Event, ctx: Context) -> None:
+        await ctx.sql.execute(EFFECT, "hangs", event.id)
+        if event.subject == "slow":
+            attempts.append(ctx.attempt)
+            if ctx.attempt < 3:
+                await asyncio.Event().wait()
+
+    await prepared(sql, [hangs])
+    await store(sql, 5, subject=lambda n: "slow" if n == 2 else None)
+    async with running(database, hangs):
+        await value(sql, COUNT, 5, "hangs")
+        await value(sql, "SELECT count(*) FROM retries", 0)
+    assert attempts[-3:] == [1, 2, 3]
+    assert await sql.fetchval("SELECT count(DISTINCT event_id) FROM effects") == 5
+
+
 async def test_def_handlers(database: str, sql: asyncpg.Connection) -> None:
     """a `def` handler runs in a thread, and what its ctx does is in the transaction that moves the cursor"""
     names: set[str] = set()

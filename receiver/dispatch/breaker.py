@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
 from uuid import UUID
 
 from receiver.dispatch.calling import Caller
 from receiver.dispatch.database import Database
 from receiver.dispatch.failing import Failure
 from receiver.store import breakers
+
+_KNOWN: Final = 10_000  # events at most
 
 
 class Tripped(Exception):
@@ -23,6 +26,9 @@ class Breaker:
 
     It opens when `limit` different events in a row have failed at their first attempt, and none was handled between
     them. `open`: it is, by the database or since this worker has opened it. `probe_due`: somebody should probe.
+
+    Events that have opened it once do not count again: a probe has shown since that others are handled, so it is they
+    that are bad, and a long run of them must not stop the handler for ever.
     """
 
     def __init__(self, database: Database, caller: Caller) -> None:
@@ -31,6 +37,7 @@ class Breaker:
         self._log = caller.log
         self._limit = caller.handler.run.breaker
         self._failed: set[UUID] = set()
+        self._known: set[UUID] = set()
         self._worked = False
         self.open = False
         self.probe_due = False
@@ -51,7 +58,7 @@ class Breaker:
         """Raises Tripped where that was one too many; while the breaker is open, one is."""
         if not failure.raised:
             return  # what the handler has decided is no sign that it is broken
-        if failure.attempts == 1:
+        if failure.attempts == 1 and failure.event.id not in self._known:
             self._failed.add(failure.event.id)
         if self.open or 0 < self._limit <= len(self._failed):
             raise Tripped(failure)
@@ -63,7 +70,8 @@ class Breaker:
         async with self._database.connection() as connection:
             first = await breakers.open_(connection, self._name, error)
         self.open, self.probe_due = True, False
-        self._failed.clear()
+        self._known = self._failed | (self._known if len(self._known) < _KNOWN else set())
+        self._failed = set()
         if first:
             self._log.error("breaker_open", error_type=failure.error_type, error=failure.error)
 

@@ -85,7 +85,8 @@ class Worker:
         longest = max((one.run.timeout for one in handlers), default=0.0)
         self._database = Database(
             dsn,
-            connections=connections or sum(one.run.concurrency + 1 for one in handlers) + 3,
+            connections=connections
+            or sum(one.run.concurrency + 2 for one in handlers) + 3,  # with its retries and its lane
             idle_limit=longest + 60,
             name=self.name,
         )
@@ -197,6 +198,8 @@ class Worker:
                         since = self._handlers[name].since(datetime.now(UTC))
                         if since is not None:
                             await open_lane(connection, name, "backfill", since)
+                    for name in [one.name for one in self._handlers.values() if not one.run.breaker]:
+                        await breakers.close(connection, name)
                     await breakers.hasten(connection, list(self._handlers))
                     await self._obey(connection)
                     self._database.back()

@@ -158,6 +158,7 @@ COMMENT ON COLUMN retries.ordering_key IS 'Hash of the recipient (else the messa
 ALTER TABLE retries ADD COLUMN filed bigint GENERATED ALWAYS AS IDENTITY;
 COMMENT ON COLUMN retries.filed IS 'Order in which rows came: that of an ordered handler''s events of one key.';
 CREATE INDEX retries_order ON retries (handler, ordering_key, filed) WHERE ordering_key IS NOT NULL;
+CREATE INDEX retries_unfiled ON retries (handler, shard) WHERE ordering_key IS NULL;
 
 -- Retention --------------------------------------------------------------------------------------------------------
 
