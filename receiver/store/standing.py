@@ -38,7 +38,8 @@ WITH behind AS MATERIALIZED (
     WHERE c.until_gen IS NULL GROUP BY c.handler
 ), waiting AS (
     SELECT handler, count(*) AS retries, count(*) FILTER (WHERE cause = 'failed') AS failing,
-           count(*) FILTER (WHERE next_at <= clock_timestamp()) AS due, min(next_at) FILTER (WHERE next_at <= clock_timestamp()) AS due_since
+           count(*) FILTER (WHERE next_at <= clock_timestamp()) AS due,
+           min(next_at) FILTER (WHERE next_at <= clock_timestamp()) AS due_since
     FROM retries GROUP BY handler
 ), dead AS (
     SELECT handler, count(*) AS letters FROM dead_letters WHERE resolved_at IS NULL GROUP BY handler
