@@ -58,6 +58,12 @@ class Process:
         assert self._process is not None
         return self._process.pid
 
+    def send(self, which: signal.Signals) -> None:
+        """Send it a signal, if it still runs."""
+        if self.running:
+            assert self._process is not None
+            self._process.send_signal(which)
+
     async def ended(self) -> int:
         """The exit code, once it has ended by itself."""
         assert self._process is not None

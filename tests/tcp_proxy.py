@@ -24,7 +24,11 @@ class Proxy:
         if self.refusing:
             writer.close()
             return
-        up_reader, up_writer = await asyncio.open_unix_connection(str(self._target))
+        try:
+            up_reader, up_writer = await asyncio.open_unix_connection(str(self._target))
+        except OSError:  # the server is down
+            writer.close()
+            return
         self._links |= {writer, up_writer}
         for source, sink in ((reader, up_writer), (up_reader, writer)):
             task = asyncio.create_task(self._copy(source, sink))

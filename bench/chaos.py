@@ -1,0 +1,317 @@
+"""`python -m bench.chaos`: what becomes of events while everything around them is killed, frozen and cut off.
+
+Two web processes on one port, two workers, a Postgres with full durability behind a TCP proxy; the simulator plays six
+providers. The exit status is 0 only if nothing was lost, doubled or refused, and no handler gave up on an event.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import asyncpg
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from bench.chaos_load import Load
+from bench.chaos_report import Result, Second, Trouble, document, draw
+from receiver.store.schema import migrate
+from tests.postgres import Cluster
+from tests.processes import Process, Site, site
+from tests.service import play
+from tests.tcp_proxy import Proxy, proxied
+
+DOCS: Final = Path(__file__).parents[1] / "docs"
+PROVIDERS: Final = ("sendgrid", "mailgun", "postmark", "ses", "resend", "standard_webhooks")
+PATIENCE: Final = 180.0  # seconds for what is left when the troubles are over
+say: Final = Console(stderr=True)
+
+# No unique keys: an effect that happens twice must show. Some calls fail, and are tried again.
+HANDLERS: Final = """
+import random
+from collections.abc import Sequence
+from receiver import Context, Event, handler
+
+
+@handler(batch=True, tests=True, machines=True)
+async def in_batches(events: Sequence[Event], ctx: Context) -> None:
+    await ctx.sql.execute("INSERT INTO in_batches SELECT unnest($1::uuid[])", [event.id for event in events])
+
+
+@handler(tests=True, machines=True)
+async def one_by_one(event: Event, ctx: Context) -> None:
+    await ctx.sql.execute("INSERT INTO one_by_one VALUES ($1)", event.id)
+
+
+@handler(tests=True, machines=True, max_attempts=20)
+async def flaky(event: Event, ctx: Context) -> None:
+    await ctx.sql.execute("INSERT INTO flaky VALUES ($1)", event.id)
+    if random.random() < 0.02:
+        raise RuntimeError("now and then")
+"""
+TABLES: Final = ("in_batches", "one_by_one", "flaky")
+
+
+class Chaos:
+    """The service and what is done to it."""
+
+    def __init__(self, cluster: Cluster, proxy: Proxy, running: Site, dice: random.Random) -> None:
+        self._cluster = cluster
+        self._proxy = proxy
+        self._dice = dice
+        self._started = time.monotonic()
+        self._web = [running.process("serve", "--no-dispatch", RECEIVER_REUSE_PORT="true") for _ in range(2)]
+        self._workers = [running.process("work") for _ in range(2)]
+        self.troubles: list[Trouble] = []
+
+    @property
+    def at(self) -> float:
+        return time.monotonic() - self._started
+
+    async def start(self, running: Site) -> None:
+        for process in (*self._web, *self._workers):
+            await process.start()
+        await running.serving(self._web[0])
+        self._started = time.monotonic()
+
+    async def rage(self, seconds: float) -> None:
+        """One trouble after the other, sometimes two at a time, for so long."""
+        actions: Sequence[Callable[[], Coroutine[Any, Any, str]]] = (
+            *(self._kill_web, self._kill_web, self._replace_web, self._kill_worker, self._freeze_worker),
+            *(self._crash_postgres, self._cut, self._silence, self._refuse),
+        )
+        async with asyncio.TaskGroup() as tasks:
+            while self.at < seconds:
+                await asyncio.sleep(self._dice.uniform(0.5, 3.0))
+                task = tasks.create_task(self._noted(self._dice.choice(actions)()))
+                if self._dice.random() < 0.8:
+                    await asyncio.wait([task])
+
+    async def _noted(self, action: Awaitable[str]) -> None:
+        began = self.at
+        what = await action
+        self.troubles.append(Trouble(began, what, self.at - began))
+
+    async def _anew(self, process: Process, how: signal.Signals) -> None:
+        await process.end(how)
+        await asyncio.sleep(self._dice.uniform(0, 1))
+        if not process.running:  # two troubles may have met
+            await process.start()
+
+    async def _kill_web(self) -> str:
+        await self._anew(self._dice.choice(self._web), signal.SIGKILL)
+        return "web killed"
+
+    async def _replace_web(self) -> str:
+        await self._anew(self._dice.choice(self._web), signal.SIGTERM)
+        return "web restarted"
+
+    async def _kill_worker(self) -> str:
+        await self._anew(self._dice.choice(self._workers), signal.SIGKILL)
+        return "worker killed"
+
+    async def _freeze_worker(self) -> str:
+        worker = self._dice.choice(self._workers)
+        worker.send(signal.SIGSTOP)
+        await asyncio.sleep(self._dice.uniform(1, 14))  # leases last ten seconds
+        worker.send(signal.SIGCONT)
+        return "worker frozen"
+
+    async def _crash_postgres(self) -> str:
+        self._cluster.kill()
+        await asyncio.sleep(self._dice.uniform(0, 2))
+        self._cluster.start()
+        return "Postgres crashed"
+
+    async def _cut(self) -> str:
+        self._proxy.cut()
+        return "network cut"
+
+    async def _silence(self) -> str:
+        self._proxy.passing.clear()
+        await asyncio.sleep(self._dice.uniform(0.5, 5))
+        self._proxy.passing.set()
+        return "network silent"
+
+    async def _refuse(self) -> str:
+        self._proxy.refusing = True
+        self._proxy.cut()
+        await asyncio.sleep(self._dice.uniform(0.5, 3))
+        self._proxy.refusing = False
+        return "network refused"
+
+    async def calm(self) -> None:
+        """Everything runs and reaches everything."""
+        self._proxy.refusing = False
+        self._proxy.passing.set()
+        for process in (*self._web, *self._workers):
+            if not process.running:
+                await process.start()
+
+
+async def run(seconds: float, seed: int, rate: float, directory: Path) -> Result:
+    """The whole of it. Raises RuntimeError where it does not come to its end."""
+    cluster = Cluster({"max_connections": "200"})
+    try:
+        await migrate(cluster.dsn)
+        async with proxied(cluster.dsn) as (proxy, dsn):
+            sources = [play(name, directory) for name in PROVIDERS]
+            async with site(directory, dsn, *sources) as running:
+                (running.directory / "handlers" / "chaos.py").write_text(HANDLERS)
+                await _make_tables(cluster.dsn)
+                dice = random.Random(seed)
+                chaos = Chaos(cluster, proxy, running, dice)
+                await chaos.start(running)
+                load = Load(running.url, sources, rate, random.Random(seed + 1))
+                timeline = await _under_way(chaos, load, cluster, seconds)
+                return await _counted(chaos, load, cluster, timeline, seed)
+    finally:
+        cluster.close()
+
+
+async def _under_way(chaos: Chaos, load: Load, cluster: Cluster, seconds: float) -> list[Second]:
+    timeline: list[Second] = []
+    watching = asyncio.create_task(_watch(chaos, load, cluster, timeline, seconds))
+    loading = asyncio.create_task(load.run())
+    try:
+        await chaos.rage(seconds)
+        await chaos.calm()
+        load.stop()
+        await asyncio.wait_for(loading, PATIENCE)
+        await _handled(cluster)
+    except TimeoutError as error:
+        raise RuntimeError(f"after {PATIENCE:.0f} s of calm not everything was taken: {load.answers}") from error
+    finally:
+        loading.cancel()
+        watching.cancel()
+        await asyncio.gather(watching, loading, return_exceptions=True)
+    return timeline
+
+
+async def _watch(chaos: Chaos, load: Load, cluster: Cluster, timeline: list[Second], seconds: float) -> None:
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=say, transient=True) as progress:
+        task = progress.add_task("chaos", total=seconds)
+        while True:
+            lag = await _lag(cluster)
+            timeline.append(Second(chaos.at, len(load.taken), load.again, lag))
+            unseen = "Postgres is away" if lag is None else f"{lag:,} not handled"
+            what = f"{len(load.taken):,} events taken, {unseen}, {len(chaos.troubles)} troubles"
+            progress.update(task, completed=min(chaos.at, seconds), description=what)
+            await asyncio.sleep(1)
+
+
+async def _lag(cluster: Cluster) -> int | None:
+    handled = " + ".join(f"(SELECT count(*) FROM {table})" for table in TABLES)
+    query = f"SELECT {len(TABLES)} * (SELECT count(*) FROM events) - ({handled})"
+    try:
+        async with asyncio.timeout(3):
+            connection = await asyncpg.connect(cluster.dsn, timeout=1)
+            try:
+                return max(int(await connection.fetchval(query)) // len(TABLES), 0)
+            finally:
+                connection.terminate()
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+        return None
+
+
+async def _handled(cluster: Cluster) -> None:
+    """Until every handler has seen every event, or gave up; twice too many is counted later."""
+    connection = await asyncpg.connect(cluster.dsn)
+    query = "SELECT " + " AND ".join(
+        f"(SELECT count(DISTINCT id) FROM {table}) = (SELECT count(*) FROM events)" for table in TABLES
+    )
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while not await connection.fetchval(query):  # noqa: ASYNC110 - what it waits for happens in other processes
+                await asyncio.sleep(0.5)
+    except TimeoutError:
+        say.print(f"after {PATIENCE:.0f} s of calm a handler has not seen everything")
+    finally:
+        await connection.close()
+
+
+async def _make_tables(dsn: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
+        for table in TABLES:
+            await connection.execute(f"CREATE TABLE {table} (id uuid)")
+    finally:
+        await connection.close()
+
+
+async def _counted(chaos: Chaos, load: Load, cluster: Cluster, timeline: Sequence[Second], seed: int) -> Result:
+    connection = await asyncpg.connect(cluster.dsn)
+    try:
+        rows = await connection.fetch("SELECT recipient, count(*) FROM events GROUP BY 1")
+        found = {recipient: count for recipient, count in rows}  # noqa: C416 - a record is no pair to the type checker
+        handlers = {}
+        for table in TABLES:
+            row = await connection.fetchrow(f"SELECT count(*), count(DISTINCT id) FROM {table}")
+            assert row is not None
+            handlers[table] = (int(row[0]), int(row[1]))
+        dead = await connection.fetchval("SELECT count(*) FROM dead_letters WHERE resolved_at IS NULL")
+    finally:
+        await connection.close()
+    return Result(
+        seconds=chaos.at,
+        seed=seed,
+        acknowledged=len(load.taken),
+        stored=len(found),
+        rows=sum(found.values()),
+        missing=len(load.taken - found.keys()),
+        doubled=sum(count - 1 for count in found.values()),
+        handlers=handlers,
+        dead_letters=int(dead),
+        attempts=dict(load.answers),
+        repeated=load.repeated,
+        troubles=chaos.troubles,
+        timeline=timeline,
+    )
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.chaos", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=600, help="how long the troubles go on (600)")
+    parser.add_argument("--rate", type=float, default=200, help="events per second (200)")
+    parser.add_argument("--seed", type=int, default=None, help="for the same troubles again; their effect may differ")
+    parser.add_argument("--out", type=Path, default=DOCS, help="directory for chaos.md and images/chaos.png")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _options(arguments)
+    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
+    with tempfile.TemporaryDirectory(prefix="receiver-chaos-") as directory:
+        try:
+            result = asyncio.run(run(options.seconds, seed, options.rate, Path(directory)))
+        except KeyboardInterrupt:
+            say.print("stopped; nothing is written")
+            return 130
+        except RuntimeError as error:
+            say.print(f"failed: {error}", markup=False)
+            return 1
+    (options.out / "images").mkdir(parents=True, exist_ok=True)
+    draw(result, options.out / "images" / "chaos.png")
+    (options.out / "chaos.md").write_text(document(result, "images/chaos.png"))
+    say.print(
+        f"{result.acknowledged:,} acknowledged, {result.lost} lost, {result.twice} twice, {result.refused} refused"
+    )
+    with contextlib.suppress(ValueError):
+        say.print(f"written: {options.out / 'chaos.md'}", markup=False)
+    return 0 if result.fine else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
