@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -15,6 +18,7 @@ from receiver.store import leases
 from receiver.store.leases import Move, ack, share, take
 from tests.log_events import store
 from tests.postgres import Cluster
+from tests.processes import site
 from tests.workers import prepared, running, start, true, value
 
 EFFECT = "INSERT INTO effects (handler, event_id) VALUES ($1, $2)"
@@ -23,6 +27,22 @@ SHARES = """
 SELECT array_agg(n ORDER BY n) FROM (
     SELECT count(*)::int AS n FROM cursors WHERE handler = $1 AND lease_until > clock_timestamp() GROUP BY owner
 ) AS shares
+"""
+
+
+FREEZES = """
+import asyncio
+from pathlib import Path
+
+from receiver import Context, Event, handler
+
+
+@handler()
+async def slow(event: Event, ctx: Context) -> None:
+    await ctx.sql.execute("INSERT INTO effects (handler, event_id) VALUES ('slow', $1)", event.id)
+    if not Path("in_the_middle").exists():
+        Path("in_the_middle").touch()
+        await asyncio.sleep(5)
 """
 
 
@@ -75,6 +95,46 @@ async def test_workers_share_and_take_over(database: str, sql: asyncpg.Connectio
     assert await sql.fetchval("SELECT count(*) FROM workers WHERE expires_at > clock_timestamp()") == 0
 
 
+async def test_workers_that_come_and_go(database: str, sql: asyncpg.Connection) -> None:
+    """with one to five workers, some killed and some stopped, shards stay evenly spread and nothing is done twice"""
+    await prepared(sql, [writer])
+    workers, stored = [], 0
+    spread = {1: [64], 2: [32, 32], 3: [21, 21, 22], 4: [16, 16, 16, 16], 5: [12, 13, 13, 13, 13]}
+    for count in (1, 2, 3, 4, 5):
+        workers.append(start(database, writer))
+        stored += len(await store(sql, 50))
+        await value(sql, SHARES, spread[count], "writer")
+    for count in (4, 3, 2, 1):
+        gone = workers.pop(0)
+        stored += len(await store(sql, 50))
+        await (gone.kill() if count % 2 else gone.stop())
+        await value(sql, SHARES, spread[count], "writer")
+    await value(sql, COUNT, stored)
+    await workers.pop().stop()
+    assert await sql.fetchval("SELECT count(DISTINCT event_id) FROM effects") == stored
+
+
+async def test_a_frozen_worker_cannot_commit(database: str, sql: asyncpg.Connection, tmp_path: Path) -> None:
+    """a process that is stopped in the middle of a batch loses its leases, and its batch when it goes on"""
+    async with site(tmp_path, database) as running_site:
+        (tmp_path / "handlers" / "slow.py").write_text(FREEZES)
+        frozen, other = running_site.process("work"), running_site.process("work")
+        await frozen.start()
+        await value(sql, SHARES, [64], "slow", within=60)
+        stored = await store(sql, 40, shard=lambda n: n % 4)
+        await true((tmp_path / "in_the_middle").exists, within=60)
+        frozen.send(signal.SIGSTOP)
+        await other.start()
+        await value(sql, COUNT, 40, within=60)
+        frozen.send(signal.SIGCONT)
+        await true(lambda: "lease_lost" in frozen.log(), within=60)
+        stored += await store(sql, 40)
+        await value(sql, COUNT, 80, within=60)
+        await value(sql, SHARES, [32, 32], "slow", within=60)
+        assert [await one.end(signal.SIGTERM) for one in (frozen, other)] == [0, 0]
+    assert Counter(row[0] for row in await sql.fetch("SELECT event_id FROM effects")) == Counter(stored)
+
+
 async def test_a_stopped_workers_shards_are_free_at_once(database: str, sql: asyncpg.Connection) -> None:
     """nobody waits for the leases of a worker that stopped in order to run out"""
     await prepared(sql, [writer])
@@ -92,6 +152,9 @@ async def test_workers_with_different_handlers(database: str, sql: asyncpg.Conne
     async with running(database, writer, second), running(database, writer):
         await value(sql, SHARES, [32, 32], "writer")
         await value(sql, SHARES, [64], "second")
+        async with running(database, second), running(database, second):
+            await value(sql, SHARES, [21, 21, 22], "second")
+            await value(sql, SHARES, [32, 32], "writer")
 
 
 async def test_fencing(database: str, sql: asyncpg.Connection) -> None:
