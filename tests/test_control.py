@@ -172,11 +172,9 @@ async def test_skip_to_now(database: str, sql: asyncpg.Connection, receiver: Rec
 async def test_skip_to_a_time(database: str, sql: asyncpg.Connection, receiver: Receiver) -> None:
     """what was received at or after the time is left, what lies more than an hour before it is skipped"""
     await prepared(sql, [writer])
-    await sql.execute("UPDATE cursors SET read_from = now() - interval '20 days'")
-    at = datetime.now(UTC) - timedelta(days=9)
-    month = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    if at < month + timedelta(days=1):  # where the days before are in a partition that is not there
-        at = month + timedelta(hours=2)
+    await sql.execute("CREATE TABLE events_old PARTITION OF events FOR VALUES FROM ('2020-01-01') TO ('2020-02-01')")
+    await sql.execute("UPDATE cursors SET read_from = '2020-01-01'")
+    at = datetime(2020, 1, 9, tzinfo=UTC)
     old = [at - timedelta(minutes=minutes) for minutes in (100, 95, 90)]
     new = [at + timedelta(minutes=minutes) for minutes in (0, 1, 30)]
     for received_at in [*old, *new]:
