@@ -159,9 +159,8 @@ def _print_plans(plans: Sequence[Plan], *, as_json: bool) -> None:
         return
     rows = [(plan.handler, one.type, one.events, one.first, one.last) for plan in plans for one in plan.types]
     table(("handler", "type", "events", "first", "last"), rows, empty="no stored event is chosen")
-    if samples := [(plan.handler, *row.values()) for plan in plans for row in plan.sample]:
-        say("")
-        table(("such as", "id", "received", "type", "source", "recipient"), samples)
+    for sample in {row["id"]: row for plan in plans for row in plan.sample}.values():
+        say(f"such as {sample['id']}  {sample['type']}  {sample['source']}  {sample['recipient'] or '-'}")
     for plan in plans:
         if plan.unread:
             note(f"{plan.handler} has not read {plan.unread} of the chosen events yet: they come by themselves")
