@@ -308,6 +308,24 @@ async def test_failures_in_a_replay(database: str, sql: asyncpg.Connection, rece
     assert await results(receiver) == {("notes", 3, 0, 2), ("strict", 3, 0, 2)}
 
 
+async def test_in_order_behind_a_failure(database: str, sql: asyncpg.Connection, receiver: Receiver) -> None:
+    """a replay does not wait for events that an ordered handler holds back behind one that failed"""
+
+    @handler(name="strict", ordered=True, breaker=0)
+    async def strict(event: Event, _ctx: Context) -> None:
+        if event.type is EventType.BOUNCED:
+            raise RuntimeError("no")
+
+    await store(sql, 1, type="bounced", recipient="ann@example.com")
+    await store(sql, 2, recipient="ann@example.com")
+    await store(sql, 2)
+    await prepared(sql, [strict])
+    async with joined(database, sql, strict):
+        ended = await receiver("replay", "--handler", "strict", "--since", "1h", "--yes")
+    assert ended.code == 1
+    assert await results(receiver) == {("strict", 2, 3, 0)}
+
+
 async def test_never_far_ahead(database: str, sql: asyncpg.Connection, receiver: Receiver) -> None:
     """events are put no faster than the workers take them: the table of retries stays small"""
     open_ = asyncio.Event()

@@ -92,8 +92,12 @@ SELECT r.id, r.handler, r.state, r.side_effects, r.events, r.put, r.busy, r.star
        w.waiting, w.failed, d.dead
 FROM replays r
 CROSS JOIN LATERAL (
-    SELECT count(*) FILTER (WHERE error IS NULL) AS waiting, count(*) FILTER (WHERE error IS NOT NULL) AS failed
-    FROM retries WHERE replay_id = r.id
+    SELECT count(*) FILTER (WHERE NOT held) AS waiting, count(*) FILTER (WHERE held) AS failed
+    FROM (SELECT error IS NOT NULL OR EXISTS (
+              SELECT FROM retries e
+              WHERE e.handler = mine.handler AND e.ordering_key = mine.ordering_key AND e.filed < mine.filed
+                AND e.error IS NOT NULL
+          ) AS held FROM retries mine WHERE replay_id = r.id) AS rows
 ) AS w
 CROSS JOIN LATERAL (SELECT count(*) AS dead FROM dead_letters WHERE replay_id = r.id) AS d
 WHERE ($1::bigint[] IS NULL OR r.id = ANY ($1)) AND ($2 OR r.state = 'running') ORDER BY r.id DESC LIMIT $3
@@ -155,8 +159,10 @@ class OfType:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """How far a replay has come. Of the events that were `put`: `waiting` for a worker, `failed` and to be tried again,
-    `dead`, and handled. `busy`: left out because they waited in `retries` for a reason of their own.
+    """How far a replay has come, by what has become of the events that were `put`; the rest of those are handled.
+
+    `waiting` for a worker; `failed` and to be tried again, or held behind one that has; `dead`. Not put, but `busy`:
+    those that waited in `retries` for a reason of their own.
     """
 
     id: int
