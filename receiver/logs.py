@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any, Final, Literal
@@ -10,7 +11,7 @@ from typing import Any, Final, Literal
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
-from receiver.printable import printable
+from receiver.printable import printable, without_addresses
 
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["console", "json"]
@@ -19,12 +20,15 @@ Format = Literal["console", "json"]
 _QUIET: Final = ("asyncio", "asyncpg", "httpcore", "httpx", "uvicorn", "uvicorn.access", "uvicorn.error")
 _TRACES: Final = ("exception", "stack")
 
+SAID: Final = "said"  # action of a sentence that a handler logged without naming one
+_ACTION: Final = re.compile(r"[a-z][a-z0-9_]*")
+
 
 def set_up_logs(level: Level = "info", format_: Format = "console") -> None:
     """Send structlog's and the standard library's logs to standard error.
 
-    Events carry a fixed `action` and keys. Whatever came from outside is escaped; tracebacks show no variables,
-    since those may hold secrets.
+    Every line carries an `action`, fixed for what happened, and keys. Whatever came from outside is escaped, and
+    addresses are shown by debug lines alone; tracebacks show no variables, since those may hold secrets.
     """
     number = logging.getLevelNamesMapping()[level.upper()]
     shared: list[structlog.typing.Processor] = [
@@ -33,6 +37,8 @@ def set_up_logs(level: Level = "info", format_: Format = "console") -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
         structlog.processors.format_exc_info,
+        name_action,
+        hide_addresses,
         escape,
     ]
     renderer = _json() if format_ == "json" else _console()
@@ -47,6 +53,33 @@ def set_up_logs(level: Level = "info", format_: Format = "console") -> None:
     logging.basicConfig(level=number, handlers=[handler], force=True)
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(number, logging.WARNING))
+
+
+def name_action(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """A processor: every line has an `action` that machines can go by.
+
+    It is the event's own name, unless that is a sentence; a library's line goes by the name of its logger.
+    """
+    if "action" not in event:
+        record, text = event.get("_record"), str(event.get("event"))
+        event["action"] = record.name if record else text if _ACTION.fullmatch(text) else SAID
+    return event
+
+
+def hide_addresses(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """A processor: what is written at info and above holds no mail address, whoever wrote it."""
+    return event if event["level"] == "debug" else {key: _without_addresses(value) for key, value in event.items()}
+
+
+def _without_addresses(value: Any) -> Any:
+    if isinstance(value, str):
+        return without_addresses(value)
+    if isinstance(value, Mapping):
+        return {without_addresses(str(key)): _without_addresses(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_without_addresses(item) for item in value]
+    plain = value is None or isinstance(value, (bool, int, float, logging.LogRecord))
+    return value if plain else without_addresses(str(value))
 
 
 def escape(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

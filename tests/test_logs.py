@@ -26,8 +26,8 @@ def _undo() -> Iterator[None]:
     structlog.configure(**before)
 
 
-def fail() -> None:
-    raise ValueError(HOSTILE)
+def fail(text: str = HOSTILE) -> None:
+    raise ValueError(text)
 
 
 @pytest.mark.parametrize("format_", ["console", "json"])
@@ -73,3 +73,35 @@ def test_printable_leaves_text_alone(text: str) -> None:
 def test_printable_escapes() -> None:
     """controls, line separators, direction marks and lone surrogates are written as escapes"""
     assert printable(HOSTILE) == "a\\x1b]0;owned\\x07\\r\\n\\u2028\\u202eb\\x9b\\udc80"
+
+
+def test_every_line_has_an_action(capsys: pytest.CaptureFixture[str]) -> None:
+    """a line goes by its action: the one it was given, its name, its library, or `said` for a handler's sentence"""
+    set_up_logs("info", "json")
+    log = structlog.get_logger("x")
+    log.info("it stops", action="stopping")
+    log.info("lease_lost")
+    log.info("Something a handler has to say")
+    logging.getLogger("uvicorn.error").warning("trouble")
+    said = [json.loads(line)["action"] for line in capsys.readouterr().err.splitlines()]
+    assert said == ["stopping", "lease_lost", "said", "uvicorn.error"]
+
+
+def test_no_address_at_info(capsys: pytest.CaptureFixture[str]) -> None:
+    """at info and above no mail address is written, wherever in a line it stands; debug lines show them"""
+    set_up_logs("debug", "json")
+    log = structlog.get_logger("x")
+    log.info(
+        "mailed ada@one.test",
+        to="ada@one.test",
+        nested={"ada@one.test": ["Ada <ada%40one.test>"]},
+        error=OSError("ada@one.test"),
+    )
+    try:
+        fail("no such ada@one.test")
+    except ValueError:
+        log.exception("failed")
+    logging.getLogger("someone").warning("lost %s", "ada@one.test")
+    assert "one.test" not in capsys.readouterr().err
+    log.debug("mailed", to="ada@one.test")
+    assert "ada@one.test" in capsys.readouterr().err

@@ -11,10 +11,10 @@ from receiver.dispatch.calling import Raised
 from receiver.event import Event
 from receiver.plugins.execution import Execution
 from receiver.plugins.outcomes import Done, GiveUp, Outcome, RetryAfter, Skip
+from receiver.printable import without_addresses
 
 _LONGEST_MESSAGE: Final = 2_000
 _LONGEST_TRACEBACK: Final = 20_000
-_ADDRESS: Final = re.compile(r"[^\s@<>\"'(),:;\[\]{}=]{1,64}(?:@|%40)[^\s@<>\"'(),:;\[\]{}=/?&]{1,255}", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +100,5 @@ def scrub(text: str, event: Event, *, limit: int) -> str:
 
 def clean(text: str, *, limit: int) -> str:
     """The text without addresses, and without what Postgres cannot store; its end is kept when it is too long."""
-    text = _ADDRESS.sub("<address>", text)
-    text = text.replace("\x00", "").encode(errors="replace").decode()
+    text = without_addresses(text).replace("\x00", "").encode(errors="replace").decode()
     return text if len(text) <= limit else "..." + text[-limit:]
