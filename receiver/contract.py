@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol
 import msgspec
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
+from receiver.durations import Duration
 from receiver.errors import Problem
 from receiver.event import EventType, Reading
 
@@ -44,6 +45,9 @@ class SourceSettings(BaseModel):
         None, gt=0, description="seconds a signed time may be old; default: the provider's own"
     )
     max_body: int | None = Field(None, gt=0, description="bytes a request body may have; default: the provider's own")
+    expect_every: Duration | None = Field(
+        None, description="raise an alert when no event has come for so long, such as `15m`; default: never"
+    )
 
 
 def _now() -> datetime:

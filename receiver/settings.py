@@ -24,6 +24,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from receiver.alert_settings import AlertSettings
 from receiver.errors import ConfigError, Problem
 from receiver.faults import problems_of, right_value, split_list
 from receiver.raw_settings import Raw, read_raw, resolve_files
@@ -34,6 +35,7 @@ CONFIG_VARIABLE: Final = "RECEIVER_CONFIG"
 EMBEDDED: Final = "embedded"
 SHORTEST_KEY: Final = 32  # characters of secret_key
 _SECRETS: Final = ("database", "secret_key")  # may be given as ..._file
+_ALERT_SECRETS: Final = ("url", "secret")  # likewise, in the table `[alerts]`
 _HOST: Final = re.compile(r"[A-Za-z0-9._:%-]+")
 _MAKE_KEY: Final = "python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
 
@@ -146,6 +148,9 @@ class Settings(BaseSettings):
     sources: dict[str, dict[str, Any]] = Field(
         {}, repr=False, description="accounts of providers, one table `[sources.<name>]` each"
     )
+    alerts: AlertSettings = Field(
+        AlertSettings(), description="what is a problem and whom to tell, in one table `[alerts]`"
+    )
     max_in_flight: Annotated[ByteSize, Field(ge=1 << 20)] = Field(
         ByteSize(64 << 20),
         description="bytes of request bodies held at one time, at least 1MiB",
@@ -216,6 +221,9 @@ def read_settings(
     path, named = config_path(config, environ)
     raw = read_raw(path, environ, required=named)
     values, problems = resolve_files(raw.values, _SECRETS, "")
+    if isinstance(table := values.get("alerts"), dict):
+        values["alerts"], missing = resolve_files(table, _ALERT_SECRETS, "alerts.")
+        problems += missing
     problems = [*raw.problems, *problems]
     settings, wrong = _validate(values, raw)
     if settings is None:

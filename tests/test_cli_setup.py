@@ -16,6 +16,7 @@ import asyncpg
 import pytest
 import typer.main
 
+from receiver.alert_settings import AlertSettings
 from receiver.cli.app import app
 from receiver.cli.place import who
 from receiver.contract import SourceSettings
@@ -68,7 +69,7 @@ def test_all_commands_are_there() -> None:
         *("handlers list", "handlers pause", "handlers resume", "handlers rewind", "handlers backfill"),
         *("handlers cancel", "handlers skip-to", "handlers remove"),
         *("sources list", "sources show", "events list", "events show", "events schema"),
-        *("refused list", "refused show"),
+        *("refused list", "refused show", "alerts list", "alerts test"),
         *("quarantine list", "quarantine show", "quarantine discard"),
         *("dead-letters list", "dead-letters groups", "dead-letters show", "dead-letters retry"),
         *("dead-letters discard", "replay start", "replay list", "replay resume", "replay cancel"),
@@ -335,8 +336,9 @@ def test_documents_name_everything() -> None:
     """the documents name every setting, every command and every option of simulate"""
     docs = Path(__file__).parents[1] / "docs"
     configuration, cli = (docs / "configuration.md").read_text(), (docs / "cli.md").read_text()
-    for name in (*Settings.model_fields, *SourceSettings.model_fields, *RetentionSettings.model_fields):
-        assert f"`{name}`" in configuration, name
+    for model in (Settings, SourceSettings, RetentionSettings, AlertSettings):
+        for name in model.model_fields:
+            assert f"`{name}`" in configuration, name
     for path, one in COMMANDS.items():
         assert f"receiver {path[0]}" in cli
         assert path[-1] in cli

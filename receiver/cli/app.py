@@ -8,6 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from receiver.cli import (
+    alerts,
     cursors,
     dead_letters,
     events,
@@ -75,4 +76,5 @@ app.add_typer(refused.group, name="refused", rich_help_panel=LOOKING)
 app.add_typer(dead_letters.group, name="dead-letters", rich_help_panel=LOOKING)
 app.add_typer(replay.group, name="replay", rich_help_panel=LOOKING)
 app.add_typer(retention.group, name="retention", rich_help_panel=LOOKING)
+app.add_typer(alerts.group, name="alerts", rich_help_panel=LOOKING)
 app.command(rich_help_panel=TRYING)(simulate.simulate)

@@ -37,10 +37,10 @@ def show_service(checked: Checked, listening: Listening, dsn: str, *, demo: bool
     _next(checked, demo=demo)
 
 
-def show_worker(checked: Checked, dsn: str) -> None:
-    """The database and each handler."""
+def show_worker(checked: Checked, admin_url: str, dsn: str) -> None:
+    """Where it can be asked, the database and each handler."""
     _title("The worker is up.")
-    _rows([("database", _database(checked, dsn))])
+    _rows([("administration", f"{admin_url}/readyz, /metrics"), ("database", _database(checked, dsn))])
     _handlers(checked)
 
 

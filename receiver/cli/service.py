@@ -27,7 +27,6 @@ from receiver.dispatch.worker import Worker
 from receiver.embedded import DataDirLock, lock_data_dir, start
 from receiver.errors import ConfigError, ReceiverError
 from receiver.logs import set_up_logs
-from receiver.maintenance import check_database, maintained
 from receiver.outbound import Outbound
 from receiver.runfile import kept, this_run
 from receiver.settings import Settings, read_settings
@@ -35,6 +34,7 @@ from receiver.store.schema import migrate
 from receiver.vault import Vault
 from receiver.web.listen import bind
 from receiver.web.service import Listening, Service, serve
+from receiver.web.work import Work, work
 
 log = structlog.get_logger("service")
 
@@ -132,6 +132,7 @@ async def _serve(start: _Start, number: int) -> None:
             max_in_flight=settings.max_in_flight,
             body_timeout=settings.body_timeout,
             retention=settings.retention,
+            alerts=settings.alerts,
         )
         await _reachable(start.dsn)
         try:
@@ -141,13 +142,22 @@ async def _serve(start: _Start, number: int) -> None:
 
 
 async def _work(checked: Checked, dsn: str) -> None:
+    settings = checked.settings
+
+    def ready(admin_url: str) -> None:
+        with _nobody_reads():
+            banner.show_worker(checked, admin_url, dsn)
+
     await _reachable(dsn)
-    await check_database(dsn, checked.settings.retention)
-    with _nobody_reads():
-        banner.show_worker(checked, dsn)
-    worker = Worker(dsn=dsn, handlers=checked.handlers or (), vault=_vault(checked.settings))
-    async with maintained(dsn, checked.settings.retention):
-        await worker.run(_stop_on_signals())
+    this = Work(
+        dsn=dsn,
+        dispatcher=Worker(dsn=dsn, handlers=checked.handlers or (), vault=_vault(settings)),
+        admin_host=settings.admin_host,
+        admin_port=settings.admin_port,
+        retention=settings.retention,
+        alerts=settings.alerts,
+    )
+    await work(this, _stop_on_signals(), ready)
 
 
 async def _reachable(dsn: str) -> None:

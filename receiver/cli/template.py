@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any, Final
 
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
+from receiver.alert_settings import AlertSettings
 from receiver.contract import Provider, SourceSettings
 from receiver.faults import toml_value
 from receiver.providers import providers
@@ -24,13 +26,14 @@ _HEAD: Final = """\
 # or RECEIVER_SECRET_KEY_FILE=/run/secrets/key.
 """
 _FIRST: Final = ("database", "secret_key")
-_TABLES: Final = ("sources", "handlers", "retention")
+_TABLES: Final = ("sources", "handlers", "retention", "alerts")
 _FROM_ENVIRONMENT: Final = "not written here: set RECEIVER_SECRET_KEY or RECEIVER_SECRET_KEY_FILE"
 
 
 def template(secret_key: str | None) -> str:
     """The file's text. `secret_key`: a generated one, or None to leave it to the environment."""
-    return "\n".join([*_settings(secret_key), *_retention(), *_sources(), *_handlers()]) + "\n"
+    parts = (_settings(secret_key), _retention(), _alerts(), _sources(), _handlers())
+    return "\n".join(line for part in parts for line in part) + "\n"
 
 
 def _settings(secret_key: str | None) -> Iterator[str]:
@@ -50,7 +53,10 @@ def _field(name: str, field: FieldInfo) -> Iterator[str]:
     """The description, and the line with its default or example, commented out."""
     yield from _comment(field.description or "")
     default = None if field.default is None else _plain(field.default)
-    yield f"# {name} = {toml_value(field.examples[0] if default is None and field.examples else default)}"
+    example = (
+        field.examples[0] if field.examples and (default is None or isinstance(field.default, timedelta)) else default
+    )
+    yield f"# {name} = {toml_value(example)}"
 
 
 def _plain(value: Any) -> Any:
@@ -69,6 +75,14 @@ def _retention() -> Iterator[str]:
     yield "# [retention]"
     for name, field in RetentionSettings.model_fields.items():
         yield f"# {name} = {toml_value((field.examples or [''])[0])}  # {field.description}"
+
+
+def _alerts() -> Iterator[str]:
+    yield ""
+    yield "# What counts as a problem, and whom to tell: `receiver alerts` lists what is open."
+    yield "# [alerts]"
+    for name, field in AlertSettings.model_fields.items():
+        yield from _field(name, field)
 
 
 def _sources() -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -33,11 +34,12 @@ class Raised:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Calls one handler."""
+    """Calls one handler. `counts`: its events by what became of them: `handled`, or the action of their failure."""
 
     handler: Handler
     vault: Vault
     log: FilteringBoundLogger
+    counts: Counter[str] = field(default_factory=Counter)
     _threads: Threads = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

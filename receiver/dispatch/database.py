@@ -114,6 +114,21 @@ class Database:
                 except TimeoutError:
                     pool.terminate()
 
+    @property
+    def away(self) -> bool:
+        """Whether a connection was lost and the database has not answered since."""
+        return self._away
+
+    def connections(self) -> dict[str, int]:
+        """Connections that are `busy`, `idle`, and how many there may be at `most`."""
+        pools = [pool for pool in (self._pool, self._own) if pool is not None]
+        idle = sum(pool.get_idle_size() for pool in pools)
+        return {
+            "busy": sum(pool.get_size() for pool in pools) - idle,
+            "idle": idle,
+            "most": sum(pool.get_max_size() for pool in pools),
+        }
+
     def cut(self) -> None:
         """Drop all connections at once, as a crash would."""
         for pool in (self._pool, self._own):

@@ -74,6 +74,11 @@ class HandlerLoop:
         self._looked_at = 0.0
         self.quota = 0
 
+    @property
+    def held(self) -> int:
+        """How many shards this worker reads for the handler."""
+        return len(self._leased)
+
     async def run(self) -> None:
         """Until stopped. Troubles of the database and lost leases are waited out."""
         try:

@@ -81,6 +81,7 @@ class Retrier:
             if leased is not None:
                 await self._go_on(transaction, sql, turn, leased)
             await transaction.commit()
+        self._runner.counts["handled"] += failure is None
         self._runner.report([] if failure is None else [failure])
         return True
 

@@ -51,6 +51,7 @@ class Runner:
         self._ttl = ttl
         self.cursor: Final = lane.cursor if lane else caller.handler.name
         self.replaying: Final = lane is not None and lane.replaying
+        self.counts: Final = caller.counts
 
     async def together(self, batch: Batch) -> bool:
         """The whole batch in one transaction; False: something failed, everything was rolled back."""
@@ -70,6 +71,7 @@ class Runner:
             await transaction.commit()
         if events:
             self._breaker.worked()
+            self.counts["handled"] += len(events)
         return True
 
     async def _blocked(self, batch: Batch) -> set[int]:
@@ -180,6 +182,7 @@ class Runner:
         for failure in kept:
             kinds.setdefault((*_action(failure), failure.error_type), []).append(failure)
         for (level, action, error_type), (first, *others) in kinds.items():
+            self.counts[action] += 1 + len(others)
             getattr(self._caller.log, level)(
                 action,
                 error_type=error_type,
@@ -227,6 +230,7 @@ class _Alone:
         self._transaction = Transaction(self._database)
         self._failures: list[Failure] = []
         self._parked: list[Event] = []
+        self._handled = 0
         self._deadline = asyncio.get_running_loop().time() + _ALONE_TIME
 
     @property
@@ -238,7 +242,9 @@ class _Alone:
             self._parked.append(event)
             return
         failure = await self._runner.attempt(self._transaction, event, replaying=self._runner.replaying)
-        if failure is not None:
+        if failure is None:
+            self._handled += 1
+        else:
             self._failures.append(failure)
             if self._blocked is not None and failure.delay is not None:
                 self._blocked.add(key_of(event))
@@ -246,6 +252,7 @@ class _Alone:
     async def commit(self) -> None:
         if self.moves:
             await self._runner.finish(self._transaction, self._failures, self._parked, list(self.moves.values()))
+            self._runner.counts["handled"] += self._handled
             await self.close()
             self.moves = {}
             self._start()

@@ -42,6 +42,18 @@ _UNPARK_EVERY: Final = 30  # beats
 _GRACE: Final = 10.0  # seconds for the batch in hand when stopping
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DispatchStats:
+    """What a worker has done and holds.
+
+    `events`: by handler, by what became of them (see Caller). `shards`: held, by handler. `connections`: see Database.
+    """
+
+    events: Mapping[str, Mapping[str, int]]
+    shards: Mapping[str, int]
+    connections: Mapping[str, int]
+
+
 @dataclass(slots=True)
 class _RunningLane:
     """A lane that this worker reads."""
@@ -94,6 +106,7 @@ class Worker:
         self._lane_connection = LogConnection(dsn, self._database, name=f"{self.name} lanes")
         self._tasks: list[asyncio.Task[Any]] = []
         self._renewed_at = 0.0
+        self._beaten_at = time.monotonic()
         self._handlers: dict[str, Handler] = {one.name: one for one in handlers}
         self._callers: dict[str, Caller] = {}
         self._breakers: dict[str, Breaker] = {}
@@ -142,6 +155,24 @@ class Worker:
     def wake(self) -> None:
         """Events were committed in this process: look at once instead of at the next poll."""
         self._pulse.wake()
+
+    def trouble(self) -> str | None:
+        """Why handlers may not be getting their events, or None."""
+        if self._database.away:
+            return "its connection to the database was lost"
+        silent = time.monotonic() - self._beaten_at
+        if silent > self._lease:
+            return f"no heartbeat for {silent:.0f} s"
+        ended = [task.get_name() for task in self._tasks if task.done()]
+        return None if not ended or self._stop.is_set() else f"has ended: {', '.join(ended)}"
+
+    def stats(self) -> DispatchStats:
+        """For metrics."""
+        return DispatchStats(
+            events={name: dict(caller.counts) for name, caller in self._callers.items()},
+            shards={loop.name: loop.held for loop in self._loops},
+            connections=self._database.connections(),
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Hand events to handlers until `stop` is set; then finish the batches in hand and let go of all leases.
@@ -263,6 +294,7 @@ class Worker:
             lane.reader.share = quotas[lane.loop.name] / SHARDS
         for name in due:
             self._due[name].set()
+        self._beaten_at = time.monotonic()
 
     async def _obey(self, sql: Sql) -> None:
         open_ones = await breakers.open_ones(sql, list(self._breakers))

@@ -14,6 +14,8 @@ from typing import Final, Literal
 import asyncpg
 import structlog
 
+from receiver.store.sql import Sql
+
 log = structlog.get_logger("partitions")
 
 Interval = Literal["month", "week", "day"]
@@ -63,9 +65,9 @@ class Partition:
     detaching: bool
 
 
-async def list_partitions(connection: asyncpg.Connection) -> list[Partition]:
+async def list_partitions(sql: Sql) -> list[Partition]:
     """The partitions of `events`, the oldest first."""
-    rows = await connection.fetch(_PARTITIONS)
+    rows = await sql.fetch(_PARTITIONS)
     return [Partition(row["name"], Span(row["low"], row["high"]), row["detaching"]) for row in rows]
 
 

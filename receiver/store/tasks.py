@@ -22,6 +22,14 @@ ON CONFLICT (name) DO UPDATE SET owner = $2, lease_until = clock_timestamp() + $
 WHERE t.lease_until < clock_timestamp() AND (t.finished_at IS NULL OR t.finished_at <= clock_timestamp() - $4::interval)
 RETURNING name
 """
+_HOLD: Final = """
+INSERT INTO tasks AS t (name, owner, lease_until, started_at)
+VALUES ($1, $2, clock_timestamp() + $3, clock_timestamp())
+ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, lease_until = excluded.lease_until
+WHERE t.owner = excluded.owner OR t.lease_until < clock_timestamp()
+RETURNING name
+"""
+_LEAVE: Final = "UPDATE tasks SET owner = NULL, lease_until = '-infinity' WHERE owner = $1"
 _RENEW: Final = "UPDATE tasks SET lease_until = clock_timestamp() + $3 WHERE name = $1 AND owner = $2 RETURNING name"
 _END: Final = """
 UPDATE tasks SET owner = NULL, lease_until = '-infinity', error = $3,
@@ -55,3 +63,13 @@ async def holder(sql: Sql, name: str) -> str | None:
     """Who is at it now."""
     found: str | None = await sql.fetchval(_HOLDER, name)
     return found
+
+
+async def hold(sql: Sql, name: str, owner: str, *, lease: timedelta) -> bool:
+    """For a task that goes on all the time: whether it is this owner's for `lease` more; it was, or was nobody's."""
+    return await sql.fetchval(_HOLD, name, owner, lease) is not None
+
+
+async def leave(sql: Sql, owner: str) -> None:
+    """Give back everything that this owner holds: it ends."""
+    await sql.execute(_LEAVE, owner)

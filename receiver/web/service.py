@@ -5,26 +5,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
-import asyncpg
+from prometheus_client.registry import Collector
+from starlette.applications import Starlette
 
+from receiver.alert_settings import AlertSettings
+from receiver.dispatch.worker import DispatchStats
 from receiver.ingest.receive import Ingest
 from receiver.ingest.refusals import Refusals
 from receiver.ingest.writer import Writer
 from receiver.maintenance import check_database, maintained
 from receiver.retention_settings import RetentionSettings
 from receiver.sources import Source
+from receiver.store.connect import KeptConnection
 from receiver.vault import Vault
 from receiver.warm import settle
-from receiver.web.admin import Check, admin_app
+from receiver.watching.alarm import EVERY, Alarm
+from receiver.web.admin import NAME, Check, watched
 from receiver.web.budget import Budget
 from receiver.web.http import Listener
 from receiver.web.listen import GRACE, Server, address, allow_files, bind, server
-from receiver.web.metrics import IngestCollector
+from receiver.web.metrics import DispatchCollector, IngestCollector
 from receiver.web.webhooks import Webhooks
+
+TROUBLE: Final = 10.0  # seconds that a failed write counts against readiness
 
 
 class Dispatcher(Protocol):
@@ -36,6 +44,14 @@ class Dispatcher(Protocol):
 
     async def run(self, stop: asyncio.Event) -> None:
         """Hand events to handlers until `stop` is set."""
+        ...
+
+    def trouble(self) -> str | None:
+        """Why handlers may not be getting their events, or None."""
+        ...
+
+    def stats(self) -> DispatchStats:
+        """For metrics."""
         ...
 
 
@@ -60,6 +76,8 @@ class Service:
     max_in_flight: int = 64 << 20
     body_timeout: float = 10.0
     retention: RetentionSettings = field(default_factory=RetentionSettings)
+    alerts: AlertSettings = field(default_factory=AlertSettings)
+    watch_every: float = EVERY
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,28 +120,56 @@ async def _run(
     ingest = Ingest(writer, service.vault, refusals)
     budget = Budget(service.max_in_flight)
     webhooks = Webhooks(service.sources, ingest, budget, body_timeout=service.body_timeout)
-    listener = Listener(webhooks, budget)
-    admin_server = server(admin_app(_checks(service, writer), IngestCollector(ingest, writer, budget)))
-    await writer.start()
-    await refusals.start()
-    stop_dispatch = asyncio.Event()
-    dispatching = [asyncio.create_task(dispatcher.run(stop_dispatch))] if dispatcher else []
-    serving = asyncio.create_task(admin_server.serve(sockets=[admin]))
-    try:
-        await _started(admin_server, serving)
-        await listener.start(public)
-        settle()
-        ready(Listening(address(public), address(admin)))
-        await _until(stop, [serving, *dispatching])
-    finally:
-        # First nothing new comes in, then what is in hand is committed, then the handlers stop.
-        await listener.stop(within=GRACE)
-        await writer.stop()
-        await refusals.stop()
-        stop_dispatch.set()
-        await asyncio.gather(*dispatching, return_exceptions=True)
-        admin_server.should_exit = True  # to the last, it says how the stop goes on
-        await asyncio.gather(serving, return_exceptions=True)
+    async with _watched(service, writer, ingest, budget) as administration:
+        listener = Listener(webhooks, budget)
+        admin_server = server(administration)
+        await writer.start()
+        await refusals.start()
+        stop_dispatch = asyncio.Event()
+        dispatching = [asyncio.create_task(dispatcher.run(stop_dispatch))] if dispatcher else []
+        serving = asyncio.create_task(admin_server.serve(sockets=[admin]))
+        try:
+            await _started(admin_server, serving)
+            await listener.start(public)
+            settle()
+            ready(Listening(address(public), address(admin)))
+            await _until(stop, [serving, *dispatching])
+        finally:
+            # First nothing new comes in, then what is in hand is committed, then the handlers stop.
+            await listener.stop(within=GRACE)
+            await writer.stop()
+            await refusals.stop()
+            stop_dispatch.set()
+            await asyncio.gather(*dispatching, return_exceptions=True)
+            admin_server.should_exit = True  # to the last, it says how the stop goes on
+            await asyncio.gather(serving, return_exceptions=True)
+
+
+def _watched(
+    service: Service, writer: Writer, ingest: Ingest, budget: Budget
+) -> contextlib.AbstractAsyncContextManager[Starlette]:
+    def heard() -> dict[str, int]:
+        return {source: n for (what, source, how), n in ingest.counts.items() if (what, how) == ("request", "stored")}
+
+    alarm = Alarm(
+        KeptConnection(service.dsn, name=NAME),
+        service.alerts,
+        sources=service.sources,
+        heard=heard,
+        retention=service.retention,
+        every=service.watch_every,
+    )
+
+    def writing() -> str | None:
+        """What went wrong a while ago is history: without requests there is no commit to clear it."""
+        return writer.trouble if time.monotonic() - writer.troubled_at < TROUBLE else None
+
+    checks: dict[str, Check] = {"writer": writing}
+    collectors: list[Collector] = [IngestCollector(ingest, writer, budget)]
+    if service.dispatcher:
+        checks["dispatch"] = service.dispatcher.trouble
+        collectors.append(DispatchCollector(service.dispatcher.stats))
+    return watched(service.dsn, alarm, checks=checks, collectors=collectors, sources=service.sources)
 
 
 async def _started(server: Server, serving: asyncio.Task[None]) -> None:
@@ -141,19 +187,3 @@ async def _until(stop: asyncio.Event, tasks: Sequence[asyncio.Task[None]]) -> No
     for task in done:
         if task is not stopping:
             task.result()
-
-
-def _checks(service: Service, writer: Writer) -> dict[str, Check]:
-    async def database() -> str | None:
-        try:
-            connection = await asyncpg.connect(service.dsn, timeout=3)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
-            return f"cannot connect: {type(error).__name__}"
-        with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-            await connection.close()
-        return None
-
-    async def writing() -> str | None:
-        return writer.trouble
-
-    return {"database": database, "writer": writing}

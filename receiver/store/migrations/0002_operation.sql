@@ -200,3 +200,48 @@ COMMENT ON COLUMN retention_steps.next_block IS 'For raw: the first block of the
 COMMENT ON COLUMN retention_steps.rows IS 'Rows dropped, or copied so far.';
 COMMENT ON COLUMN retention_steps.bytes IS 'Bytes of disk that it freed.';
 COMMENT ON COLUMN retention_steps.finished_at IS 'When it was done; NULL: not yet.';
+
+-- Watching ---------------------------------------------------------------------------------------------------------
+
+CREATE TABLE source_activity (
+    source text PRIMARY KEY,
+    last_event_at timestamptz,
+    watched_since timestamptz NOT NULL DEFAULT clock_timestamp(),
+    seen_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE source_activity IS 'When each source was last heard of, written every few seconds by the processes that receive.';
+COMMENT ON COLUMN source_activity.source IS 'The configured source.';
+COMMENT ON COLUMN source_activity.last_event_at IS 'When a delivery with something authentic in it was last stored, to a few seconds; NULL: never.';
+COMMENT ON COLUMN source_activity.watched_since IS 'Since when some process has been receiving for it without a break: a silence before that is ours.';
+COMMENT ON COLUMN source_activity.seen_at IS 'When a process last said that it receives for it.';
+
+CREATE TABLE alerts (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    key text NOT NULL,
+    kind text NOT NULL,
+    severity text NOT NULL CHECK (severity IN ('warning', 'critical')),
+    text text NOT NULL,
+    since timestamptz NOT NULL DEFAULT clock_timestamp(),
+    last_seen timestamptz NOT NULL DEFAULT clock_timestamp(),
+    resolved_at timestamptz,
+    resolution text,
+    notified_at timestamptz,
+    attempts integer NOT NULL DEFAULT 0,
+    next_at timestamptz NOT NULL DEFAULT '-infinity',
+    CHECK ((resolved_at IS NULL) = (resolution IS NULL))
+);
+CREATE UNIQUE INDEX alerts_open ON alerts (key) WHERE resolved_at IS NULL;
+CREATE INDEX alerts_resolved ON alerts (resolved_at);
+COMMENT ON TABLE alerts IS 'Problems that people should know of: one row for each, however many events it concerns.';
+COMMENT ON COLUMN alerts.id IS 'Number, for people.';
+COMMENT ON COLUMN alerts.key IS 'What the problem is and whose, such as silence:shop. Only one row of a key is open.';
+COMMENT ON COLUMN alerts.kind IS 'silence, backlog, breaker, dead_letters, quarantine, retention or partitions.';
+COMMENT ON COLUMN alerts.severity IS 'warning or critical.';
+COMMENT ON COLUMN alerts.text IS 'The problem in words, as it was last seen.';
+COMMENT ON COLUMN alerts.since IS 'When it began, or was first seen.';
+COMMENT ON COLUMN alerts.last_seen IS 'When it was last seen.';
+COMMENT ON COLUMN alerts.resolved_at IS 'When it was gone; NULL: it is there.';
+COMMENT ON COLUMN alerts.resolution IS 'Its end in words.';
+COMMENT ON COLUMN alerts.notified_at IS 'When the webhook last accepted a notice of it.';
+COMMENT ON COLUMN alerts.attempts IS 'How often sending the next notice has failed.';
+COMMENT ON COLUMN alerts.next_at IS 'When the next notice may be tried.';

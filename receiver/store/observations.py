@@ -1,0 +1,66 @@
+"""How the whole installation stands, in one look: what metrics show and alerts are raised by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from receiver.store.activity import Activity, activities
+from receiver.store.partitions import Partition, list_partitions
+from receiver.store.sql import Sql
+from receiver.store.standing import Standing, standings
+
+_WORKERS: Final = "SELECT count(*) FROM workers WHERE expires_at > clock_timestamp()"
+_QUARANTINE: Final = "SELECT source, count(*) FROM quarantine WHERE resolved_at IS NULL GROUP BY source"
+_ALERTS: Final = "SELECT kind, count(*) FROM alerts WHERE resolved_at IS NULL GROUP BY kind"
+_SERVER: Final = """
+SELECT clock_timestamp() AS at, pg_database_size(current_database()) AS database_bytes,
+       (SELECT sum(numbackends)::int FROM pg_stat_database) AS connections,
+       current_setting('max_connections')::int AS max_connections
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """One look at the database, at the time `at` of its clock.
+
+    `workers`: live processes that run handlers. `quarantine`: open entries by source. `alerts`: open ones by kind.
+    `covered_until`: up to when there are partitions of `events` without a gap; None: not even for now. `connections`:
+    of all clients of the server.
+    """
+
+    at: datetime
+    handlers: Sequence[Standing]
+    workers: int
+    quarantine: Mapping[str, int]
+    sources: Sequence[Activity]
+    alerts: Mapping[str, int]
+    covered_until: datetime | None
+    database_bytes: int
+    connections: int
+    max_connections: int
+
+
+async def observe(sql: Sql) -> Observation:
+    """A few statements, none of which reads more than indexes and small tables."""
+    server = await sql.fetchrow(_SERVER)
+    assert server is not None  # it has no FROM
+    return Observation(
+        handlers=await standings(sql),
+        workers=await sql.fetchval(_WORKERS),
+        quarantine=dict(await sql.fetch(_QUARANTINE)),  # type: ignore[arg-type]  # likewise
+        alerts=dict(await sql.fetch(_ALERTS)),  # type: ignore[arg-type]  # a record of two is a pair
+        sources=await activities(sql),
+        covered_until=_covered(server["at"], await list_partitions(sql)),
+        **dict(server),
+    )
+
+
+def _covered(now: datetime, partitions: Sequence[Partition]) -> datetime | None:
+    end = now
+    for partition in partitions:
+        if partition.span.low <= end < partition.span.high and not partition.detaching:
+            end = partition.span.high
+    return end if end > now else None

@@ -1,0 +1,186 @@
+"""Each problem once: opened when it is first seen, told, resolved when it is gone. One process at a time decides.
+
+Duties are taken one by one, because not every process can do each: only those that receive know the sources, and only
+those with a URL can tell anybody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import timedelta
+from typing import Final
+
+import asyncpg
+import structlog
+
+from receiver.alert_settings import AlertSettings
+from receiver.durations import say_duration
+from receiver.errors import Unavailable
+from receiver.retention_settings import RetentionSettings
+from receiver.sources import Source
+from receiver.store import alerts, tasks
+from receiver.store.activity import activities, note_activity
+from receiver.store.alerts import Alert
+from receiver.store.connect import AWAY, KeptConnection
+from receiver.store.needs import warnings
+from receiver.store.observations import observe
+from receiver.watching.notices import Notices
+from receiver.watching.troubles import (
+    INSTALLATION,
+    SILENCE,
+    Trouble,
+    end_of_silence,
+    endangered,
+    installation,
+    silences,
+)
+
+log = structlog.get_logger("alerts")
+
+EVERY: Final = 10.0  # seconds between looks
+HELD: Final = 6  # looks that a duty is kept without a sign of life
+WITHIN: Final = 10.0  # seconds for one look
+SETTLED: Final = timedelta(minutes=1)  # what comes and goes is one problem
+FIRST_WAIT: Final = 5.0  # seconds after the first notice that failed
+LONGEST_WAIT: Final = 900.0
+
+Heard = Callable[[], Mapping[str, int]]
+
+
+class Alarm:
+    """Looks around every few seconds until cancelled.
+
+    `sources`: those that this process receives for. `heard`: how many deliveries of each were stored by now.
+    `every`: seconds between looks. `settled`: how long a problem must be gone before it counts as resolved.
+    """
+
+    def __init__(
+        self,
+        connection: KeptConnection,
+        settings: AlertSettings,
+        *,
+        sources: Mapping[str, Source] | None = None,
+        heard: Heard = Counter,
+        retention: RetentionSettings | None = None,
+        every: float = EVERY,
+        settled: timedelta = SETTLED,
+    ) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._sources = sources or {}
+        self._heard = heard
+        self._retention = retention or RetentionSettings()
+        self._last_heard: Mapping[str, int] = {}
+        self._every = every
+        self._settled = settled
+        self._owner = f"{tasks.this_process()}:{secrets.token_hex(4)}"  # a test has several in one process
+        self._notices = Notices(settings) if settings.url else None
+
+    async def run(self) -> None:
+        """Until cancelled. A database that is away is waited for."""
+        try:
+            while True:
+                try:
+                    await self._look()
+                except AWAY as error:
+                    log.debug("cannot look for problems", action="alerts_failed", error=type(error).__name__)
+                except Exception:  # a fault of ours must not end the watch
+                    log.exception("cannot look for problems", action="alerts_failed")
+                await asyncio.sleep(self._every)
+        finally:
+            await self._end()
+
+    async def _end(self) -> None:
+        with contextlib.suppress(*AWAY):
+            async with self._connection.transaction(within=2) as connection:
+                await tasks.leave(connection, self._owner)
+        self._connection.close()
+        if self._notices:
+            await self._notices.close()
+
+    async def _look(self) -> None:
+        async with self._connection.transaction(within=WITHIN) as connection:
+            if self._sources:
+                await self._note(connection)
+                if await self._has("watch_sources", connection):
+                    await self._watch_sources(connection)
+            if await self._has("watch_installation", connection):
+                found = [*installation(await observe(connection), self._settings)]
+                found += endangered(await warnings(connection, self._retention))
+                await self._settle(connection, found, INSTALLATION)
+            telling = self._notices is not None and await self._has("send_alerts", connection)
+        if telling:
+            await self._tell()
+
+    async def _has(self, duty: str, connection: asyncpg.Connection) -> bool:
+        lease = timedelta(seconds=self._every * HELD + WITHIN)
+        return await tasks.hold(connection, duty, self._owner, lease=lease)
+
+    async def _note(self, connection: asyncpg.Connection) -> None:
+        counts = dict(self._heard())
+        names = sorted(self._sources)
+        await note_activity(connection, names, [counts.get(one, 0) > self._last_heard.get(one, 0) for one in names])
+        self._last_heard = counts
+
+    async def _watch_sources(self, connection: asyncpg.Connection) -> None:
+        seen = await activities(connection)
+        known = await alerts.open_alerts(connection, [SILENCE])
+        found = list(silences(seen, self._sources, known))
+        ends = {alert.id: end_of_silence(alert, seen, self._sources) for alert in known}
+        await self._settle(connection, found, [SILENCE], ends=ends, after=timedelta(0))
+
+    async def _settle(
+        self,
+        connection: asyncpg.Connection,
+        found: Collection[Trouble],
+        kinds: Sequence[str],
+        *,
+        ends: Mapping[int, str | None] | None = None,
+        after: timedelta | None = None,
+    ) -> None:
+        """Open what is new, and resolve what is open of these kinds and not found any more."""
+        for one in found:
+            if await alerts.see(
+                connection, key=one.key, kind=one.kind, severity=one.severity, text=one.text, since=one.since
+            ):
+                log.warning(one.text, action="alert_opened", key=one.key, severity=one.severity)
+        there = {one.key for one in found}
+        for alert in await alerts.open_alerts(connection, kinds):
+            if alert.key in there:
+                continue
+            end = (ends or {}).get(alert.id) or _end(alert)
+            if await alerts.resolve(connection, alert.id, end, after=self._settled if after is None else after):
+                log.info(end, action="alert_resolved", key=alert.key)
+
+    async def _tell(self) -> None:
+        """Send what is due; where one fails, the others would too, and wait."""
+        assert self._notices is not None
+        settings = self._settings
+        async with self._connection.transaction(within=WITHIN) as connection:
+            due = await alerts.due_notices(connection, settings.severities, repeat_after=settings.repeat_after)
+        enough = time.monotonic() + self._every * HELD / 2  # the duty must not run out meanwhile
+        for alert in due:
+            if time.monotonic() > enough:
+                return
+            try:
+                await self._notices.send(alert)
+            except Unavailable as error:
+                log.warning("an alert was not sent", action="alert_not_sent", key=alert.key, why=str(error))
+                async with self._connection.transaction(within=WITHIN) as connection:
+                    await alerts.not_told(connection, alert.id, first=self._wait, longest=LONGEST_WAIT)
+                return
+            async with self._connection.transaction(within=WITHIN) as connection:
+                await alerts.told(connection, alert.id)
+
+    @property
+    def _wait(self) -> float:
+        return min(FIRST_WAIT, self._every)
+
+
+def _end(alert: Alert) -> str:
+    return f"after {say_duration(alert.last_seen - alert.since)} it is over: {alert.text}"

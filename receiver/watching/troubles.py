@@ -1,0 +1,130 @@
+"""What an observation says is wrong: plain functions, each a kind of problem."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from receiver.alert_settings import AlertSettings, Severity
+from receiver.durations import say_duration
+from receiver.sources import Source
+from receiver.store.activity import Activity
+from receiver.store.alerts import Alert
+from receiver.store.needs import Warned
+from receiver.store.observations import Observation
+from receiver.store.standing import Standing
+
+SILENCE: Final = "silence"
+INSTALLATION: Final = ("backlog", "breaker", "dead_letters", "quarantine", "partitions", "retention")
+COVERED: Final = timedelta(days=3)  # partitions are made a week ahead at least: this late, making them must be failing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """A problem that is there now.
+
+    `subject`: whose, such as a handler; empty where it is everybody's. `since`: None where only now is known.
+    """
+
+    kind: str
+    subject: str = ""
+    severity: Severity = "warning"
+    text: str
+    since: datetime | None = None
+
+    @property
+    def key(self) -> str:
+        """The same for as long as it is the same problem."""
+        return f"{self.kind}:{self.subject}" if self.subject else self.kind
+
+
+def installation(seen: Observation, settings: AlertSettings) -> Iterator[Trouble]:
+    """Everything but silence."""
+    for one in seen.handlers:
+        yield from _handler(one, settings)
+    for source, count in sorted(seen.quarantine.items()):
+        if count >= settings.quarantine:
+            text = f"{_of(count, 'entry', 'entries')} of source {source} in quarantine: receiver quarantine list"
+            yield Trouble(kind="quarantine", subject=source, text=text)
+    if seen.covered_until is None or seen.covered_until < seen.at + COVERED:
+        text = f"there is no partition for events after {_when(seen.covered_until or seen.at)}, and making one fails"
+        yield Trouble(kind="partitions", severity="critical", text=text)
+
+
+def _handler(one: Standing, settings: AlertSettings) -> Iterator[Trouble]:
+    name = one.handler
+    if one.breaker_since is not None and one.state != "removed":
+        # Without the error: it may quote a stranger, and this text goes where markup is understood.
+        text = f"handler {name} fails for everything and is held since {_when(one.breaker_since)}: receiver handlers"
+        yield Trouble(kind="breaker", subject=name, severity="critical", text=text, since=one.breaker_since)
+    if one.dead_letters >= settings.dead_letters:
+        text = f"handler {name} has given up on {_of(one.dead_letters, 'event', 'events')}: receiver dead-letters list"
+        yield Trouble(kind="dead_letters", subject=name, text=text)
+    late = timedelta(seconds=one.lag_seconds)
+    if one.state not in ("paused", "removed") and late >= settings.backlog_after:
+        nobody = ", and no process runs it" if one.state == "idle" else ""
+        text = f"handler {name} is {say_duration(late)} behind ({_of(one.lag_events, 'event', 'events')}){nobody}"
+        yield Trouble(kind="backlog", subject=name, text=text)
+
+
+def endangered(warned: Collection[Warned]) -> Iterator[Trouble]:
+    """Handlers that retention will have to wait for. Of missing partitions an observation tells."""
+    for one in warned:
+        kind, _, handler = one.key.partition(":")
+        if kind == "retention_lag":
+            severity: Severity = "critical" if one.severity == "critical" else "warning"
+            yield Trouble(kind="retention", subject=handler, severity=severity, text=one.text)
+
+
+def silences(seen: Collection[Activity], sources: Mapping[str, Source], known: Collection[Alert]) -> Iterator[Trouble]:
+    """Sources that have been quiet for longer than their `expect_every`.
+
+    A silence begins with the last event, or when watching began (again): a pause of ours is not theirs. One that is
+    `known` lasts until there is an event, whatever happened to us meanwhile.
+    """
+    opened = {alert.key: alert.since for alert in known}
+    for activity in seen:
+        source = sources.get(activity.source)
+        expected = None if source is None else source.settings.expect_every
+        if source is None or expected is None:
+            continue
+        last = activity.last_event_at
+        since = last or activity.watched_since
+        found = Trouble(
+            kind=SILENCE,
+            subject=activity.source,
+            text=f"{title(source, sources)} has been quiet for {say_duration(activity.now - since)}: "
+            f"{f'the last event came {_when(last)}' if last else 'none has ever come'}, "
+            f"one is expected every {say_duration(expected)}",
+            since=since,
+        )
+        begun = found.key in opened and since <= opened[found.key]
+        if activity.now - (since if begun else max(since, activity.watched_since)) > expected:
+            yield found
+
+
+def end_of_silence(alert: Alert, seen: Collection[Activity], sources: Mapping[str, Source]) -> str | None:
+    """`SES is back after 42 minutes`; None where the source is no longer watched."""
+    name = alert.key.removeprefix(f"{SILENCE}:")
+    last = next((one.last_event_at for one in seen if one.source == name), None)
+    source = sources.get(name)
+    if source is None or last is None or last <= alert.since:
+        return None
+    return f"{title(source, sources)} is back after {say_duration(last - alert.since)}"
+
+
+def title(source: Source, sources: Mapping[str, Source]) -> str:
+    """The provider's name, or the source's where several are of that provider."""
+    provider = source.provider.title.partition(" (")[0]
+    alone = sum(one.provider.name == source.provider.name for one in sources.values()) == 1
+    return provider if alone else f"{source.name} ({provider})"
+
+
+def _when(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
+def _of(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"

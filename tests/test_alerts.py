@@ -1,0 +1,466 @@
+"""Alerts: each problem once, told to a real webhook, listed, and resolved when it is gone."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import asyncpg
+import pytest
+from standardwebhooks.webhooks import Webhook
+
+from receiver.event import EventType
+from receiver.retention_settings import RetentionSettings
+from receiver.store.log import create_cursors
+from receiver.store.partitions import list_partitions
+from tests.alert_site import AlertSite, alert_site
+from tests.cli import Receiver, command
+from tests.log_events import store
+from tests.processes import site
+from tests.service import SECRET_KEY, Played, Running, play, running
+from tests.waiting import until
+
+OFTEN: Final = 0.05  # seconds between looks
+
+
+@pytest.fixture
+async def hook() -> AsyncIterator[AlertSite]:
+    async with alert_site() as made:
+        yield made
+
+
+@pytest.fixture
+def receiver(
+    database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Receiver:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RECEIVER_DATABASE", database)
+    monkeypatch.setenv("RECEIVER_SECRET_KEY", SECRET_KEY)
+    return command(capsys)
+
+
+@asynccontextmanager
+async def watching(database: str, hook: AlertSite, *played: Played, **options: Any) -> AsyncIterator[Running]:
+    """The service, which looks for problems often."""
+    settings = hook.settings(**options)
+    async with running(database, *played, alerts=settings, watch_every=OFTEN) as service:
+        yield service
+
+
+async def one_event(service: Running, played: Played, run: str = "r") -> None:
+    for post in played.posts(EventType.DELIVERED, "ada@one.test", run=run):
+        assert (await service.post(played.source.name, post)).status_code == 200
+
+
+async def heard(service: Running, source: str, *, since: datetime | None = None) -> None:
+    """The database knows that the source was heard of."""
+
+    async def noted() -> bool:
+        last = await service.connection.fetchval(
+            "SELECT last_event_at FROM source_activity WHERE source = $1 AND last_event_at IS NOT NULL", source
+        )
+        return last is not None and (since is None or last > since)
+
+    await until(noted)
+
+
+_SEEN: Final = "SELECT coalesce(max(seen_at), 'epoch') FROM source_activity"
+
+
+async def looks(service: Running, count: int = 3) -> None:
+    """So many looks have begun and ended since."""
+    for _ in range(count):
+        before = await service.connection.fetchval(_SEEN)
+
+        async def again(before: datetime = before) -> bool:
+            return bool(await service.connection.fetchval(_SEEN) > before)
+
+        await until(again)
+
+
+async def time_passes(connection: asyncpg.Connection, minutes: int) -> None:
+    """Everything that is written down about sources and alerts happened that much longer ago."""
+    ago = timedelta(minutes=minutes)
+    await connection.execute(
+        "UPDATE source_activity SET last_event_at = last_event_at - $1::interval, watched_since = watched_since - $1",
+        ago,
+    )
+    await connection.execute(
+        "UPDATE alerts SET since = since - $1::interval, last_seen = last_seen - $1, notified_at = notified_at - $1,"
+        " resolved_at = resolved_at - $1",
+        ago,
+    )
+
+
+# Silence -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_quiet_source_is_told_once_and_its_return_too(database: str, tmp_path: Path, hook: AlertSite) -> None:
+    """a source quiet for longer than expect_every is told once, and once more when events come again, both signed."""
+    ses = play("ses", tmp_path, expect_every="15m")
+    async with watching(database, hook, ses) as service:
+        await one_event(service, ses)
+        await heard(service, "ses")
+        await looks(service)
+        assert hook.notices == []
+        await time_passes(service.connection, 18)
+        (opened,) = await hook.told(1)
+        assert opened.text.startswith("Warning: Amazon SES has been quiet for 18 minutes: the last event came 20")
+        assert opened.text.endswith("UTC, one is expected every 15 minutes")
+        await looks(service)
+        await time_passes(service.connection, 24)
+        await looks(service)
+        assert len(hook.notices) == 1
+        await one_event(service, ses, run="again")
+        opened, resolved = await hook.told(2)
+        assert resolved.text == "Resolved: Amazon SES is back after 42 minutes"
+        await looks(service)
+    assert len(hook.notices) == 2
+    for notice, type_ in ((opened, "alert.opened"), (resolved, "alert.resolved")):
+        assert notice.value["type"] == type_
+        assert Webhook(hook.secret).verify(notice.body, notice.headers)["data"]["key"] == "silence:ses"
+    assert opened.headers["webhook-id"] != resolved.headers["webhook-id"]
+
+
+async def test_a_source_that_never_had_an_event(database: str, tmp_path: Path, hook: AlertSite) -> None:
+    """a source without any event is quiet only once it has been listened to for as long as expect_every."""
+    shop = play("postmark", tmp_path, name="shop", expect_every="15m")
+    other = play("postmark", tmp_path, name="other")
+    async with watching(database, hook, shop, other) as service:
+        await looks(service)
+        await time_passes(service.connection, 14)
+        await looks(service)
+        assert hook.notices == []
+        await time_passes(service.connection, 2)
+        (opened,) = await hook.told(1)
+        await looks(service)
+    assert opened.text == (
+        "Warning: shop (Postmark) has been quiet for 16 minutes: none has ever come, one is expected every 15 minutes"
+    )
+    assert len(hook.notices) == 1  # `other` is not expected to say anything
+
+
+async def test_a_pause_of_ours_is_no_silence_of_theirs(database: str, tmp_path: Path, hook: AlertSite) -> None:
+    """after the service was down for hours nothing is told at its start: the source had nobody to talk to."""
+    ses = play("ses", tmp_path, expect_every="15m")
+    async with watching(database, hook, ses) as service:
+        await one_event(service, ses)
+        await heard(service, "ses")
+        await time_passes(service.connection, 10)
+    connection = await asyncpg.connect(database)
+    await connection.execute(
+        "UPDATE source_activity SET seen_at = seen_at - interval '3h', last_event_at = last_event_at - interval '3h'"
+    )
+    await connection.close()
+    async with watching(database, hook, ses) as service:
+        await looks(service)
+        assert hook.notices == []
+        await time_passes(service.connection, 16)
+        (opened,) = await hook.told(1)
+    assert "has been quiet for 3 hours" in opened.text
+
+
+async def test_a_silence_outlives_restarts(database: str, tmp_path: Path, hook: AlertSite) -> None:
+    """a silence that was told is neither told again nor called over by a restart, however long that took."""
+    ses = play("ses", tmp_path, expect_every="15m")
+    async with watching(database, hook, ses) as service:
+        await one_event(service, ses)
+        await heard(service, "ses")
+        await time_passes(service.connection, 20)
+        await hook.told(1)
+        await looks(service)
+    for pause in ("0 min", "3 h"):
+        connection = await asyncpg.connect(database)
+        await connection.execute("UPDATE source_activity SET seen_at = seen_at - $1::text::interval", pause)
+        await connection.close()
+        async with watching(database, hook, ses) as service:
+            await looks(service)
+            assert await service.count("alerts WHERE resolved_at IS NULL") == 1
+    assert len(hook.notices) == 1
+
+
+async def test_several_processes_tell_once(database: str, tmp_path: Path, hook: AlertSite) -> None:
+    """of several web processes one tells, and events that another one receives end the silence."""
+    ses = play("ses", tmp_path, expect_every="15m")
+    async with watching(database, hook, ses) as first, watching(database, hook, ses) as second:
+        await one_event(first, ses)
+        await heard(first, "ses")
+        await time_passes(first.connection, 20)
+        await hook.told(1)
+        await one_event(second, ses, run="again")
+        await hook.told(2)
+        await looks(first, 10)
+        assert len(hook.notices) == 2
+
+
+# Other problems ----------------------------------------------------------------------------------------------------
+
+
+LETTER: Final = """
+INSERT INTO dead_letters (handler, event_id, event, event_type, source, attempts, error_type, error)
+VALUES ('mailer', gen_random_uuid(), '{}', 'delivered', 'shop', 8, 'ValueError', 'no')
+"""
+QUARANTINED: Final = """
+INSERT INTO quarantine (source, provider, kind, why, fingerprint, size, headers, body, accepted_at)
+VALUES ('shop', 'postmark', 'item', 'odd', sha256(gen_random_uuid()::text::bytea), 1, '', '', now())
+"""
+BREAKER: Final = """
+UPDATE handlers SET breaker_since = now(), breaker_error = 'KeyError <a@b.test>' WHERE name = 'mailer'
+"""
+DUE: Final = """
+INSERT INTO retries (handler, event_id, event_received_at, shard, cause, next_at)
+VALUES ('mailer', gen_random_uuid(), now(), 0, 'failed', now() - interval '7 min')
+"""
+PROBLEMS: Final = {
+    "dead_letters": (
+        [LETTER] * 3,
+        "UPDATE dead_letters SET resolved_at = now(), resolution = 'discarded'",
+        "Warning: handler mailer has given up on 3 events: receiver dead-letters list",
+    ),
+    "quarantine": (
+        [QUARANTINED] * 2,
+        "UPDATE quarantine SET resolved_at = now(), resolution = 'discarded'",
+        "Warning: 2 entries of source shop in quarantine: receiver quarantine list",
+    ),
+    "breaker": (
+        [BREAKER],
+        "UPDATE handlers SET breaker_since = NULL",
+        "CRITICAL: handler mailer fails for everything and is held since",
+    ),
+    "backlog": (
+        ["UPDATE events SET received_at = received_at - interval '7 min'"],
+        "UPDATE cursors SET txid = (txid::text::bigint + 1000000)::text::xid8",
+        "Warning: handler mailer is 7 minutes behind (2 events), and no process runs it",
+    ),
+    "retries": (
+        [DUE],
+        "DELETE FROM retries",
+        "Warning: handler mailer is 7 minutes behind",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", PROBLEMS)
+async def test_each_problem_is_told_once_and_its_end_too(
+    database: str, tmp_path: Path, hook: AlertSite, kind: str
+) -> None:
+    """a problem of many events is one alert, which ends when the problem has been gone for a minute."""
+    begin, end, text = PROBLEMS[kind]
+    connection = await asyncpg.connect(database)
+    await create_cursors(connection, ["mailer"])
+    await store(connection, 2 if kind == "backlog" else 0)
+    async with connection.transaction():
+        for statement in begin:
+            await connection.execute(statement)
+    async with watching(database, hook, play("postmark", tmp_path)) as service:
+        (opened,) = await hook.told(1)
+        assert opened.text.startswith(text)
+        await looks(service)
+        await connection.execute(end)
+        await looks(service)
+        assert len(hook.notices) == 1  # it may come back at once
+        await connection.execute("UPDATE alerts SET last_seen = last_seen - interval '61 s'")
+        await hook.told(2)
+        await looks(service)
+    await connection.close()
+    assert len(hook.notices) == 2
+    assert hook.texts[1].startswith("Resolved: after ")
+    assert "a@b.test" not in opened.body.decode()
+
+
+async def test_missing_partitions_are_told(database: str, tmp_path: Path, hook: AlertSite) -> None:
+    """that partitions of the days ahead are missing, since making them fails, is a critical alert."""
+    connection = await asyncpg.connect(database)
+    async with watching(database, hook, play("postmark", tmp_path)):
+        for partition in await list_partitions(connection):
+            await connection.execute(f"ALTER TABLE events DETACH PARTITION {partition.name}")
+        (opened,) = await hook.told(1)
+    await connection.close()
+    assert opened.text.startswith("CRITICAL: there is no partition for events after ")
+
+
+async def test_a_handler_that_retention_waits_for_is_told(database: str, tmp_path: Path, hook: AlertSite) -> None:
+    """a handler that has used up half of the time that events are kept is told before retention has to wait for it."""
+    connection = await asyncpg.connect(database)
+    await create_cursors(connection, ["mailer"])
+    await store(connection, 1)
+    await connection.execute("UPDATE cursors SET read_from = read_from - interval '1 day'")
+    await connection.execute("UPDATE events SET received_at = received_at - interval '13 hours'")
+    keep = RetentionSettings.model_validate({"events": "1d"})
+    settings = hook.settings(backlog_after="2d")
+    async with running(
+        database, play("postmark", tmp_path), alerts=settings, watch_every=OFTEN, retention=keep
+    ) as service:
+        (opened,) = await hook.told(1)
+        await looks(service)
+    await connection.close()
+    assert [notice.value["data"]["key"] for notice in hook.notices] == ["retention:mailer"]
+    assert "still needs an event" in opened.text
+
+
+async def test_a_removed_or_paused_handler_is_not_behind(database: str, tmp_path: Path, hook: AlertSite) -> None:
+    """unread events are no problem of a handler that somebody paused, or that no process runs while others are run."""
+    connection = await asyncpg.connect(database)
+    await create_cursors(connection, ["removed", "paused", "runs"])
+    await store(connection, 2)
+    await connection.execute("UPDATE events SET received_at = received_at - interval '7 min'")
+    await connection.execute("UPDATE handlers SET state = 'paused' WHERE name = 'paused'")
+    await connection.execute(
+        "INSERT INTO workers (id, name, handlers, expires_at)"
+        " VALUES (gen_random_uuid(), 'w', '{runs,paused}', now() + interval '1h')"
+    )
+    async with watching(database, hook, play("postmark", tmp_path)) as service:
+        await hook.told(1)
+        await looks(service)
+    await connection.close()
+    assert [notice.value["data"]["key"] for notice in hook.notices] == ["backlog:runs"]
+
+
+# Telling -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_webhook_that_is_down_is_tried_again(database: str, tmp_path: Path, hook: AlertSite) -> None:
+    """while the URL fails the notice is tried again, later each time, and arrives once when it is up."""
+    connection = await asyncpg.connect(database)
+    await connection.execute(QUARANTINED)
+    hook.status = 503
+    async with watching(database, hook, play("postmark", tmp_path)) as service:
+
+        async def attempts(least: int) -> bool:
+            return bool(await connection.fetchval("SELECT attempts >= $1 FROM alerts", least))
+
+        await until(lambda: attempts(2))
+        for so_far, least, most in ((10, 40, 60), (30, 800, 900)):
+            await connection.execute("UPDATE alerts SET attempts = $1, next_at = '-infinity'", so_far)
+            await until(lambda so_far=so_far: attempts(so_far + 1))  # type: ignore[misc]  # of an int
+            wait = await connection.fetchval("SELECT extract(epoch FROM next_at - now()) FROM alerts")
+            assert least < wait <= most
+        hook.status = 204
+        await looks(service)
+        assert hook.notices == []  # it is not yet time
+        await connection.execute("UPDATE alerts SET next_at = '-infinity'")
+        await hook.told(1)
+        await looks(service)
+    await connection.close()
+    assert len(hook.notices) == 1
+    assert {one.headers["webhook-id"] for one in (*hook.refused, *hook.notices)} == {"alert-1-opened"}
+
+
+async def test_an_open_problem_is_told_again_after_a_while(database: str, tmp_path: Path, hook: AlertSite) -> None:
+    """an open problem is told again after repeat_after, and not before."""
+    connection = await asyncpg.connect(database)
+    await connection.execute(QUARANTINED)
+    async with watching(database, hook, play("postmark", tmp_path), repeat_after="6h") as service:
+        await hook.told(1)
+        await time_passes(connection, 350)
+        await looks(service)
+        assert len(hook.notices) == 1
+        await time_passes(connection, 20)
+        await hook.told(2)
+        await looks(service)
+    await connection.close()
+    assert [one.value["type"] for one in hook.notices] == ["alert.opened", "alert.still_open"]
+
+
+async def test_only_what_is_severe_enough_is_told(
+    database: str, tmp_path: Path, hook: AlertSite, receiver: Receiver
+) -> None:
+    """with min_severity = "critical" warnings are listed but not told."""
+    connection = await asyncpg.connect(database)
+    await create_cursors(connection, ["mailer"])
+    await connection.execute(QUARANTINED)
+    await connection.execute(BREAKER)
+    async with watching(database, hook, play("postmark", tmp_path), min_severity="critical") as service:
+        await hook.told(1)
+        await looks(service)
+    await connection.close()
+    assert [one.value["data"]["kind"] for one in hook.notices] == ["breaker"]
+    listed = await receiver("alerts", "--json")
+    assert {(row["kind"], row["notified_at"] is None) for row in listed.rows} == {
+        ("breaker", False),
+        ("quarantine", True),
+    }
+
+
+async def test_without_a_url_alerts_are_logged_and_listed(database: str, tmp_path: Path, receiver: Receiver) -> None:
+    """without [alerts] url problems are logged, and `receiver alerts` lists them, also those that have ended."""
+    async with site(tmp_path, database, play("postmark", tmp_path)) as running_site:
+        connection = await asyncpg.connect(database)
+        await connection.execute(QUARANTINED)
+        process = running_site.process("serve", "--no-dispatch")
+        await process.start()
+
+        async def listed() -> bool:
+            return bool((await receiver("alerts", "--json")).rows)
+
+        await until(listed)
+        assert "alert_opened" in process.log()
+    assert "2 entries" not in (shown := await receiver("alerts")).out
+    assert "1 entry of source shop in quarantine" in shown.out
+    await connection.execute("UPDATE alerts SET resolved_at = now(), resolution = 'it is over'")
+    await connection.close()
+    assert "it is over" in (await receiver("alerts")).out
+    assert (await receiver("alerts", "--open")).err == "no problem is open\n"
+
+
+async def test_a_trial(receiver: Receiver, hook: AlertSite, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`receiver alerts test` sends a signed trial, or says what is wrong, without the URL, which is a secret."""
+    ended = await receiver("alerts", "test")
+    assert ended.code == 2
+    assert "alerts.url: is missing" in ended.err
+    (tmp_path / "secret").write_text(hook.secret)
+    monkeypatch.setenv("RECEIVER_ALERTS__URL", hook.url)
+    monkeypatch.setenv("RECEIVER_ALERTS__SECRET_FILE", str(tmp_path / "secret"))
+    ended = await receiver("alerts", "test")
+    assert ended.code == 2
+    assert "https" in ended.err
+    monkeypatch.setenv("RECEIVER_ALERTS__ALLOW_PRIVATE", "true")
+    ended = await receiver("alerts", "test")
+    assert (ended.code, ended.out) == (0, "sent: 127.0.0.1 has accepted it\n")
+    (notice,) = hook.notices
+    assert Webhook(hook.secret).verify(notice.body, notice.headers)["text"] == notice.text
+    assert notice.value["type"] == "alert.test"
+    hook.status = 500
+    ended = await receiver("alerts", "test")
+    assert ended.code == 1
+    assert "127.0.0.1 answered 500" in ended.err
+    assert "cAnArY" not in ended.out + ended.err
+
+
+async def test_a_private_address_is_not_called_unless_allowed(
+    receiver: Receiver, hook: AlertSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """alerts go out by the guarded client: a private address is refused unless the settings allow it."""
+    monkeypatch.setenv("RECEIVER_ALERTS__URL", f"https://127.0.0.1:{hook.port}/")
+    ended = await receiver("alerts", "test")
+    assert ended.code == 1
+    assert "not a public address" in ended.err
+    assert hook.notices == []
+
+
+WRONG: Final[Sequence[tuple[dict[str, str], str]]] = [
+    ({"RECEIVER_ALERTS__BACKLOG_AFTER": "5 fortnights"}, "alerts.backlog_after"),
+    ({"RECEIVER_ALERTS__SECRET": "cAnArY"}, "alerts.secret"),
+    ({"RECEIVER_ALERTS__URL": "cAnArY"}, "alerts.url"),
+    ({"RECEIVER_ALERTS__MIN_SEVERITY": "info"}, "alerts.min_severity"),
+    ({"RECEIVER_ALERTS__URL_FILE": "/nowhere"}, "alerts.url_file"),
+    ({"RECEIVER_SOURCES__SHOP__EXPECT_EVERY": "soon"}, "sources.shop.expect_every"),
+]
+
+
+@pytest.mark.parametrize(("environ", "key"), WRONG)
+async def test_wrong_settings(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], key: str
+) -> None:
+    """a wrong setting of alerts stops the start and is named, with what a right one looks like, and never shown."""
+    monkeypatch.setenv("RECEIVER_SOURCES__SHOP__PROVIDER", "postmark")
+    monkeypatch.setenv("RECEIVER_SOURCES__SHOP__PASSWORD", "Zz9-postmark-password-of-the-test")
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    ended = await receiver("check")
+    assert ended.code == 2
+    assert f"{key}" in ended.err
+    assert "cAnArY" not in ended.err
