@@ -69,11 +69,6 @@ class Process:
         assert self._process is not None
         return await self._process.wait()
 
-    def send(self, how: signal.Signals) -> None:
-        """Send a signal and go on."""
-        assert self._process is not None
-        self._process.send_signal(how)
-
     async def end(self, how: signal.Signals) -> int:
         assert self._process is not None
         if self.running:
