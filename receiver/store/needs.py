@@ -46,6 +46,7 @@ NEEDS: Final = {
     "is to be given events of it again (retries)": _WAITING,
     "is being given a replay (receiver replay)": _REPLAYED,
 }
+LAGS: Final = (_UNREAD, _WAITING)  # that people are warned about
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +63,11 @@ class Need:
 
 async def needs(connection: asyncpg.Connection, partition: Partition) -> list[Need]:
     """What keeps the partition from being dropped, or rewritten without raw."""
-    return await _ask(connection, partition.name, partition.span.low, partition.span.high)
-
-
-async def _ask(connection: asyncpg.Connection, events: str, low: datetime, high: datetime) -> list[Need]:
+    span = partition.span
     return [
         Need(row["who"], why, row["since"])
         for why, statement in NEEDS.items()
-        for row in await connection.fetch(statement.format(events=events), low, high)
+        for row in await connection.fetch(statement.format(events=partition.name), span.low, span.high)
     ]
 
 
@@ -95,15 +93,16 @@ async def _late(connection: asyncpg.Connection, rules: RetentionSettings) -> lis
     now, partitions = await connection.fetchval("SELECT clock_timestamp()"), await list_partitions(connection)
     oldest: dict[str, datetime] = {}
     if partitions:
-        for need in await _ask(connection, "events", partitions[0].span.low, now):
-            oldest[need.who] = min(need.since, oldest.get(need.who, need.since))
+        for statement in LAGS:
+            for row in await connection.fetch(statement.format(events="events"), partitions[0].span.low, now):
+                oldest[row["who"]] = min(row["since"], oldest.get(row["who"], row["since"]))
     return [_warned(who, now - since, keep) for who, since in sorted(oldest.items()) if now - since >= keep / 2]
 
 
 def _warned(who: str, age: timedelta, keep: timedelta) -> Warned:
     share = age / keep
     text = (
-        f"{who} still needs an event received {age.days} days ago; events are kept {keep.days} days. "
+        f"{who} still needs an event received {age.days} days ago; events, or their raw, are kept {keep.days} days. "
         + ("Retention waits for it, and the disk fills." if share >= 1 else "Retention will wait for it.")
         + " See `receiver handlers`: resume, repair or remove it"
     )

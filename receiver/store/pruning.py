@@ -70,13 +70,14 @@ async def prune(connection: asyncpg.Connection, rules: RetentionSettings, report
 
 
 async def _prune(connection: asyncpg.Connection, rule: RowRule, keep: timedelta, report: Report) -> None:
-    total = await connection.fetchval(_BLOCKS, rule.table)
     before = await connection.fetchval("SELECT clock_timestamp() - $1::interval", keep)
-    gone = 0
+    old = f"{rule.at} < $1 AND {rule.where}"
+    if not await connection.fetchval(f"SELECT EXISTS (SELECT FROM {rule.table} WHERE {old})", before):
+        return
+    total, gone = await connection.fetchval(_BLOCKS, rule.table), 0
     for start in range(0, total, BLOCKS):
         tag = await connection.execute(
-            f"DELETE FROM {rule.table} WHERE ctid >= '({start},0)' AND ctid < '({start + BLOCKS},0)' "
-            f"AND {rule.at} < $1 AND {rule.where}",
+            f"DELETE FROM {rule.table} WHERE ctid >= '({start},0)' AND ctid < '({start + BLOCKS},0)' AND {old}",
             before,
         )
         gone += int(tag.split()[-1])

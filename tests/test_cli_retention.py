@@ -1,0 +1,154 @@
+"""`receiver retention`, and a run of it that is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from receiver.retention_settings import RetentionSettings
+from receiver.store import forecast
+from receiver.store.log import create_cursors
+from receiver.store.partitions import list_partitions
+from tests.aged import (
+    aged_database,
+    connected,
+    count,
+    names,
+    old_partition,
+)
+from tests.cli import Receiver, command
+from tests.waiting import until
+
+
+@pytest.fixture
+async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
+    async with aged_database(database) as made:
+        yield made
+
+
+@pytest.fixture
+async def other(database: str) -> AsyncIterator[asyncpg.Connection]:
+    """Another one's connection."""
+    async with connected(database) as made:
+        yield made
+
+
+@pytest.fixture
+def receiver(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, database: str
+) -> Receiver:
+    """The command line on the test's database; events are kept 90 days."""
+    for name in [name for name in os.environ if name.startswith("RECEIVER_") and "TEST" not in name]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATABASE_URL", database)
+    monkeypatch.setenv("RECEIVER_RETENTION__EVENTS", "90d")
+    return command(capsys)
+
+
+async def test_a_run_that_was_killed_is_finished_later(
+    database: str, connection: asyncpg.Connection, other: asyncpg.Connection, receiver: Receiver, tmp_path: Path
+) -> None:
+    """after kill -9 in the middle of a detach another process takes over once the lease has run out, and drops it."""
+    old = await old_partition(connection, 100)
+    transaction = other.transaction()
+    await transaction.start()
+    await count(other, old.name)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "receiver", "retention", "run", "--yes"),
+        env={**os.environ, "DATABASE_URL": database, "PYTHONPATH": str(Path(__file__).parents[1])},
+        cwd=tmp_path,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+
+    async def detaching() -> bool:
+        return any(one.detaching for one in await list_partitions(connection))
+
+    await until(detaching)
+    process.send_signal(signal.SIGKILL)
+    await process.wait()
+    await transaction.rollback()
+    busy = await receiver("retention", "run", "--yes")
+    assert busy.code == 1
+    assert "runs already" in busy.err
+    await connection.execute("UPDATE tasks SET lease_until = '-infinity'")
+    done = await receiver("retention", "run", "--yes")
+    assert done.code == 0, done.err
+    assert old.name in done.out
+    assert await connection.fetchval("SELECT to_regclass($1)", old.name) is None
+    assert await count(connection) == 0
+
+
+async def test_the_status_says_what_would_go(connection: asyncpg.Connection, receiver: Receiver) -> None:
+    """`receiver retention` shows rules, sizes, what would go, and who holds what back."""
+    old = await old_partition(connection, 100)
+    shown = await receiver("retention", "--json")
+    assert shown.code == 0, shown.err
+    rows = {row["part"]: row for row in shown.rows}
+    assert (rows["events"]["rows"], rows["events"]["going_rows"], rows["events"]["keep_days"]) == (10, 10, 90)
+    assert rows["events"]["going_bytes"] > 0
+    assert rows["ids"]["keep_days"] == 45
+    await create_cursors(connection, ["x"])
+    await connection.execute("UPDATE cursors SET txid = '1', position = 0, read_from = '2001-01-01'")
+    table = await receiver("retention")
+    assert f"{old.name} is kept for now: handler x has not read all of it" in table.err
+    assert "critical: x still needs an event received 100 days ago" in table.err
+    assert "quarantine, open" in table.out
+    assert "forever" in table.out
+    held = {row["part"]: row for row in (await receiver("retention", "list", "--json")).rows}
+    assert held["events"]["going_rows"] == 0
+    assert held["events"]["held"] == [{"partition": old.name, "handler": "x", "why": "has not read all of it"}]
+
+
+async def test_nothing_goes_unasked(connection: asyncpg.Connection, receiver: Receiver) -> None:
+    """a dry run and a run that nobody confirms remove nothing; --yes does, and audit_log says who did it."""
+    old = await old_partition(connection, 100)
+    dry = await receiver("retention", "run", "--dry-run")
+    assert dry.code == 0
+    assert "10 rows and the raw of 0 events" in dry.err
+    asked = await receiver("retention", "run")
+    assert asked.code == 1
+    assert "--yes" in asked.err
+    assert old.name in await names(connection)
+    done = await receiver("retention", "run", "--yes")
+    assert done.code == 0, done.err
+    assert f"rows of {old.name} removed" in done.out
+    assert await count(connection) == 0
+    assert await connection.fetchval("SELECT subject FROM audit_log") == f"events of {old.name}"
+    again = await receiver("retention", "run", "--json")
+    assert (again.code, again.rows) == (0, [])
+
+
+async def test_the_forecast_follows_the_growth(connection: asyncpg.Connection) -> None:
+    """growth a day is that of the last weeks; a rule bounds the size, without one it grows on."""
+    for days in range(1, 21):
+        await old_partition(connection, days, 100)
+    rules = RetentionSettings(events=timedelta(days=10))
+    events = (await forecast.parts(connection, rules))[0]
+    assert events.daily_rows == pytest.approx(100, rel=0.06)
+    days = (events.slack + timedelta(days=10)).days
+    assert events.steady == pytest.approx(days * events.daily_bytes, abs=1)
+    assert events.after(365) == events.steady
+    unbounded = (await forecast.parts(connection, RetentionSettings()))[0]
+    assert unbounded.steady is None
+    assert unbounded.after(90) == pytest.approx(unbounded.bytes + 90 * unbounded.daily_bytes, abs=1)
+
+
+async def test_a_large_partition_is_measured_by_a_sample(
+    connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """a table with many blocks is measured by some of them, and the rows are about right."""
+    await old_partition(connection, 10, 20_000)
+    monkeypatch.setattr(forecast, "SAMPLED", 200)
+    measured = [(await forecast.parts(connection, RetentionSettings()))[0].rows for _ in range(5)]
+    assert measured == [pytest.approx(20_000, rel=0.4)] * 5
+    assert len(set(measured)) > 1

@@ -1,0 +1,134 @@
+"""What a handler, a retry or a replay still needs stays, and people hear of it in time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from receiver.retention_settings import RetentionSettings
+from receiver.store import needs
+from receiver.store.partitions import Span, ensure_partitions, list_partitions
+from tests.aged import (
+    EVENTS,
+    RAW,
+    aged_database,
+    connected,
+    midnight,
+    names,
+    old_partition,
+    partition_of,
+    run,
+    standing_here,
+)
+from tests.log_events import store
+
+
+@pytest.fixture
+async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
+    async with aged_database(database) as made:
+        yield made
+
+
+@pytest.fixture
+async def other(database: str) -> AsyncIterator[asyncpg.Connection]:
+    """Another one's connection."""
+    async with connected(database) as made:
+        yield made
+
+
+async def test_unread_events_are_kept(connection: asyncpg.Connection) -> None:
+    """a partition with events that a handler has not read stays, and the run names the handler."""
+    await standing_here(connection, "slow", "quick")
+    old = await old_partition(connection, 100)
+    for rules in (EVENTS, RAW):
+        (done,) = await run(connection, rules)
+        assert {need.who for need in done.held} == {"slow", "quick"}
+    await connection.execute("DELETE FROM cursors WHERE handler = 'quick'")
+    (done,) = await run(connection, EVENTS)
+    assert [str(need) for need in done.held] == ["slow has not read all of it"]
+    assert old.name in await names(connection)
+    await connection.execute("DELETE FROM cursors")
+    await standing_here(connection, "slow")  # it has read everything by now
+    (done,) = await run(connection, EVENTS)
+    assert done.held == ()
+
+
+async def test_events_of_a_transaction_that_was_running_are_kept(
+    connection: asyncpg.Connection, other: asyncpg.Connection
+) -> None:
+    """events behind a cursor that it could not see yet hold their partition too."""
+    old = await old_partition(connection, 100, events=0)
+    transaction = other.transaction()
+    await transaction.start()
+    await store(other, 1, received_at=old.span.low)
+    await standing_here(connection, "slow")
+    await transaction.commit()
+    (done,) = await run(connection, EVENTS)
+    assert [need.who for need in done.held] == ["slow"]
+
+
+async def test_events_that_wait_for_a_retry_are_kept(connection: asyncpg.Connection) -> None:
+    """a retry holds its event's partition, unless a dead letter has a copy of the event."""
+    old = await old_partition(connection, 100)
+    event, at = await connection.fetchrow("SELECT id, received_at FROM events LIMIT 1") or (None, None)
+    letter = await connection.fetchval(
+        "INSERT INTO dead_letters (handler, event_id, event, event_type, source, attempts, error_type, error)"
+        " VALUES ('sync', $1, '{}', 'delivered', 'shop', 1, 'E', '') RETURNING id",
+        event,
+    )
+    await connection.execute(
+        "INSERT INTO retries (handler, event_id, event_received_at, shard, cause, next_at)"
+        " VALUES ('sync', $1, $2, 0, 'failed', now())",
+        *(event, at),
+    )
+    (done,) = await run(connection, EVENTS)
+    assert [need.who for need in done.held] == ["sync"]
+    await connection.execute("UPDATE retries SET dead_letter_id = $1", letter)
+    (done,) = await run(connection, EVENTS)
+    assert (done.relation, done.held) == (old.name, ())
+
+
+async def test_a_replay_keeps_what_it_may_still_read(connection: asyncpg.Connection) -> None:
+    """nothing is dropped under a replay that is being put into retries."""
+    await old_partition(connection, 100)
+    await connection.execute(
+        "INSERT INTO replays (handler, selection, accepts, side_effects, events, started_by)"
+        " VALUES ('sync', '{}', '{}', false, 10, 'ann')"
+    )
+    (done,) = await run(connection, EVENTS)
+    assert [need.who for need in done.held] == ["sync"]
+    await ensure_partitions(connection)
+    assert await needs.warnings(connection, EVENTS) == []
+    await connection.execute("UPDATE replays SET state = 'done'")
+    (done,) = await run(connection, EVENTS)
+    assert done.held == ()
+
+
+@pytest.mark.parametrize(("days", "severity"), [(40, None), (50, "warning"), (75, "critical"), (100, "critical")])
+async def test_a_handler_that_lags_is_named_before_retention_waits(
+    connection: asyncpg.Connection, days: int, severity: str | None
+) -> None:
+    """a warning comes when the oldest unread event has used up half of its time, and is critical from 80 % on."""
+    await ensure_partitions(connection)
+    await standing_here(connection, "slow")
+    await old_partition(connection, days)
+    found = await needs.warnings(connection, EVENTS)
+    assert [(one.key, one.severity) for one in found] == ([("retention_lag:slow", severity)] if severity else [])
+    assert await needs.warnings(connection, RetentionSettings()) == []
+
+
+async def test_missing_partitions_are_warned_about(connection: asyncpg.Connection) -> None:
+    """no partition for now is critical; none for the days to come is a warning."""
+    for one in await list_partitions(connection):
+        await connection.execute(f"DROP TABLE {one.name}")
+    assert [(one.key, one.severity) for one in await needs.warnings(connection, EVENTS)] == [
+        ("partition_now", "critical")
+    ]
+    await partition_of(connection, "events_now", Span(midnight(0), midnight(-2)))
+    assert [(one.key, one.severity) for one in await needs.warnings(connection, EVENTS)] == [
+        ("partition_ahead", "warning")
+    ]
+    await ensure_partitions(connection)
+    assert await needs.warnings(connection, EVENTS) == []
