@@ -4,7 +4,7 @@ python := .venv/bin/python
 code := $(wildcard receiver handlers tests bench)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-peers check bench bench-quick chaos lock clean
+.PHONY: help run test test-peers check bench bench-quick bench-growth chaos lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -36,6 +36,10 @@ bench: ## CPU time per event, beside a no-op on the same machine; writes bench/r
 bench-quick: ## the same in under 45 seconds, with fewer repetitions
 	@locks/install dev
 	@$(python) -m bench --quick
+
+bench-growth: ## whether a backlog of a million events, or a table of twenty million, slows it down (long)
+	@locks/install dev
+	@$(python) -m bench.growth $(ARGS)
 
 chaos: ## ten minutes of kills and cuts under load; writes docs/chaos.md (ARGS="--seconds 60" for less)
 	@locks/install dev

@@ -71,14 +71,14 @@ async def service(dsn: str, directory: Path) -> None:
     await serve(configured, stopped(), ready)
 
 
-async def worker(dsn: str) -> None:
-    """A worker with three batch handlers that do nothing but add up how many events they were given."""
+async def worker(dsn: str, count: int) -> None:
+    """A worker with batch handlers that do nothing but add up how many events they were given."""
     seen: Counter[str] = Counter()
 
     async def nothing(events: Sequence[Event], ctx: Context) -> None:
         seen[ctx.handler] += len(events)
 
-    handlers = [handler(batch=True, machines=True, tests=True, name=f"nothing{n}")(nothing) for n in range(3)]
+    handlers = [handler(batch=True, machines=True, tests=True, name=f"nothing{n}")(nothing) for n in range(count)]
     say(handlers=[one.name for one in handlers])
     await Worker(dsn=dsn, handlers=handlers, vault=Vault(SECRET_KEY)).run(stopped())
     say(seen=seen)
@@ -140,8 +140,8 @@ def main(role: str, *arguments: str) -> None:
             uvloop.run(floor())
         case "service", (dsn, directory):
             uvloop.run(service(dsn, Path(directory)))
-        case "worker", (dsn,):
-            uvloop.run(worker(dsn))
+        case "worker", (dsn, count):
+            uvloop.run(worker(dsn, int(count)))
         case "copy", (dsn, directory):
             copy(dsn, Path(directory))
         case _:

@@ -19,7 +19,7 @@ from receiver.store.schema import migrate
 
 OURS: Final = embedded.DATABASE
 FLOOR: Final = "floor"
-_PATIENCE: Final = 120.0  # seconds
+_PATIENCE: Final = 600.0  # seconds
 _LOOK: Final = 0.02  # seconds between looks
 
 _COUNT: Final = "SELECT count(*), count(DISTINCT id) FROM events"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -130,7 +129,7 @@ class Bench:
                 raise Failed(f"{self._dispatched} events were stored, and the handlers were given {seen}")
 
     def _start_worker(self) -> Process:
-        worker = self._worker = Process(self._stack, "bench.children", "worker", self.server.dsn(OURS))
+        worker = self._worker = Process(self._stack, "bench.children", "worker", self.server.dsn(OURS), str(HANDLERS))
         worker.hear()
         self.server.wait_for_leases(HANDLERS)
         batches = work.batches(self._keys, min(BATCH_CLIENTS, self._size.batches), self._run())
@@ -198,7 +197,7 @@ class Bench:
 
     def _file(self, parts: Sequence[bytes]) -> str:
         file = self._directory / "work"
-        file.write_bytes(pickle.dumps(parts))
+        file.write_bytes(work.pickled(parts))
         return str(file)
 
     def _run(self) -> str:

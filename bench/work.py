@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,6 +63,11 @@ def batches(keys: Keys, count: int, run: str) -> Sequence[Post]:
 
 def _occurrence(type_: EventType, at: datetime, run: str, number: int) -> Occurrence:
     return Occurrence(type=type_, recipient=f"u{number}@d{number % 97}.test", at=at, run=run, number=number)
+
+
+def pickled(parts: Sequence[bytes]) -> bytes:
+    """As the processes read them from a file."""
+    return pickle.dumps(parts)
 
 
 def wire(source: str, post: Post) -> bytes:
