@@ -173,6 +173,33 @@ async def test_many_bad_events_in_a_row(database: str, sql: asyncpg.Connection) 
     assert await sql.fetchval("SELECT count(*) FROM retries") == 0
 
 
+async def test_bad_retries_are_not_the_only_probes(database: str, sql: asyncpg.Connection) -> None:
+    """while all that is due again is bad, a new event that is handled closes the breaker"""
+
+    @handler(breaker=3)
+    async def picky(event: Event, ctx: Context) -> None:
+        if event.subject == "bad":
+            raise ValueError("never")
+        await ctx.sql.execute("INSERT INTO effects VALUES ($1)", event.id)
+
+    await prepared(sql, [picky])
+
+    async def closed() -> bool:
+        await sql.execute("UPDATE retries SET next_at = now()")
+        await sql.execute(f"{PROBE} WHERE breaker_since IS NOT NULL")
+        return not await sql.fetchval(OPEN)
+
+    async with running(database, picky):
+        for number in (1, 2):
+            await store(sql, subject="bad", shard=5)
+            await value(sql, "SELECT count(*) FROM retries", number)
+        await store(sql, subject="bad", shard=5)
+        await value(sql, OPEN, 1)
+        await store(sql, shard=6)
+        await until(closed)
+        await value(sql, COUNT, 1)
+
+
 async def test_all_workers_obey(database: str, sql: asyncpg.Connection) -> None:
     """an open breaker stops every worker, also one that starts later; one worker probes, and one success frees all"""
     deploys = [Deploy() for _ in range(3)]

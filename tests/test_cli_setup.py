@@ -184,6 +184,26 @@ async def test_check_warns(receiver: Receiver, tmp_path: Path, monkeypatch: pyte
         assert any(word in line for line in ended.out.splitlines() if line.startswith("WARNING")), word
 
 
+async def test_check_shows_how_a_handler_is_run(receiver: Receiver, tmp_path: Path) -> None:
+    """check says what an operator has changed about a handler, and what is wrong with it"""
+    (tmp_path / "tell.py").write_text(
+        "from receiver import handler\n@handler(timeout=5)\nasync def tell(event, ctx): ...\n"
+    )
+    path = tmp_path / "receiver.toml"
+    path.write_text(
+        f'secret_key = "{KEY}"\ndatabase = "embedded"\nhandlers_dir = "{tmp_path}"\n'
+        f'[sources.a]\nprovider = "postmark"\npassword = "{PASSWORD}"\n[handlers.tell.run]\nordered = true\n'
+    )
+    ended = await receiver("check", f"--config={path}")
+    assert f"handler tell: {tmp_path}/tell.py (timeout 5, ordered)" in ended.out
+    with path.open("a") as file:
+        file.write("concurrency = 99\n")
+    ended = await receiver("check", f"--config={path}")
+    assert ended.code == 2
+    assert "handlers.tell.run.concurrency" in ended.err
+    assert "batches that one worker runs at the same time" in ended.err
+
+
 async def test_migrate_and_check_database(receiver: Receiver, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """migrate prepares an empty database, can be repeated, and check --database tells whether it was run"""
     connection = await asyncpg.connect(database)

@@ -161,6 +161,7 @@ def test_how_it_is_run(write: Write) -> None:
     assert (good.run.timeout, good.run.max_attempts, good.run.concurrency, good.run.ordered) == (90, 3, 8, False)
     assert all(good.run.backoff(attempts) <= 1 for attempts in (1, 2, 10, 10_000))
     assert (shop.run.batch_size, shop.run.timeout) == (20, 30)
+    assert shop.run.changed() == "batch_size 20"
     assert shop.settings is not None
     assert shop.settings.model_dump() == {"url": "https://shop.example", "limit": 3}
 

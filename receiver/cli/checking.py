@@ -72,7 +72,8 @@ def check_all(place: Place, problems: Sequence[Problem], *, database: bool) -> N
     for name, source in checked.sources.items():
         _ok(f"source {name}: {source.provider.title}, {webhook_url(settings, name)}")
     for handler in checked.handlers or ():
-        _ok(f"handler {handler.name}: {handler.origin}")
+        changed = handler.run.changed()
+        _ok(f"handler {handler.name}: {handler.origin}{f' ({changed})' if changed else ''}")
     _ok(f"alerts: {'posted' if settings.alerts.url else 'logged and listed, [alerts] url is not set'}")
     if database:
         version = run_async(_schema_version(place))

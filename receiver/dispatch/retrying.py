@@ -6,6 +6,7 @@ Those of an ordered handler are run by the holder of their shard's lease alone, 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Sequence
 from typing import Final
 
@@ -44,8 +45,7 @@ class Retrier:
             async with self._database.connection() as connection:
                 await ordering.file(connection, self._name, [one.shard for one in leased])
         if self._breaker.open:
-            if self._breaker.probe_due and await self._breaker.claim():
-                await self._probe(leased)
+            await self._probe(leased)
             return
         deadline = asyncio.get_running_loop().time() + _TURN
         while not stop.is_set() and await self._run_next(leased):
@@ -62,6 +62,10 @@ class Retrier:
             return False
 
     async def _probe(self, leased: Sequence[Leased] | None) -> None:
+        # Every other time it is a new event's turn: what is due may be all that is bad.
+        its_turn = leased is not None or random.random() < 0.5  # noqa: S311 - no secret
+        if not (its_turn and self._breaker.probe_due and await self._breaker.claim()):
+            return
         try:
             await self._try_next(leased)
         except Tripped as tripped:

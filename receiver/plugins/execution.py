@@ -25,6 +25,14 @@ class Execution(BaseModel):
     ordered: bool = Field(False, description="later events of a recipient wait behind one that failed")
     breaker: int = Field(10, ge=0, le=100_000, description="failures in a row that open the breaker; 0: it has none")
 
+    def changed(self) -> str:
+        """What differs from the defaults, for people."""
+        defaults = type(self).model_fields
+        told = ((name, getattr(self, name)) for name in defaults)
+        return ", ".join(
+            name if value is True else f"{name} {value:g}" for name, value in told if value != defaults[name].default
+        )
+
     def backoff(self, attempts: int) -> float:
         """Seconds to wait after so many failures: longer each time, with jitter, so that not all come back at once."""
         steps = min(attempts - 1, 1000)
