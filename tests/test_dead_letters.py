@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from receiver import Context, Event, EventType, GiveUp, Handler, Outcome, RetryAfter, handler
-from receiver.store.dead_letters import DeadLetters, list_dead_letters, retry, show_dead_letter
+from receiver.store.dead_letters import CHUNK, DeadLetters, list_dead_letters, retry, show_dead_letter
 from receiver.store.failures import MOST_ATTEMPTS
 from tests.cli import Receiver, command_for
 from tests.log_events import store
@@ -251,6 +251,26 @@ async def test_what_to_retry_has_to_be_said(database: str, sql: asyncpg.Connecti
     assert (await receiver("dead-letters", "retry", "--handler", "nobody", "--yes")).code == 0
     assert (await receiver("dead-letters", "retry", "--all", "--yes")).code == 0
     assert await sql.fetchval("SELECT count(*) FROM retries") == 10
+
+
+async def test_more_than_a_chunk(sql: asyncpg.Connection, receiver: Receiver) -> None:
+    """any number of letters is retried, in transactions of bounded size, and each has its row in the audit log"""
+    await sql.execute(
+        "INSERT INTO dead_letters (handler, event_id, event, event_type, source, attempts, error_type, error) "
+        "SELECT 'crm', gen_random_uuid(), jsonb_build_object('received_at', now(), 'shard', n % 64), 'sent', 's', 1, "
+        "'E', n::text FROM generate_series(1, $1::int) n",
+        2 * CHUNK + 7,
+    )
+    (row,) = (await receiver("dead-letters", "groups", "--json")).rows
+    assert (row["letters"], row["error"]) == (2 * CHUNK + 7, "#")
+    ended = await receiver("dead-letters", "retry", "--all", "--yes")
+    assert (ended.code, ended.out.partition(";")[0]) == (0, f"retried {2 * CHUNK + 7} dead letters")
+    assert await sql.fetchval("SELECT count(*) FROM retries") == 2 * CHUNK + 7
+    assert [row[0] for row in await sql.fetch("SELECT subject FROM audit_log ORDER BY id")] == [
+        f"{CHUNK} dead letters: all",
+        f"{CHUNK} dead letters: all",
+        "7 dead letters: all",
+    ]
 
 
 async def test_a_retried_letter_outlives_its_partition(

@@ -197,6 +197,23 @@ async def test_what_may_be_set_right_is_tried_again(
     assert [one["id"] for one in json.loads(sink.requests[-1]["body"])] == [str(id_)]
 
 
+async def test_an_outage_spends_no_event(database: str, sql: asyncpg.Connection, sink: Sink) -> None:
+    """a URL that fails for everything opens the breaker after a few requests; back again, all events arrive"""
+    forward = configured(sink.url)
+    forward = replace(forward, run=forward.run.model_copy(update={"breaker": 5}))
+    await prepared(sql, [forward])
+    sink.answer(500)
+    ids = await store(sql, 200, shard=3)
+    async with running(database, forward):
+        await value(sql, "SELECT breaker_since IS NOT NULL FROM handlers", expected=True)
+        assert len(sink.requests) <= 20
+        sink.answer(200)
+        await sql.execute("UPDATE handlers SET breaker_probe_at = now()")
+        await true(lambda: set(sink.taken()) == set(map(str, ids)))
+        await value(sql, "SELECT breaker_since IS NULL FROM handlers", expected=True)
+    assert await sql.fetchval("SELECT count(*) FROM dead_letters") == 0
+
+
 async def test_nobody_answers(database: str, sql: asyncpg.Connection) -> None:
     """a URL at which nobody listens is tried again, and named by its host alone"""
     forward = configured("http://127.0.0.1:1/secret-path")
