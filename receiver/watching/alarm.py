@@ -104,18 +104,26 @@ class Alarm:
             await self._notices.close()
 
     async def _look(self) -> None:
-        async with self._connection.transaction(within=WITHIN) as connection:
-            if self._sources:
+        """In transactions of their own, the longest last: none keeps another from being done."""
+        if self._sources:
+            async with self._connection.transaction(within=WITHIN) as connection:
                 await self._note(connection)
                 if await self._has("watch_sources", connection):
                     await self._watch_sources(connection)
+        if self._notices:
+            async with self._connection.transaction(within=WITHIN) as connection:
+                telling = await self._has("send_alerts", connection)
+            if telling:
+                await self._tell(self._notices)
+        async with self._connection.transaction(within=WITHIN) as connection:
             if await self._has("watch_installation", connection):
-                found = [*installation(await observe(connection), self._settings)]
-                found += endangered(await warnings(connection, self._retention))
-                await self._settle(connection, found, INSTALLATION)
-            telling = self._notices is not None and await self._has("send_alerts", connection)
-        if telling:
-            await self._tell()
+                await self._watch_installation(connection)
+
+    async def _watch_installation(self, connection: asyncpg.Connection) -> None:
+        found = [*installation(await observe(connection), self._settings)]
+        found += endangered(await warnings(connection, self._retention))
+        await self._settle(connection, found, INSTALLATION)
+        await alerts.forget(connection)
 
     async def _has(self, duty: str, connection: asyncpg.Connection) -> bool:
         lease = timedelta(seconds=self._every * HELD + WITHIN)
@@ -157,9 +165,8 @@ class Alarm:
             if await alerts.resolve(connection, alert.id, end, after=self._settled if after is None else after):
                 log.info(end, action="alert_resolved", key=alert.key)
 
-    async def _tell(self) -> None:
+    async def _tell(self, notices: Notices) -> None:
         """Send what is due; where one fails, the others would too, and wait."""
-        assert self._notices is not None
         settings = self._settings
         async with self._connection.transaction(within=WITHIN) as connection:
             due = await alerts.due_notices(connection, settings.severities, repeat_after=settings.repeat_after)
@@ -168,7 +175,7 @@ class Alarm:
             if time.monotonic() > enough:
                 return
             try:
-                await self._notices.send(alert)
+                await notices.send(alert)
             except Unavailable as error:
                 log.warning("an alert was not sent", action="alert_not_sent", key=alert.key, why=str(error))
                 async with self._connection.transaction(within=WITHIN) as connection:
