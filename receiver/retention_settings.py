@@ -68,6 +68,7 @@ class RetentionSettings(BaseModel):
     dead_letters: Keep = Field(
         timedelta(days=90), description="how long retried and discarded dead letters are kept", examples=["90d"]
     )
+    alerts: Keep = Field(timedelta(days=90), description="how long alerts that have ended are kept", examples=["90d"])
     sends: Keep = Field(
         None,
         description="how long finished sends are kept; a key that is gone can be queued again",

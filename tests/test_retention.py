@@ -169,11 +169,14 @@ async def test_rows_go_by_their_rules(connection: asyncpg.Connection) -> None:
         INSERT INTO sends (key, state, recipient, template, stream, handler, created_at)
         SELECT state, state, 'r', 't', 'marketing', 'h', now() - interval '3 years'
         FROM unnest('{queued,leased,sent,unknown,failed,skipped,cancelled}'::text[]) AS state;
+        INSERT INTO alerts (key, kind, severity, text, resolved_at, resolution)
+        SELECT n::text, 'k', 'warning', '', CASE WHEN n > 0 THEN now() - n * interval '1 day' END,
+               CASE WHEN n > 0 THEN 'over' END FROM generate_series(0, 100, 50) AS n;
         INSERT INTO audit_log (at, who, action, subject) VALUES (now() - interval '3 years', 'ann', 'reveal', 'x');
         """
     )
     done = {one.part: one.rows for one in await run(connection, RetentionSettings())}
-    assert done == {"ids": 6, "refused": 6, "quarantine, resolved": 2, "dead letters, resolved": 1}
+    assert done == {"ids": 6, "refused": 6, "quarantine, resolved": 2, "dead letters, resolved": 1, "alerts, ended": 1}
     assert await count(connection, "dead_letters WHERE resolved_at IS NULL") == 1
     year = timedelta(days=365)
     rules = RetentionSettings(quarantine_open=year / 2, sends=year, audit_log=year)
