@@ -318,6 +318,7 @@ CREATE TABLE dead_letters (
     resolution text CHECK (resolution IN ('retried', 'discarded')),
     reason text,
     replay_id bigint,
+    replaying boolean NOT NULL DEFAULT false,
     CHECK ((resolved_at IS NULL) = (resolution IS NULL))
 );
 CREATE UNIQUE INDEX dead_letters_open ON dead_letters (handler, event_id) WHERE resolved_at IS NULL;
@@ -339,6 +340,7 @@ COMMENT ON COLUMN dead_letters.resolved_at IS 'When someone retried or discarded
 COMMENT ON COLUMN dead_letters.resolution IS 'retried or discarded.';
 COMMENT ON COLUMN dead_letters.reason IS 'Why it was discarded.';
 COMMENT ON COLUMN dead_letters.replay_id IS 'The replay (replays.id) in which the handler gave up; NULL otherwise.';
+COMMENT ON COLUMN dead_letters.replaying IS 'It came in a replay, without effects outside the database, and will again when it is retried.';
 
 CREATE TABLE attempts (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -416,6 +416,25 @@ async def test_a_retried_letter_is_no_replay(database: str, sql: asyncpg.Connect
     assert [replaying for _, replaying in seen.events["notes"]] == [False]
 
 
+async def test_a_letter_of_a_replay_stays_one(database: str, sql: asyncpg.Connection, receiver: Receiver) -> None:
+    """an event that was given up in a replay without side effects has none either when its dead letter is retried"""
+    replaying: list[bool] = []
+
+    @handler(name="notes", max_attempts=1, breaker=0)
+    async def notes(_event: Event, ctx: Context) -> None:
+        replaying.append(ctx.replaying)
+        if len(replaying) == 1:
+            raise RuntimeError("no")
+
+    await store(sql)
+    await prepared(sql, [notes])
+    async with joined(database, sql, notes):
+        assert (await receiver("replay", "--handler", "notes", "--since", "1h", "--yes")).code == 1
+        assert (await receiver("dead-letters", "retry", "--all", "--yes")).code == 0
+        await value(sql, WAITING, 0)
+    assert replaying == [True, True]
+
+
 def test_rates() -> None:
     """a rate is so many in a second, minute or hour"""
     assert [rate("50"), rate("50/s"), rate("600/min"), rate("3600 / h")] == [50, 50, 10, 1]

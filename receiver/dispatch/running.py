@@ -174,6 +174,7 @@ class Runner:
             error_type=failure.error_type,
             error=failure.error,
             traceback=failure.traceback,
+            replaying=self.replaying,
         )
 
     def report(self, kept: Sequence[Failure]) -> None:

@@ -31,7 +31,7 @@ _CHOSEN: Final = f"""
 """
 _COLUMNS: Final = """
     id, handler, event_id, event_type, source, attempts, error_type, error, first_failed_at, dead_at,
-    resolved_at, resolution, reason
+    resolved_at, resolution, reason, replaying
 """
 _LIST: Final = f"SELECT {_COLUMNS} FROM dead_letters WHERE {_CHOSEN} ORDER BY id DESC LIMIT $10"
 _SHOW: Final = f"SELECT {_COLUMNS}, traceback, event FROM dead_letters WHERE id = $1"
@@ -49,16 +49,17 @@ _COUNT: Final = f"SELECT count(*) AS letters, max(id) AS newest FROM dead_letter
 
 # The rows are locked before they are judged, so that two people cannot both retry one.
 _LOCK: Final = f"""
-SELECT id, handler, event_id, (event->>'received_at')::timestamptz AS received_at, (event->>'shard')::smallint AS shard
+SELECT id, handler, event_id, (event->>'received_at')::timestamptz AS received_at, (event->>'shard')::smallint AS shard,
+       CASE WHEN replaying THEN 'replay' ELSE 'failed' END AS cause
 FROM dead_letters WHERE {_CHOSEN} ORDER BY id LIMIT {CHUNK} FOR UPDATE
 """
 _RETRY: Final = f"""
 WITH chosen AS ({_LOCK}), due AS (
     INSERT INTO retries (handler, event_id, event_received_at, shard, cause, next_at, dead_letter_id)
-    SELECT handler, event_id, received_at, shard, 'failed', clock_timestamp(), id FROM chosen
+    SELECT handler, event_id, received_at, shard, cause, clock_timestamp(), id FROM chosen
     ON CONFLICT (handler, event_id) DO UPDATE SET
         cause = excluded.cause, attempt = 0, next_at = excluded.next_at, dead_letter_id = excluded.dead_letter_id,
-        replay_id = NULL
+        side_effects = false, replay_id = NULL
 )
 UPDATE dead_letters SET resolved_at = now(), resolution = 'retried' FROM chosen WHERE dead_letters.id = chosen.id
 """
@@ -99,7 +100,10 @@ class DeadLetters:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
-    """A row of `dead_letters`, without the copy of its event."""
+    """A row of `dead_letters`, without the copy of its event.
+
+    `replaying`: it came in a replay, without effects outside the database, and will again when it is retried.
+    """
 
     id: int
     handler: str
@@ -114,6 +118,7 @@ class DeadLetter:
     resolved_at: datetime | None
     resolution: str | None
     reason: str | None
+    replaying: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,13 +29,16 @@ ON CONFLICT (handler, event_id) DO UPDATE SET
 
 _BURY: Final = """
 INSERT INTO dead_letters (handler, event_id, event, event_type, source, attempts, error_type, error, traceback,
-                          first_failed_at, replay_id)
+                          first_failed_at, replay_id, replaying)
 VALUES ($1, $2, $3::jsonb, $4, $5, $6, $7, $8, $9,
         coalesce((SELECT first_failed_at FROM retries WHERE handler = $1 AND event_id = $2), clock_timestamp()),
-        (SELECT replay_id FROM retries WHERE handler = $1 AND event_id = $2))
+        (SELECT replay_id FROM retries WHERE handler = $1 AND event_id = $2),
+        $10 OR EXISTS (SELECT FROM retries
+                       WHERE handler = $1 AND event_id = $2 AND cause = 'replay' AND NOT side_effects))
 ON CONFLICT (handler, event_id) WHERE resolved_at IS NULL DO UPDATE SET
     attempts = excluded.attempts, error_type = excluded.error_type, error = excluded.error,
-    traceback = excluded.traceback, dead_at = now(), replay_id = excluded.replay_id
+    traceback = excluded.traceback, dead_at = now(), replay_id = excluded.replay_id,
+    replaying = dead_letters.replaying AND excluded.replaying
 RETURNING id
 """
 
@@ -110,13 +113,24 @@ async def retry_later(  # noqa: PLR0913 - keywords that are columns
 
 
 async def bury(
-    sql: Sql, handler: str, event: Event, *, attempts: int, error_type: str, error: str, traceback: str | None
+    sql: Sql,
+    handler: str,
+    event: Event,
+    *,
+    attempts: int,
+    error_type: str,
+    error: str,
+    traceback: str | None,
+    replaying: bool = False,
 ) -> None:
-    """Keep the event as a dead letter, with a copy of it and its attempts; ends its retries."""
+    """Keep the event as a dead letter, with a copy of it and its attempts; ends its retries.
+
+    `replaying`: it came without effects outside the database, and will when it is retried.
+    """
     letter = await sql.fetchval(
         _BURY,
         *(handler, event.id, _encode(event).decode(), str(event.type), event.source),
-        *(attempts, error_type, error, traceback),
+        *(attempts, error_type, error, traceback, replaying),
     )
     await sql.execute(_LAST_ATTEMPT, handler, event.id, attempts, error_type, error, traceback, letter)
 

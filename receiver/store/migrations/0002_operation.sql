@@ -34,6 +34,8 @@ ALTER TABLE retries ADD COLUMN replay_id bigint;
 COMMENT ON COLUMN retries.replay_id IS 'replays.id, for a replay.';
 ALTER TABLE dead_letters ADD COLUMN replay_id bigint;
 COMMENT ON COLUMN dead_letters.replay_id IS 'The replay (replays.id) in which the handler gave up; NULL otherwise.';
+ALTER TABLE dead_letters ADD COLUMN replaying boolean NOT NULL DEFAULT false;
+COMMENT ON COLUMN dead_letters.replaying IS 'It came in a replay, without effects outside the database, and will again when it is retried.';
 CREATE INDEX retries_replay ON retries (replay_id) WHERE replay_id IS NOT NULL;
 CREATE INDEX dead_letters_replay ON dead_letters (replay_id) WHERE replay_id IS NOT NULL;
 
