@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import parse_qs, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit, urlunsplit
 
 from pydantic import (
     AfterValidator,
@@ -46,7 +46,9 @@ def _check_database(value: SecretStr) -> SecretStr:
         return value
     try:
         parts = urlsplit(text)
-        usable = bool(parts.hostname or parse_qs(parts.query).get("host")) and parts.port != 0
+        places = [(one.hostname, one.port) for one in _each_host(parts)]
+        usable = bool(parse_qs(parts.query).get("host")) or all(host for host, _ in places)
+        usable = usable and all(port != 0 for _, port in places)
     except ValueError:  # its message quotes what follows the host, which may be half a password
         usable, parts = False, urlsplit("")
     if not text.strip():
@@ -262,11 +264,17 @@ def _validate(values: Mapping[str, Any], raw: Raw) -> tuple[Settings | None, dic
     return settings, wrong
 
 
+def _each_host(parts: SplitResult) -> list[SplitResult]:
+    """A URL of each server, where one names several: `postgresql://one:5432,other:5432/name`."""
+    user, at, places = parts.netloc.rpartition("@")
+    return [parts._replace(netloc=f"{user}{at}{place}") for place in places.split(",")]
+
+
 def hide_password(database: str) -> str:
     """A database's URL without its password, and else as it is, so that programs can use it."""
     try:
         parts = urlsplit(database)
-        _ = parts.port
+        _ = [one.port for one in _each_host(parts)]
     except ValueError:  # not checked by us; its message may quote a part of the password
         return "(a database URL)"
     user, at, place = parts.netloc.rpartition("@")
@@ -278,10 +286,10 @@ def without_password(database: str) -> str:
     """A database's URL for people: who and where, no password, whatever form it was given in."""
     try:
         parts = urlsplit(database)
-        host, port = parts.hostname, parts.port
+        places = [(one.hostname, one.port) for one in _each_host(parts)]
     except ValueError:  # likewise
         return "(a database URL)"
     sockets = parse_qs(parts.query).get("host", [""])[0]
     user = f"{parts.username}@" if parts.username else ""
-    place = f"{host or ''}{f':{port}' if port else ''}" or sockets
+    place = ",".join(f"{host or ''}{f':{port}' if port else ''}" for host, port in places) or sockets
     return f"{parts.scheme}://{user}{place}{parts.path if parts.path != '/' else ''}"

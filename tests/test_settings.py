@@ -375,6 +375,11 @@ def test_no_value_in_repr(toml: Write) -> None:
             "postgresql://u@/run/pg/d",
             "postgresql://u@/d?host=%2Frun%2Fpg&port=5432",
         ),
+        (
+            f"postgresql://u:{CANARY}@one:5433,other/d",
+            "postgresql://u@one:5433,other/d",
+            "postgresql://u@one:5433,other/d",
+        ),
         (f"postgresql://u:{CANARY}/x@h:{CANARY}/d", "(a database URL)", "(a database URL)"),
     ],
 )
