@@ -17,10 +17,11 @@ test: ## the whole suite, in parallel, on the embedded Postgres (ARGS="-k word" 
 	@locks/install dev
 	@$(python) -m pytest -n auto --dist worksteal $(ARGS)
 
-test-peers: ## what needs programs from elsewhere, and every test of the database on the oldest Postgres we support
+test-peers: ## what needs programs from elsewhere, and tests of the database on the oldest Postgres we support, also through PgBouncer
 	@locks/install dev
 	@tests/install-peers
 	@$(python) -m tests.with_postgres $(python) -m pytest -n auto --dist worksteal -m "database or peers" $(ARGS)
+	@$(python) -m tests.with_postgres $(python) -m tests.with_pgbouncer $(python) -m pytest -n auto --dist worksteal -m database $(ARGS)
 
 check: ## lint, format, types, import layers
 	@locks/install dev

@@ -18,6 +18,7 @@ import structlog
 
 from receiver.retention_settings import RetentionSettings
 from receiver.store import retention, schema, tasks
+from receiver.store.connect import connect
 from receiver.store.log import check_generation
 from receiver.store.needs import warnings
 from receiver.store.partitions import ensure_partitions
@@ -99,9 +100,7 @@ async def _log_step(step: Done | Progress) -> None:
 
 @asynccontextmanager
 async def _connected(dsn: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(
-        dsn, timeout=10, command_timeout=30, server_settings={"application_name": "receiver maintenance"}
-    )
+    connection = await connect(dsn, name="receiver maintenance", command_timeout=30)
     try:
         yield connection
     finally:

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from receiver.cli import main
+from tests.pgbouncer import through
 from tests.service import SECRET_KEY
 
 
@@ -60,6 +61,6 @@ def command_for(
     for name in [name for name in os.environ if name.startswith("RECEIVER_") or name == "DATABASE_URL"]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(directory)
-    monkeypatch.setenv("RECEIVER_DATABASE", database)
+    monkeypatch.setenv("RECEIVER_DATABASE", through(database))
     monkeypatch.setenv("RECEIVER_SECRET_KEY", SECRET_KEY)
     return command(capsys)

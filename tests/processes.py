@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -17,16 +16,10 @@ from pathlib import Path
 import httpx
 
 from receiver.contract import Post
+from tests.pgbouncer import through
+from tests.ports import free_port
 from tests.service import SECRET_KEY, Played
 from tests.waiting import until
-
-
-def free_port() -> int:
-    """A port below the range that clients' sockets are given, so that no closed one holds it."""
-    for port in range(20000 + os.getpid() % 5000, 32000):
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
-    raise AssertionError("no free port")
 
 
 class Process:
@@ -90,7 +83,7 @@ class Site:
         sources = {one.source.name: _raw(one) for one in played}
         self._environ = {
             **{key: value for key, value in os.environ.items() if not key.startswith("RECEIVER_")},
-            "RECEIVER_DATABASE": dsn,
+            "RECEIVER_DATABASE": through(dsn),
             "RECEIVER_SECRET_KEY": SECRET_KEY,
             "RECEIVER_SOURCES": json.dumps(sources),
             "RECEIVER_PORT": str(self.port),

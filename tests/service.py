@@ -20,6 +20,7 @@ from receiver.providers import providers
 from receiver.sources import Source
 from receiver.vault import Vault
 from receiver.web.service import Dispatcher, Listening, Service, serve
+from tests.pgbouncer import through
 
 SECRET_KEY = "a secret key for tests, long enough"
 
@@ -97,7 +98,7 @@ async def running(
     ready: asyncio.Future[Listening] = asyncio.get_running_loop().create_future()
     vault = Vault(SECRET_KEY)
     service = Service(
-        dsn=dsn,
+        dsn=through(dsn),
         vault=vault,
         sources={one.source.name: one.source for one in played},
         dispatcher=dispatcher,

@@ -14,7 +14,8 @@ import httpx
 
 from receiver.contract import Post
 from receiver.event import EventType
-from tests.processes import Load, Process, free_port, site
+from tests.ports import free_port
+from tests.processes import Load, Process, site
 from tests.service import Played, play
 from tests.waiting import until
 

@@ -13,6 +13,7 @@ from receiver.dispatch.worker import Worker
 from receiver.plugins.handlers import Handler
 from receiver.store.log import create_cursors
 from receiver.vault import Vault
+from tests.pgbouncer import through
 from tests.waiting import until
 
 VAULT = Vault("a secret key that only tests have, long enough")
@@ -47,7 +48,7 @@ class Running:
 def start(dsn: str, *handlers: Handler, **options: Any) -> Running:
     """A running worker; by default it looks often."""
     options = {"poll": (0.02, 0.1), "lease": 2.0, "grace": 3.0, **options}
-    return Running(Worker(dsn=dsn, handlers=handlers, vault=VAULT, **options))
+    return Running(Worker(dsn=through(dsn), handlers=handlers, vault=VAULT, **options))
 
 
 @asynccontextmanager

@@ -29,7 +29,7 @@ _TRIES: Final = 5  # when a worker's acknowledgement and ours have locked the sa
 _LOOK_EVERY: Final = 0.1
 
 # Plans for statements over the log are made for walking its index, whatever the statistics say.
-_PLANS: Final = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off"
+_PLANS: Final = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,11 +254,10 @@ def _ago(at: datetime) -> str:
 @asynccontextmanager
 async def _known(place: Place, name: str) -> AsyncIterator[asyncpg.Connection]:
     """A connection, when the handler is known in the database."""
-    async with connected(place.database()) as connection:
+    async with connected(place.database(), settings=_PLANS) as connection:
         if "/" in name or not await control.exists(connection, name):
             known = ", ".join(one.handler for one in await standings(connection)) or "none"
             raise CommandError(f"no handler {name!r} has run on this database; there are: {known}")
-        await connection.execute(_PLANS)
         yield connection
 
 

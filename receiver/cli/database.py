@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -10,17 +10,19 @@ import asyncpg
 
 from receiver.cli.failures import CommandError
 from receiver.settings import without_password
+from receiver.store.connect import NO_SETTINGS, connect
 
 NO_CONNECTION: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError)
 
 
 @asynccontextmanager
-async def connected(dsn: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection in UTC. Raises CommandError where the database cannot be reached, or goes away."""
+async def connected(dsn: str, *, settings: Mapping[str, str] = NO_SETTINGS) -> AsyncIterator[asyncpg.Connection]:
+    """A connection in UTC, with further settings of Postgres.
+
+    Raises CommandError where the database cannot be reached, or goes away.
+    """
     try:
-        connection = await asyncpg.connect(
-            dsn, timeout=10, server_settings={"application_name": "receiver-cli", "timezone": "UTC"}
-        )
+        connection = await connect(dsn, name="receiver-cli", settings={"timezone": "UTC", **settings})
     except NO_CONNECTION as error:
         raise cannot_connect(dsn, error) from error
     try:

@@ -11,6 +11,8 @@ from typing import Final
 import asyncpg
 import structlog
 
+from receiver.store.connect import create_pool
+
 log: Final = structlog.get_logger("receiver.dispatch")
 
 LOCK_TIMEOUT: Final = 10  # seconds; shorter than a handler's usual limit, so that a lock is told from a hanging handler
@@ -76,8 +78,8 @@ class Database:
     def __init__(self, dsn: str, *, connections: int, idle_limit: float, name: str) -> None:
         self._dsn = dsn
         self._connections = connections
+        self._name = f"receiver dispatch {name}"
         self._settings = {
-            "application_name": f"receiver dispatch {name}"[:63],
             "jit": "off",
             "lock_timeout": f"{LOCK_TIMEOUT}s",
             # A worker that is frozen in the middle of a batch must not keep its locks for ever.
@@ -95,15 +97,7 @@ class Database:
         self._own = await self._create(_OWN_CONNECTIONS, _OWN)
 
     async def _create(self, size: int, settings: Mapping[str, str]) -> asyncpg.Pool:
-        return await asyncpg.create_pool(
-            self._dsn,
-            min_size=0,
-            max_size=size,
-            max_queries=2**31,
-            timeout=10,
-            server_settings={**self._settings, **settings},
-            reset=_keep_session,
-        )
+        return await create_pool(self._dsn, name=self._name, size=size, settings={**self._settings, **settings})
 
     async def close(self, *, within: float) -> None:
         """Close the connections; those that are still busy after `within` seconds are cut."""
@@ -191,7 +185,3 @@ class Database:
 
 # For the last statement of a handler's transaction, which has the planner's usual settings.
 OWN_PLANS: Final = "; ".join(f"SET LOCAL {name} = {setting}" for name, setting in _OWN.items())
-
-
-async def _keep_session(_connection: asyncpg.Connection) -> None:
-    """Asyncpg would spend a round trip per batch on RESET ALL; open transactions it rolls back anyway."""

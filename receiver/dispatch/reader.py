@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import asyncpg
-from asyncpg.connect_utils import SessionAttribute
 
 from receiver.dispatch.database import GONE, Database, DatabaseGone
+from receiver.store.connect import connect
 from receiver.store.leases import Leased
 from receiver.store.log import Cursor, CursorKey, Page, check_generation, read_pages
 
@@ -39,7 +39,7 @@ class LogConnection:
     def __init__(self, dsn: str, database: Database, *, name: str) -> None:
         self._dsn = dsn
         self._database = database
-        self._settings = _SETTINGS | {"application_name": f"receiver reader {name}"[:63]}
+        self._name = f"receiver reader {name}"
         self._open: tuple[asyncpg.Connection, int] | None = None
 
     @asynccontextmanager
@@ -53,9 +53,7 @@ class LogConnection:
 
     async def _connected(self) -> tuple[asyncpg.Connection, int]:
         if self._open is None or self._open[0].is_closed():
-            connection = await asyncpg.connect(
-                self._dsn, timeout=10, server_settings=self._settings, target_session_attrs=SessionAttribute.primary
-            )
+            connection = await connect(self._dsn, name=self._name, settings=_SETTINGS)
             try:
                 self._open = connection, await check_generation(connection)
             except BaseException:

@@ -19,6 +19,7 @@ from receiver.errors import Reason
 from receiver.ingest.credit import Credit
 from receiver.ingest.head import request_head
 from receiver.store import refused
+from receiver.store.connect import connect
 from receiver.vault import Vault
 
 log = structlog.get_logger("refusals")
@@ -82,7 +83,7 @@ class Refusals:
             row = await self._queue.get()
             try:
                 if connection is None or connection.is_closed():
-                    connection = await asyncpg.connect(self._dsn, timeout=5, command_timeout=10)
+                    connection = await connect(self._dsn, name="receiver refusals", timeout=5, command_timeout=10)
                 await refused.keep(connection, row)
             except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
                 log.warning("a refused request was not kept", action="refused_lost", error=type(error).__name__)

@@ -19,6 +19,7 @@ import structlog
 from receiver.errors import SchemaError
 from receiver.histogram import Histogram
 from receiver.store import intake
+from receiver.store.connect import connect
 from receiver.store.intake import MAX_ROWS, Quarantined, Row
 from receiver.store.log import check_generation
 from receiver.store.partitions import MissingPartition, ensure_partitions
@@ -420,9 +421,7 @@ class Writer:
             self._on_commit()
 
     async def _connect(self) -> asyncpg.Connection:
-        connection = await asyncpg.connect(
-            self._dsn, timeout=5, command_timeout=30, server_settings={"application_name": "receiver ingest"}
-        )
+        connection = await connect(self._dsn, name="receiver ingest", timeout=5, command_timeout=30)
         try:
             await intake.prepare(connection)
             await check_generation(connection)  # in a restored dump new events would take the places of old ones

@@ -1,35 +1,144 @@
-"""Connections to Postgres."""
+"""Connections to Postgres, direct or through a pooler that lends the server's by transaction (PgBouncer and its kind).
+
+Nobody configures which: the process that answers either is the one that the server named when we connected, or not.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import errno
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import asyncpg
+from asyncpg.connect_utils import SessionAttribute
+
+Kind = TypeVar("Kind", bound=asyncpg.Connection)
 
 AWAY: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)  # cannot be used for now
 
+NO_SETTINGS: Final[Mapping[str, str]] = {}
 
-async def create_pool(dsn: str, *, name: str, size: int, least: int = 1) -> asyncpg.Pool:
-    """A pool of at most `size` connections; `name` shows up as application_name in pg_stat_activity."""
+# What a session calls otherwise than the transaction that is to have it.
+_LOCAL_NAMES: Final = {"default_transaction_read_only": "transaction_read_only"}
+
+
+class Lent(asyncpg.Connection):
+    """A connection through a pooler: the server's may be another for each transaction, so that no session has a memory.
+
+    Every statement is in a transaction, which begins with the settings that a direct connection is given for good.
+    Only a text without parameters goes out as it is, since it is one message, and may be what no transaction can hold.
+    """
+
+    begin = ""  # SET LOCAL ...; after each BEGIN
+
+    @asynccontextmanager
+    async def _lent(self) -> AsyncIterator[None]:
+        if self.is_in_transaction():
+            yield
+        else:
+            async with self.transaction():
+                yield
+
+    async def execute(self, query: str, *args: Any, **options: Any) -> str:
+        if args:
+            async with self._lent():
+                return await super().execute(query, *args, **options)
+        if self.begin and not self.is_in_transaction() and query.lstrip()[:5].upper() == "BEGIN":
+            query = f"{query.rstrip().rstrip(';')}; {self.begin}"
+        return await super().execute(query, **options)
+
+    async def executemany(self, *args: Any, **options: Any) -> None:
+        async with self._lent():
+            await super().executemany(*args, **options)
+
+    async def fetch(self, *args: Any, **options: Any) -> Any:
+        async with self._lent():
+            return await super().fetch(*args, **options)
+
+    async def fetchrow(self, *args: Any, **options: Any) -> Any:
+        async with self._lent():
+            return await super().fetchrow(*args, **options)
+
+    async def fetchval(self, *args: Any, **options: Any) -> Any:
+        async with self._lent():
+            return await super().fetchval(*args, **options)
+
+    async def copy_records_to_table(self, *args: Any, **options: Any) -> Any:
+        async with self._lent():
+            return await super().copy_records_to_table(*args, **options)
+
+    async def set_type_codec(self, *args: Any, **options: Any) -> None:
+        async with self._lent():
+            await super().set_type_codec(*args, **options)
+
+    def get_reset_query(self) -> str:
+        """Nothing: it would clean somebody else's session."""
+        return ""
+
+
+def is_lent(connection: asyncpg.Connection) -> bool:
+    """Whether it goes through a pooler. (asyncpg makes `isinstance` say yes for any of its connections.)"""
+    return type(connection) is Lent
+
+
+async def connect(
+    dsn: str,
+    *,
+    name: str,
+    settings: Mapping[str, str] = NO_SETTINGS,
+    timeout: float = 10,  # noqa: ASYNC109 - of several steps, each of which asyncpg limits
+    command_timeout: float | None = None,
+) -> asyncpg.Connection:
+    """A connection to the primary, with `settings` of Postgres, which is a `Lent` one behind a pooler.
+
+    `name` shows up as application_name in pg_stat_activity. Raises asyncpg.PostgresError or InterfaceError, OSError
+    (also where there is no primary) or TimeoutError.
+    """
+    options: dict[str, Any] = {"name": name, "timeout": timeout, "command_timeout": command_timeout}
+    connection = await _open(dsn, asyncpg.Connection, **options)
+    try:
+        if await _set_if_direct(connection, settings, timeout=timeout):
+            return connection
+    except BaseException:
+        connection.terminate()
+        raise
+    connection.terminate()
+    # No statement is prepared for later: the server's connection that knows it may be another's by then.
+    lent = await _open(dsn, Lent, statement_cache_size=0, **options)
+    lent.begin = "; ".join(f"SET LOCAL {_LOCAL_NAMES.get(key, key)} = '{value}'" for key, value in settings.items())
+    return lent
+
+
+async def create_pool(
+    dsn: str,
+    *,
+    name: str,
+    size: int,
+    settings: Mapping[str, str] = NO_SETTINGS,
+    timeout: float = 10,  # noqa: ASYNC109 - of one connection
+) -> asyncpg.Pool:
+    """At most `size` such connections, each made when it is needed.
+
+    They are given back as they are; an open transaction is rolled back. asyncpg would spend a round trip on RESET ALL,
+    which would also undo the settings.
+    """
+
+    async def make(*_: Any, **__: Any) -> asyncpg.Connection:
+        return await connect(dsn, name=name, settings=settings, timeout=timeout)
+
     return await asyncpg.create_pool(
-        dsn,
-        min_size=least,
-        max_size=size,
-        command_timeout=60,
-        timeout=10,
-        server_settings={"application_name": name},
+        dsn, connect=make, min_size=0, max_size=size, max_queries=2**31, reset=_keep_session
     )
 
 
-class KeptConnection:
-    """A connection for occasional looks, made when first needed and anew after it was lost; its users take turns.
+async def _keep_session(_connection: asyncpg.Connection) -> None:
+    pass
 
-    Everything runs in transactions with `SET LOCAL`, so that it also works where a pooler lends connections by
-    transaction; for the same reason no statement is kept prepared.
-    """
+
+class KeptConnection:
+    """A connection for occasional looks, made when first needed and anew after it was lost; its users take turns."""
 
     def __init__(self, dsn: str, *, name: str) -> None:
         self._dsn = dsn
@@ -56,13 +165,7 @@ class KeptConnection:
 
     async def _connected(self, within: float) -> asyncpg.Connection:
         if self._connection is None or self._connection.is_closed():
-            self._connection = await asyncpg.connect(
-                self._dsn,
-                timeout=within,
-                command_timeout=within,
-                statement_cache_size=0,
-                server_settings={"application_name": self._name},
-            )
+            self._connection = await connect(self._dsn, name=self._name, timeout=within, command_timeout=within)
         return self._connection
 
     def close(self) -> None:
@@ -70,3 +173,31 @@ class KeptConnection:
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None
+
+
+async def _open(dsn: str, kind: type[Kind], *, name: str, **options: Any) -> Kind:
+    # An operator may ask for more: a primary that takes writes.
+    read_write = "target_session_attrs=read-write" in dsn
+    try:
+        return await asyncpg.connect(
+            dsn,
+            connection_class=kind,
+            server_settings={"application_name": name[:63]},  # poolers refuse others
+            target_session_attrs=SessionAttribute.read_write if read_write else SessionAttribute.primary,
+            **options,
+        )
+    except asyncpg.TargetServerAttributeNotMatched as error:
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "no primary answers, only a standby") from error
+
+
+async def _set_if_direct(connection: asyncpg.Connection, settings: Mapping[str, str], *, timeout: float) -> bool:  # noqa: ASYNC109 - asyncpg's
+    """Give the session its settings, unless another process answers than the one that was named.
+
+    One message of the simple protocol: nothing of it stays in a server's connection that is lent to others next.
+    """
+    set_all = ", ".join(f"set_config('{key}', '{value}', false)" for key, value in settings.items())
+    tag = await connection.execute(
+        f"SELECT {set_all} WHERE pg_backend_pid() = {connection.get_server_pid()}",
+        timeout=timeout,
+    )
+    return bool(tag == "SELECT 1")

@@ -11,6 +11,7 @@ from typing import Final
 import asyncpg
 
 from receiver.errors import SchemaError
+from receiver.store.connect import connect
 from receiver.store.partitions import ensure_partitions
 
 VERSION: Final = 2  # the schema this release is written for
@@ -55,7 +56,7 @@ async def migrate(dsn: str) -> tuple[int, int]:
     Idempotent, and safe when many processes start at once. An empty database gets `schema.sql`, an older one the steps
     it lacks. Raises SchemaError when the database is too new for this release.
     """
-    connection = await asyncpg.connect(dsn)
+    connection = await connect(dsn, name="receiver migrate")
     try:
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)

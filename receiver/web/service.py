@@ -21,7 +21,11 @@ from receiver.ingest.writer import Writer
 from receiver.maintenance import check_database, maintained
 from receiver.retention_settings import RetentionSettings
 from receiver.sources import Source
+<<<<<<< HEAD
 from receiver.store.connect import KeptConnection
+=======
+from receiver.store.connect import connect
+>>>>>>> 0b80d53 (store: Make every connection in one place, and work behind PgBouncer in transaction mode.)
 from receiver.vault import Vault
 from receiver.warm import settle
 from receiver.watching.alarm import EVERY, Alarm
@@ -187,3 +191,22 @@ async def _until(stop: asyncio.Event, tasks: Sequence[asyncio.Task[None]]) -> No
     for task in done:
         if task is not stopping:
             task.result()
+<<<<<<< HEAD
+=======
+
+
+def _checks(service: Service, writer: Writer) -> dict[str, Check]:
+    async def database() -> str | None:
+        try:
+            connection = await connect(service.dsn, name="receiver readiness", timeout=3)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            return f"cannot connect: {type(error).__name__}"
+        with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            await connection.close()
+        return None
+
+    async def writing() -> str | None:
+        return writer.trouble
+
+    return {"database": database, "writer": writing}
+>>>>>>> 0b80d53 (store: Make every connection in one place, and work behind PgBouncer in transaction mode.)
