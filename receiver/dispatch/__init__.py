@@ -11,4 +11,5 @@ failing.py      what is kept of a failure, and when to try again
 transaction.py  a transaction that opens when first used
 database.py     connections, and which errors are the database's own
 pulse.py        when to look for new events
+listening.py    being woken by other processes
 """

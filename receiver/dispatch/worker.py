@@ -19,6 +19,7 @@ from receiver.dispatch.breaker import Breaker
 from receiver.dispatch.calling import Caller
 from receiver.dispatch.database import Conflict, Database, DatabaseGone
 from receiver.dispatch.lane_reader import LaneReader
+from receiver.dispatch.listening import listen
 from receiver.dispatch.loop import HandlerLoop, Reads
 from receiver.dispatch.pulse import Pulse
 from receiver.dispatch.reader import LogConnection, Reader
@@ -68,10 +69,11 @@ class _RunningLane:
 class Worker:
     """Runs handlers on the events of one database, beside any number of other workers.
 
-    `name`: for people, by default host and process. `batch`: about how many events one read fetches.
-    `connections`: at most so many to Postgres besides one for reading; by default enough that no handler waits for
-    another's. `lease`: seconds without a sign of life after which other workers take over. `poll`: shortest and longest
-    pause between looks for events that other processes stored. `grace`: seconds for the batch in hand when stopping.
+    `name`: for people, by default host and process. `batch`: about how many events one read fetches. `connections`:
+    at most so many to Postgres besides those for reading and for being woken; by default enough that no handler
+    waits for another's. `lease`: seconds without a sign of life after which other workers take over. `poll`:
+    shortest and longest pause between looks for events that other processes stored. `grace`: seconds for the batch
+    in hand when stopping.
     """
 
     def __init__(  # noqa: PLR0913 - keywords with defaults are the interface
@@ -95,6 +97,7 @@ class Worker:
         self._stop = asyncio.Event()
         self._pulse = Pulse(fastest=poll[0], slowest=poll[1])
         longest = max((one.run.timeout for one in handlers), default=0.0)
+        self._dsn = dsn
         self._database = Database(
             dsn,
             connections=connections
@@ -156,6 +159,10 @@ class Worker:
         """Events were committed in this process: look at once instead of at the next poll."""
         self._pulse.wake()
 
+    def _heard(self, sender: str) -> None:
+        if sender != str(self.id):  # this process's own commits have woken it already
+            self._pulse.wake()
+
     def trouble(self) -> str | None:
         """Why handlers may not be getting their events, or None."""
         if self._database.away:
@@ -203,6 +210,7 @@ class Worker:
             self._start(self._pulse.run(), "pulse"),
             self._start(self._heartbeat(), "heartbeat"),
         ]
+        self._start(listen(self._dsn, name=self.name, heard=self._heard), "listener")
         work = [self._start(loop.run(), loop.name) for loop in self._loops]
         work += [self._start(self._retry(name), f"retries of {name}") for name in self._due]
         self._log.info("dispatch_started", worker=self.name, handlers=list(self._handlers))

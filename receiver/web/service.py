@@ -9,23 +9,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
+from uuid import UUID
 
 from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 
 from receiver.alert_settings import AlertSettings
 from receiver.dispatch.worker import DispatchStats
+from receiver.ingest.announcer import Announcer
 from receiver.ingest.receive import Ingest
 from receiver.ingest.refusals import Refusals
 from receiver.ingest.writer import Writer
 from receiver.maintenance import check_database, maintained
 from receiver.retention_settings import RetentionSettings
 from receiver.sources import Source
-<<<<<<< HEAD
 from receiver.store.connect import KeptConnection
-=======
-from receiver.store.connect import connect
->>>>>>> 0b80d53 (store: Make every connection in one place, and work behind PgBouncer in transaction mode.)
 from receiver.vault import Vault
 from receiver.warm import settle
 from receiver.watching.alarm import EVERY, Alarm
@@ -41,6 +39,11 @@ TROUBLE: Final = 10.0  # seconds that a failed write counts against readiness
 
 class Dispatcher(Protocol):
     """What runs the handlers: `receiver.dispatch.worker.Worker`."""
+
+    @property
+    def id(self) -> UUID:
+        """Tells it from other processes' workers."""
+        ...
 
     def wake(self) -> None:
         """New events were committed."""
@@ -119,7 +122,14 @@ async def _run(
     ready: Callable[[Listening], None],
 ) -> None:
     dispatcher = service.dispatcher
-    writer = Writer(service.dsn, on_commit=dispatcher.wake if dispatcher else lambda: None)
+    announcer = Announcer(service.dsn, sender=str(dispatcher.id) if dispatcher else "")
+
+    def committed() -> None:
+        announcer.announce()
+        if dispatcher is not None:
+            dispatcher.wake()
+
+    writer = Writer(service.dsn, on_commit=committed)
     refusals = Refusals(service.dsn, service.vault)
     ingest = Ingest(writer, service.vault, refusals)
     budget = Budget(service.max_in_flight)
@@ -129,6 +139,7 @@ async def _run(
         admin_server = server(administration)
         await writer.start()
         await refusals.start()
+        await announcer.start()
         stop_dispatch = asyncio.Event()
         dispatching = [asyncio.create_task(dispatcher.run(stop_dispatch))] if dispatcher else []
         serving = asyncio.create_task(admin_server.serve(sockets=[admin]))
@@ -143,6 +154,7 @@ async def _run(
             await listener.stop(within=GRACE)
             await writer.stop()
             await refusals.stop()
+            await announcer.stop()
             stop_dispatch.set()
             await asyncio.gather(*dispatching, return_exceptions=True)
             admin_server.should_exit = True  # to the last, it says how the stop goes on
@@ -191,22 +203,3 @@ async def _until(stop: asyncio.Event, tasks: Sequence[asyncio.Task[None]]) -> No
     for task in done:
         if task is not stopping:
             task.result()
-<<<<<<< HEAD
-=======
-
-
-def _checks(service: Service, writer: Writer) -> dict[str, Check]:
-    async def database() -> str | None:
-        try:
-            connection = await connect(service.dsn, name="receiver readiness", timeout=3)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
-            return f"cannot connect: {type(error).__name__}"
-        with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-            await connection.close()
-        return None
-
-    async def writing() -> str | None:
-        return writer.trouble
-
-    return {"database": database, "writer": writing}
->>>>>>> 0b80d53 (store: Make every connection in one place, and work behind PgBouncer in transaction mode.)
