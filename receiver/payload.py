@@ -33,7 +33,6 @@ _decode_items: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 # Looked for in a copy that has 0 for every digit, where fixed text is enough: a tenth of a pattern's cost.
 _SHAPE: Final = bytes.maketrans(b"123456789E", b"000000000e")
 _NUL: Final = b"\\u0000"
-_EXPONENTS: Final = (b"0e000", b"0e+000", b"0e-000")  # fixed text is found several times faster than a pattern
 _EXPONENT: Final = re.compile(rb"0e[+-]?000+(?:[,\]}\s]|$)")  # what ends a number; not `3e-4122-86af` of an id
 _MANY_DIGITS: Final = b"0" * 300
 _TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"?|[][{},]', re.DOTALL)
@@ -86,7 +85,9 @@ def _is_doubtful(body: bytes) -> bool:
     shape = body.translate(_SHAPE)
     if _MANY_DIGITS in shape:
         return True
-    return any(part in shape for part in _EXPONENTS) and _EXPONENT.search(shape) is not None
+    # Fixed text is found several times faster than a pattern.
+    large = b"0e000" in shape or b"0e+000" in shape or b"0e-000" in shape
+    return large and _EXPONENT.search(shape) is not None
 
 
 def decode(body: bytes) -> Any:

@@ -28,7 +28,8 @@ log = structlog.get_logger("writer")
 
 SECOND_WRITER_ROWS: Final = 100  # waiting rows that make a second connection pay
 SECOND_WRITER_DELAY: Final = 0.02  # seconds until the second connection helps anyway: the first may be stuck
-LINGER: Final = 0.005  # seconds that a group grows at most while every turn of the loop brings more
+LINGER: Final = 3  # milliseconds that a group waits at most for those who were here at the last commit
+CROWD: Final = 0.6  # of them; so that of up to four nobody is waited for
 SWEEP: Final = 0.25  # seconds between looks for requests whose deadline has passed
 CONNECT_BACKOFF: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 CLOSE_TIME: Final = 2.0  # seconds that Postgres gets to say goodbye
@@ -133,7 +134,7 @@ class Writer:
         self._on_commit = on_commit
         self._queue: deque[Waiting] = deque()
         self._queued_rows = 0
-        self._arrived = 0
+        self._crowd = 0  # requests that waited or were being written at the last commit
         self._contended: deque[Waiting] = deque()
         self._in_flight: set[Waiting] = set()
         self._wake = asyncio.Event()
@@ -191,7 +192,6 @@ class Writer:
     def _enqueue(self, waiting: Waiting) -> None:
         self._queue.append(waiting)
         self._queued_rows += waiting.weight
-        self._arrived += 1
         self._idle.clear()
         self._wake.set()
 
@@ -264,11 +264,17 @@ class Writer:
         return stuck or self._queued_rows >= SECOND_WRITER_ROWS
 
     async def _let_come(self) -> None:
-        """Wait while every turn of the loop brings more: a transaction costs the same for one row as for fifty."""
-        limit, seen = time.monotonic() + LINGER, -1
-        while seen != self._arrived and self._queued_rows < SECOND_WRITER_ROWS and time.monotonic() < limit:
-            seen = self._arrived
-            await asyncio.sleep(0)
+        """Let a group grow: a transaction costs the same for one row as for fifty.
+
+        While much fewer are here than were at the last commit, those that it has answered are likely on their way with
+        their next request. Among a few, nobody is waited for.
+        """
+        expected = int(self._crowd * CROWD)
+        await asyncio.sleep(0)  # what became whole in this turn of the loop
+        for _ in range(LINGER):
+            if len(self._queue) >= expected or self._queued_rows >= SECOND_WRITER_ROWS:
+                return
+            await asyncio.sleep(0.001)
 
     def _take(self) -> list[Waiting]:
         group: list[Waiting] = []
@@ -379,6 +385,7 @@ class Writer:
             rows = [row for waiting in group for row in waiting.rows]
             quarantined = [entry for waiting in group for entry in waiting.quarantined]
         await self._commit(connection, rows, quarantined, lock=lock)
+        self._crowd = len(group) + len(self._queue)
         for waiting in group:
             waiting.settle()
 

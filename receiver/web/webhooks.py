@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Coroutine, Mapping
+from typing import Any, Final
 
 import structlog
 
@@ -95,22 +95,23 @@ class Webhooks:
             answer=lambda answer: request.connection.answer(request, answer),
         )
         if request.size > LARGE or getattr(source.provider, "waits", False):
-            self._start([receipt])
+            self._start(self._receive([receipt]))
             return
         self._turn.append(receipt)
         if len(self._turn) == 1:
-            self._loop.call_soon(self._end_turn)
+            self._start(self._receive_turn())
 
     # ---------------------------------------------------------------------------------------------------------------
 
-    def _end_turn(self) -> None:
-        receipts, self._turn = self._turn, []
-        self._start(receipts)
-
-    def _start(self, receipts: list[Receipt]) -> None:
-        task = self._loop.create_task(self._receive(receipts))
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _receive_turn(self) -> None:
+        """Runs when the turn of the loop in which the first of them became whole has ended."""
+        receipts, self._turn = self._turn, []
+        await self._receive(receipts)
 
     async def _receive(self, receipts: list[Receipt]) -> None:
         try:
