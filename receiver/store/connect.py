@@ -37,9 +37,18 @@ class Lent(asyncpg.Connection):
     async def _lent(self) -> AsyncIterator[None]:
         if self.is_in_transaction():
             yield
-        else:
-            async with self.transaction():
-                yield
+            return
+        await self.execute("BEGIN")
+        try:
+            yield
+        except (asyncio.CancelledError, TimeoutError):
+            self.terminate()  # a ROLLBACK would wait for what was cut off, and for ever where the connection is lost
+            raise
+        except Exception:
+            if not self.is_closed():
+                await self.execute("ROLLBACK")
+            raise
+        await self.execute("COMMIT")
 
     async def execute(self, query: str, *args: Any, **options: Any) -> str:
         if args:
