@@ -16,6 +16,9 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from receiver.embedded import start
+from receiver.embedded.data_dir import lock_data_dir
+from receiver.embedded.places import find_places
+from receiver.embedded.server import USER
 from receiver.store.schema import migrate
 
 OVERRIDE = "RECEIVER_TEST_DATABASE_URL"
@@ -82,14 +85,32 @@ class RunServer:
 class Cluster:
     """A server that tests may crash and restart. It starts when made; `close` removes it with its data."""
 
-    def __init__(self, settings: Mapping[str, str]) -> None:
+    def __init__(self, settings: Mapping[str, str], *, standby_of: "Cluster | None" = None) -> None:
         self.data_dir = Path(tempfile.mkdtemp(prefix="receiver-tests-"))
         self._settings = settings
         try:
+            if standby_of is not None:
+                self._copy(standby_of)
             self.start()
         except BaseException:  # Ctrl-C included: nothing stays behind
             remove(self.data_dir)
             raise
+
+    def _copy(self, primary: "Cluster") -> None:
+        """A backup of a running server, which follows it from then on by streaming replication."""
+        lock = lock_data_dir(self.data_dir)
+        try:
+            places = find_places(lock.data_dir)
+            origin = ("--host", primary.sockets, "--username", USER)
+            places.run(
+                "pg_basebackup", *origin, "--pgdata", places.cluster, "--write-recovery-conf", "--checkpoint=fast"
+            )
+        finally:
+            lock.release()
+
+    @property
+    def sockets(self) -> Path:
+        return self._running.sockets
 
     @property
     def dsn(self) -> str:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 
 class Proxy:
-    """Forwards connections of a TCP port to a Unix socket. `passing` cleared: bytes wait; `cut()` closes all."""
+    """Forwards connections of a TCP port to a Unix socket.
+
+    `passing` cleared: bytes wait. `cut()` closes all. `delay`: seconds each way. `cut_at`: words that a client says one
+    after the other; at the last all is cut and nobody let in, after it has been passed on (`cut_passes`) or before.
+    """
 
     def __init__(self, target: Path) -> None:
         self._target = target
         self._links: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.refusing = False
+        self.delay = 0.0
+        self.cut_at: Sequence[bytes] = ()
+        self.cut_passes = True
         self.passing = asyncio.Event()
         self.passing.set()
 
@@ -30,21 +37,36 @@ class Proxy:
             writer.close()
             return
         self._links |= {writer, up_writer}
-        for source, sink in ((reader, up_writer), (up_reader, writer)):
-            task = asyncio.create_task(self._copy(source, sink))
+        for source, sink, client in ((reader, up_writer, True), (up_reader, writer, False)):
+            task = asyncio.create_task(self._copy(source, sink, client=client))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _copy(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _copy(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, client: bool) -> None:
+        said = 0
         try:
             while chunk := await source.read(65536):
                 await self.passing.wait()
+                await asyncio.sleep(self.delay)
+                if client and self.cut_at:
+                    said += self.cut_at[said] in chunk
+                    if said == len(self.cut_at):
+                        await self._cut_at_word(sink, chunk)
+                        return
                 sink.write(chunk)
                 await sink.drain()
         except OSError:
             pass  # one side was cut; the other is closed below
         finally:
             sink.close()
+
+    async def _cut_at_word(self, sink: asyncio.StreamWriter, chunk: bytes) -> None:
+        self.cut_at, self.refusing = (), True
+        if self.cut_passes:
+            self._links.discard(sink)  # the server ends its side by itself, when it has done what it was told
+            sink.write(chunk)
+            await sink.drain()
+        self.cut()
 
     def cut(self) -> None:
         for link in self._links:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 import asyncpg
+import pytest
 
 from receiver.contract import Post
 from receiver.event import EventType
@@ -19,7 +20,7 @@ from tests.waiting import until
 
 HANDLER: Final = """
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from receiver import Context, Event, handler
 
 
@@ -121,8 +122,11 @@ async def test_a_killed_worker_is_replaced_and_repeats_nothing(database: str, tm
         await check_all_once(database, 400)
 
 
-async def test_a_crash_of_postgres_loses_nothing(own_cluster: Cluster, tmp_path: Path) -> None:
-    """a crash and restart of Postgres under load: every acknowledged delivery is stored once and handled."""
+@pytest.mark.parametrize("end", [Cluster.kill, Cluster.stop])
+async def test_a_crash_or_restart_of_postgres_loses_nothing(
+    own_cluster: Cluster, tmp_path: Path, end: Callable[[Cluster], None]
+) -> None:
+    """a crash or restart of Postgres under load: every acknowledged delivery is stored once and handled."""
     sendgrid = play("sendgrid", tmp_path)
     async with site(tmp_path, own_cluster.dsn, sendgrid) as running:
         connection = await prepared(own_cluster.dsn, running)
@@ -138,7 +142,7 @@ async def test_a_crash_of_postgres_loses_nothing(own_cluster: Cluster, tmp_path:
             return load.succeeded >= 80
 
         await until(some, within=60)
-        own_cluster.kill()
+        end(own_cluster)
         await asyncio.sleep(0.5)
         own_cluster.start()
         await asyncio.wait_for(loading, 120)

@@ -54,6 +54,12 @@ def is_alive(connection: asyncpg.pool.PoolConnectionProxy) -> bool:
         return False
 
 
+def drop(connection: asyncpg.pool.PoolConnectionProxy) -> None:
+    """Cut a connection that is of no more use: its session itself may be what is wrong, as one that is read-only."""
+    if is_alive(connection):
+        connection.terminate()
+
+
 def is_gone(error: BaseException, connection: asyncpg.pool.PoolConnectionProxy | None) -> bool:
     """Whether an error of a statement means that its connection is of no more use."""
     if connection is None or not is_alive(connection):
@@ -159,6 +165,7 @@ class Database:
         except CONFLICT as error:
             raise Conflict(str(error)) from error
         except GONE as error:
+            drop(connection)
             raise self.lost(error) from error
         finally:
             await self._release(self._own, connection)

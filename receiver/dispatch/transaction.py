@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 import asyncpg
 from asyncpg.transaction import Transaction as Nested
 
-from receiver.dispatch.database import CONFLICT, Conflict, Database, DatabaseGone, is_alive, is_gone
+from receiver.dispatch.database import CONFLICT, Conflict, Database, DatabaseGone, drop, is_alive, is_gone
 
 _CONTROL: Final = re.compile(
     r"\s*(begin|start|commit|end|rollback|abort|savepoint|release|prepare\s+transaction)\b", re.IGNORECASE
@@ -53,6 +53,8 @@ class Transaction:
         self.ended = True
         connection, self._connection = self._connection, None
         if connection is not None:
+            if self._gone is not None:
+                drop(connection)
             if self._outer is not None and is_alive(connection) and not self._committed:
                 with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
                     await self._outer.rollback()  # else releasing does it, and asyncpg logs an error

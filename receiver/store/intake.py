@@ -51,6 +51,9 @@ _BEGIN: Final = """
     SET LOCAL idle_in_transaction_session_timeout = '15s'
 """
 _COMMIT: Final = "COMMIT"
+# A transaction that found duplicates alone has written nothing, so its commit would wait for nobody: not for the
+# standby that the first one's commit never reached, because its wait was cut short. Behind an empty record it waits.
+_COMMIT_KNOWN: Final = "SELECT pg_logical_emit_message(true, 'receiver', ''); COMMIT"
 _ROLLBACK: Final = "ROLLBACK"
 _NEW_IDS: Final = "INSERT INTO event_ids (id) SELECT unnest($1::uuid[]) ON CONFLICT DO NOTHING RETURNING id"
 _QUARANTINE: Final = """
@@ -79,7 +82,7 @@ async def write(
         new = await _insert(connection, rows) if rows else ()
         for entry in quarantined:
             await connection.execute(_QUARANTINE, *entry)
-        await connection.execute(_COMMIT)
+        await connection.execute(_COMMIT if new else _COMMIT_KNOWN)
     except (asyncpg.PostgresError, ValueError, TypeError, OverflowError) as error:
         # The server has refused a statement, or the driver could not encode a value, and the connection is whole: leave
         # the transaction. After anything else (a lost connection, a cancelled task) the caller drops the connection.
