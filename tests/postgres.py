@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import os
 import secrets
 import shutil
 import signal
@@ -116,6 +117,21 @@ class Cluster:
     def dsn(self) -> str:
         """Of its database ``receiver``; stays the same over restarts."""
         return self._running.dsn()
+
+    def log(self) -> str:
+        """What the server has said."""
+        return self._running.log.read_text(errors="replace")
+
+    def move_log(self, place: Path) -> None:
+        """Restart it with its write-ahead log (`pg_wal`) somewhere else."""
+        self.stop()
+        log = (self.data_dir / "postgres").resolve() / "pg_wal"
+        owner = log.stat()
+        shutil.move(log, place)
+        log.symlink_to(place)
+        for path in (place, *place.rglob("*")):  # what has moved to another file system is ours
+            os.chown(path, owner.st_uid, owner.st_gid)
+        self.start()
 
     def kill(self) -> None:
         """As a crash: every server process ends at once, nothing is flushed, the next start recovers."""

@@ -242,16 +242,54 @@ async def test_a_full_disk(tmp_path: Path) -> None:
                 await sql.execute(f"ALTER TABLE {name} SET TABLESPACE small")
         async with running(cluster.dsn, sendgrid) as service, workers.running(cluster.dsn, write):
             assert await statuses(service, sendgrid, *sent[:5]) == {200}
-            filler = disk / "filler"
-            with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
-                while file.write(bytes(4096)):
-                    pass
+            fill(disk / "filler")
             wide = [sendgrid.posts(EventType.DELIVERED, *many(number), run=f"w{number}")[0] for number in range(3)]
             assert 503 in await statuses(service, sendgrid, *wide)
-            filler.unlink()
+            (disk / "filler").unlink()
             await accepted(service, sendgrid, *wide)
             await stored_and_handled_once(sql, 5 + 3 * 200)
         await sql.close()
+
+
+@pytest.mark.peers
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
+async def test_a_full_disk_of_the_write_ahead_log(tmp_path: Path) -> None:
+    """with no room for its log Postgres itself ends; started again with room it has all that was acknowledged"""
+    sendgrid = impatient(play("sendgrid", tmp_path))
+    sent = posts(sendgrid, 10)
+    with small_disk(128) as disk, contextlib.closing(Cluster({})) as cluster:
+        await migrate(cluster.dsn)
+        cluster.move_log(disk / "space" / "pg_wal")
+        sql = await asyncpg.connect(cluster.dsn)
+        await prepare(sql, write)
+        async with running(cluster.dsn, sendgrid) as service, workers.running(cluster.dsn, write):
+            assert await statuses(service, sendgrid, *sent[:5]) == {200}
+            fill(disk / "filler")
+            with pytest.raises((asyncpg.PostgresError, OSError)):
+                await use_up_log(sql)
+            assert await statuses(service, sendgrid, *sent) == {503}
+            assert "No space left on device" in cluster.log()
+            (disk / "filler").unlink()
+            cluster.stop()
+            cluster.start()
+            await accepted(service, sendgrid, *sent)
+            sql = await asyncpg.connect(cluster.dsn)
+            await stored_and_handled_once(sql, 10)
+            await service.connection.close()
+        await sql.close()
+
+
+async def use_up_log(sql: asyncpg.Connection) -> None:
+    """More segments of the log than are made ahead."""
+    for _ in range(20):
+        await sql.execute("SELECT pg_logical_emit_message(false, 'test', ''), pg_switch_wal()")
+
+
+def fill(file: Path) -> None:
+    """Write until there is no room."""
+    with contextlib.suppress(OSError), file.open("wb", buffering=0) as filler:
+        while filler.write(bytes(4096)):
+            pass
 
 
 def many(number: int) -> Sequence[str]:

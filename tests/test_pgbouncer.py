@@ -70,6 +70,23 @@ async def test_settings_hold_for_each_transaction_and_for_nobody_else(database: 
         await connection.close()
 
 
+async def test_a_statement_that_fails_or_is_cut_off(bouncer: str) -> None:
+    """after an error the connection can go on; one whose statement was cut off is let go at once"""
+    connection = await connect(bouncer, name="test")
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await connection.fetchval("SELECT 1 / $1::int", 0)
+    assert await connection.fetchval("SELECT $1::int", 1) == 1
+    asking = asyncio.create_task(connection.fetchval("SELECT pg_sleep($1)", 60))
+    other = await connect(bouncer, name="other")
+    await value(other, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'", 1)
+    asking.cancel()
+    connection.terminate()
+    await asyncio.wait([asking], timeout=30)
+    assert asking.cancelled()
+    assert connection.is_closed()
+    await other.close()
+
+
 async def test_the_service_and_workers(database: str, bouncer: str, receiver: Receiver, tmp_path: Path) -> None:
     """an empty database is migrated, receives and is handled by several processes, over a cut of the connections"""
     direct = await asyncpg.connect(database)
