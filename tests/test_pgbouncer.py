@@ -13,12 +13,17 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from receiver import Context, Event, handler
+from receiver.errors import SchemaError
 from receiver.store.connect import connect, is_lent
+from tests import service, workers
 from tests.cli import Receiver, command_for
 from tests.pgbouncer import pooled
 from tests.processes import Load, site
 from tests.service import play
 from tests.test_faults import check_all_once, posts, prepared
+from tests.test_overload import impatient
+from tests.waiting import until
 from tests.workers import value
 
 pytestmark = pytest.mark.peers
@@ -26,6 +31,11 @@ pytestmark = pytest.mark.peers
 SETTINGS = {"lock_timeout": "7s", "enable_seqscan": "off", "default_transaction_read_only": "on"}
 SETTLED = "SELECT current_setting($1) || current_setting($2) || current_setting($3)"
 OTHERS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+
+
+@handler(name="nothing")
+async def nothing(_event: Event, _ctx: Context) -> None:
+    """Its cursors are what matters."""
 
 
 @pytest.fixture
@@ -85,6 +95,26 @@ async def test_a_statement_that_fails_or_is_cut_off(bouncer: str) -> None:
     assert asking.cancelled()
     assert connection.is_closed()
     await other.close()
+
+
+async def test_another_server_behind_the_pooler_is_noticed(database: str, bouncer: str, tmp_path: Path) -> None:
+    """a restored dump is noticed though no connection was lost: the worker ends, and nothing more is stored"""
+    sendgrid = impatient(play("sendgrid", tmp_path))
+    first, second = posts(sendgrid, 2)
+    sql = await asyncpg.connect(database)
+    await workers.prepared(sql, [nothing])
+    async with service.running(bouncer, sendgrid, connection_dsn=database) as web:
+        worker = workers.start(bouncer, nothing)
+        assert (await web.post("sendgrid", first)).status_code == 200
+        await sql.execute("UPDATE cursors SET txid = '1000000000000' WHERE shard = 1")
+        with pytest.raises(SchemaError, match="receiver cursors rebase"):
+            await worker.ended()
+
+        async def refused() -> bool:
+            return (await web.post("sendgrid", second)).status_code == 503
+
+        await until(refused)
+    await sql.close()
 
 
 async def test_the_service_and_workers(database: str, bouncer: str, receiver: Receiver, tmp_path: Path) -> None:

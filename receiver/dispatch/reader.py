@@ -11,7 +11,7 @@ from typing import Any, Final
 import asyncpg
 
 from receiver.dispatch.database import GONE, Database, DatabaseGone
-from receiver.store.connect import connect
+from receiver.store.connect import connect, is_usable
 from receiver.store.leases import Leased
 from receiver.store.log import Cursor, CursorKey, Page, check_generation, read_pages
 
@@ -52,7 +52,8 @@ class LogConnection:
             raise self._database.lost(error) from error
 
     async def _connected(self) -> tuple[asyncpg.Connection, int]:
-        if self._open is None or self._open[0].is_closed():
+        if self._open is None or not is_usable(self._open[0]):
+            self.cut()
             connection = await connect(self._dsn, name=self._name, settings=_SETTINGS)
             try:
                 self._open = connection, await check_generation(connection)

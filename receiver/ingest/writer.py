@@ -19,7 +19,7 @@ import structlog
 from receiver.errors import SchemaError
 from receiver.histogram import Histogram
 from receiver.store import intake
-from receiver.store.connect import connect
+from receiver.store.connect import connect, is_usable
 from receiver.store.intake import MAX_ROWS, Quarantined, Row
 from receiver.store.log import check_generation
 from receiver.store.partitions import MissingPartition, ensure_partitions
@@ -295,7 +295,9 @@ class Writer:
         attempt = 0
         while group := [waiting for waiting in group if not (waiting.settled or waiting.contended)]:
             try:
-                if connection is None or connection.is_closed():
+                if not is_usable(connection):
+                    self._drop(connection)
+                    connection = None  # it is dropped once, also where there is no other
                     connection = await self._connect()
                 # A connection that has gone silent must not hold the writer longer than anybody waits.
                 async with asyncio.timeout(_patience(group)):
@@ -359,7 +361,9 @@ class Writer:
     ) -> asyncpg.Connection | None:
         (waiting,) = group
         try:
-            if connection is None or connection.is_closed():
+            if not is_usable(connection):
+                self._drop(connection)
+                connection = None  # likewise
                 connection = await self._connect()
             async with asyncio.timeout(_patience(group)):
                 # All get their turn within about a second: not each of them is locked.

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeGuard, TypeVar
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
@@ -17,6 +18,8 @@ from asyncpg.connect_utils import SessionAttribute
 Kind = TypeVar("Kind", bound=asyncpg.Connection)
 
 AWAY: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)  # cannot be used for now
+
+LENT_FOR: Final = 5.0  # seconds
 
 NO_SETTINGS: Final[Mapping[str, str]] = {}
 
@@ -32,6 +35,7 @@ class Lent(asyncpg.Connection):
     """
 
     begin = ""  # SET LOCAL ...; after each BEGIN
+    made_at = 0.0  # by time.monotonic()
 
     @asynccontextmanager
     async def _lent(self) -> AsyncIterator[None]:
@@ -117,7 +121,18 @@ async def connect(
     # No statement is prepared for later: the server's connection that knows it may be another's by then.
     lent = await _open(dsn, Lent, statement_cache_size=0, **options)
     lent.begin = "; ".join(f"SET LOCAL {_LOCAL_NAMES.get(key, key)} = '{value}'" for key, value in settings.items())
+    lent.made_at = time.monotonic()
     return lent
+
+
+def is_usable(connection: asyncpg.Connection | None) -> TypeGuard[asyncpg.Connection]:
+    """Whether to go on with a connection, or make another and check again what has to be known of the server.
+
+    Who is behind a pooler does not lose the connection when the server is lost, nor learns that it is another one now.
+    """
+    if connection is None or connection.is_closed():
+        return False
+    return not (type(connection) is Lent and time.monotonic() - connection.made_at > LENT_FOR)
 
 
 async def create_pool(
