@@ -6,11 +6,13 @@ import asyncio
 import gzip
 import re
 import socket
+import tracemalloc
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -289,7 +291,10 @@ async def test_idle_connections_make_room(database: str, tmp_path: Path, monkeyp
     resend = play("resend", tmp_path)
     (post,) = posts(resend, 1)
     async with running(database, resend) as service:
-        wires = [Wire(*await asyncio.open_connection(*_place(service))) for _ in range(6)]
+        old = Wire(*await asyncio.open_connection(*_place(service)))
+        await old.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await old.response())[0] == 200
+        wires = [old, *[Wire(*await asyncio.open_connection(*_place(service))) for _ in range(5)]]
         await wires[-1].send(head_of(post) + post.body)
         assert (await wires[-1].response())[0] == 200
         for one in wires[:3]:
@@ -322,6 +327,155 @@ async def _refuses(service: Running) -> bool:
         return True
     writer.close()
     return False
+
+
+@pytest.mark.parametrize("how", ["reset", "http 1.0", "too many"])
+async def test_requests_that_wait_behind_another_give_back_their_bytes(database: str, tmp_path: Path, how: str) -> None:
+    """pipelined requests whose connection ends before their turn take nothing of the byte budget with them."""
+    resend = play("resend", tmp_path)
+    (good,) = posts(resend, 1)
+    unsigned = head_of(Post(headers={}, body=b"x" * 1000)) + b"x" * 1000
+    first = head_of(good, version="1.0") if how == "http 1.0" else head_of(good)
+    first = first.replace(b"\r\n\r\n", b"\r\nConnection: keep-alive\r\n\r\n")
+    async with running(database, resend) as service:
+        foreign = await asyncpg.connect(database)
+        transaction = foreign.transaction()
+        await transaction.start()
+        await foreign.execute("LOCK TABLE events IN ACCESS EXCLUSIVE MODE")  # so that the first one takes its time
+        reader, writer = await asyncio.open_connection(*_place(service))
+        writer.write(first + good.body + unsigned * (70 if how == "too many" else 30))
+        await writer.drain()
+        if how == "too many":
+            assert await reader.read() == b""
+        else:
+            await until(lambda: _held(service, 30_000))
+        if how == "reset":
+            writer.transport.abort()
+        await transaction.rollback()
+        await foreign.close()
+        await until(lambda: _in_flight(service, 0))
+        writer.close()
+
+
+async def _held(service: Running, least: int) -> bool:
+    metrics = (await service.client.get(f"{service.admin_url}/metrics")).text
+    found = re.search(r"^receiver_in_flight_bytes (.+)$", metrics, re.MULTILINE)
+    return found is not None and float(found[1]) >= least
+
+
+async def test_a_refusal_keeps_its_place_among_pipelined_requests(database: str, tmp_path: Path) -> None:
+    """what is refused before its body ends the connection after it: a later request never gets its place."""
+    resend = play("resend", tmp_path, max_body=100_000)
+    first, later = posts(resend, 2)
+    large = head_of(Post(headers={}, body=b""), length=200_000)
+    async with running(database, resend) as service, wire(service) as one:
+        await one.send(head_of(first) + first.body + large + head_of(later) + later.body)
+        assert [(await one.response())[0] for _ in range(2)] == [200, 413]
+        assert await one.ended() == b""
+        assert await service.count("events") == 1
+
+
+async def test_answers_that_nobody_reads_are_not_piled_up(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """a client that sends and never reads is read no further once its answers do not go out, and is cut off."""
+    monkeypatch.setattr(http, "HEAD_TIME", 1.0)
+    requests = b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n" * 50
+    async with running(database, play("resend", tmp_path)) as service:
+        _, writer = await asyncio.open_connection(*_place(service), limit=1)  # the reader stops after two bytes
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        tracemalloc.start()
+        cut = False
+        for _ in range(4000):
+            writer.write(requests)
+            try:
+                await asyncio.wait_for(writer.drain(), 10)
+            except ConnectionError:
+                cut = True
+                break
+            await asyncio.sleep(0.002)  # so that not too many come in one read, which would end it before
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert cut
+        assert held < 5_000_000
+        writer.close()
+
+
+async def test_an_unfinished_second_request_has_its_own_deadline(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """a whole request with a piece of another behind it is answered, and the piece must be continued in time."""
+    monkeypatch.setattr(http, "HEAD_TIME", 0.4)
+    resend = play("resend", tmp_path)
+    (post,) = posts(resend, 1)
+    async with running(database, resend) as service, wire(service) as one:
+        await one.send(head_of(post) + post.body + b"GET /he")
+        assert (await one.response())[0] == 200
+        assert (await one.response())[0] == 408
+        assert await one.ended() == b""
+
+
+async def test_bytes_one_by_one_buy_no_time(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """a head that comes byte by byte must be whole as soon as one that does not come at all."""
+    monkeypatch.setattr(http, "HEAD_TIME", 0.5)
+    async with running(database, play("resend", tmp_path)) as service, wire(service) as one:
+
+        async def drip() -> None:
+            for byte in b"GET /healthz HTTP/1.1\r\nHost: " + b"x" * 1000:
+                await one.send(bytes([byte]))
+                await asyncio.sleep(0.05)
+
+        dripping = asyncio.create_task(drip())
+        assert (await one.response())[0] == 408
+        dripping.cancel()
+        await asyncio.gather(dripping, return_exceptions=True)
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_a_finished_connection_ends_even_if_the_client_waits(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    """after the last answer a connection is cut when the client does not close it, and garbage does no harm."""
+    monkeypatch.setattr(http, "LINGER_TIME", 0.3)
+    async with running(database, play("resend", tmp_path)) as service:
+        reader, writer = await asyncio.open_connection(*_place(service))
+        writer.write(
+            f"GET /healthz HTTP/{version}\r\nHost: x\r\nConnection: close\r\n\r\n".encode() + b"garbage \x00 " * 50
+        )
+        assert (await reader.read()).startswith(b"HTTP/1.1 200")
+        try:
+            async with asyncio.timeout(10):
+                while True:  # until the other side is gone altogether, not only done with writing
+                    writer.write(b"more")
+                    await writer.drain()
+                    await asyncio.sleep(0.05)
+        except ConnectionError:
+            pass
+        writer.close()
+
+
+async def test_many_offers_of_another_protocol_in_one_write(database: str, tmp_path: Path) -> None:
+    """as many pipelined requests as are allowed may each offer an upgrade."""
+    request = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    async with running(database, play("resend", tmp_path)) as service, wire(service) as one:
+        await one.send(request * 60)
+        assert {(await one.response())[0] for _ in range(60)} == {200}
+
+
+async def test_many_small_parts_are_one_body(database: str, tmp_path: Path) -> None:
+    """a body of very many small chunks is put together as it comes, and counted by its bytes."""
+    resend = play("resend", tmp_path, max_body=1 << 20)
+    async with running(database, resend) as service, wire(service) as one:
+        head = head_of(Post(headers={}, body=b""), "resend", "Transfer-Encoding: chunked")
+        parts = b"2\r\nxx\r\n" * 100_000
+        tracemalloc.start()
+        await one.send(head.replace(b"Content-Length: 0\r\n", b"") + parts)
+        await until(lambda: _held(service, 200_000))
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert held < 5_000_000
+        await one.send(b"0\r\n\r\n")
+        assert (await one.response())[0] == 401
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -368,7 +522,7 @@ class _Echo:
         return None if request.method == b"POST" else Answer(status=404)
 
     def arrived(self, request: http.Request) -> None:
-        request.connection.answer(request, Answer(status=200, body=request.body))
+        request.connection.answer(request, Answer(status=200, body=bytes(request.body)))
 
     def give_up(self, _request: http.Request, _why: http.GaveUp) -> Answer:
         return Answer(status=413)

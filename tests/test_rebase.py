@@ -14,7 +14,7 @@ import pytest
 from receiver import Context, Event, handler
 from receiver.embedded.places import find_places
 from receiver.errors import SchemaError
-from receiver.ingest.writer import Writer
+from receiver.ingest.link import Link
 from receiver.maintenance import check_database
 from tests.cli import Receiver, command_for
 from tests.log_events import store
@@ -175,6 +175,5 @@ async def test_finding_out_while_running(database: str, sql: asyncpg.Connection)
     )
     with pytest.raises(SchemaError, match="receiver cursors rebase"):
         await worker.ended()
-    web = Writer(database)
     with pytest.raises(SchemaError, match="receiver cursors rebase"):
-        await web._connect()
+        await Link(database).get()

@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 
 import structlog
 
-from receiver.contract import Answer, Delivery, Item, UnreadableItem
+from receiver.contract import Answer, Authentic, Delivery, Item, UnreadableItem
 from receiver.errors import Reason, Refused, Unavailable, Unreadable
 from receiver.event import Reading
 from receiver.ingest.head import request_head
@@ -92,13 +92,23 @@ class Ingest:
     async def _authenticate(self, one: Receipt) -> None:
         try:
             authentic = await one.source.provider.authenticate(one.delivery)
-            if authentic.answer is not None:
-                self._end(one, "handshake", authentic.answer)
-                return
-            one.proof = authentic.proof
-            one.items = iter(one.source.provider.parse(authentic.payload))
         except Refused as refusal:
             await self._refuse(one, refusal)
+        except (Unreadable, Unavailable) as error:
+            self._failed(one, error)
+        except Exception:  # a fault of ours, and nothing is proven: nothing is kept, and the provider comes again
+            log.exception("cannot authenticate", action="authenticate_failed", source=one.source.name)
+            self._again(one)
+        else:
+            self._accept(one, authentic)
+
+    def _accept(self, one: Receipt, authentic: Authentic) -> None:
+        if authentic.answer is not None:
+            self._end(one, "handshake", authentic.answer)
+            return
+        one.proof = authentic.proof
+        try:
+            one.items = iter(one.source.provider.parse(authentic.payload))
         except Exception as error:  # noqa: BLE001 - each kind is told apart there
             self._failed(one, error)
 

@@ -1,8 +1,9 @@
 """Group commit: the rows of all requests that wait at the same time share one transaction.
 
-When nobody else comes, a single request is committed at once; there is no timer on that path. A group that Postgres
-refuses is split by request, so that only the culprit waits, is refused, or has its bad row quarantined. Who waits for
-somebody else's transaction does so on a connection of its own, and holds up nobody.
+Where few requests come, each is committed at once, without a timer; where many do, a group waits up to three
+milliseconds for those whose answers have just gone out (`_let_come`). A group that Postgres refuses is split by
+request, so that only the culprit waits, is refused, or has its bad row quarantined. Who waits for somebody else's
+transaction does so on a connection of its own, and holds up nobody.
 """
 
 from __future__ import annotations
@@ -18,10 +19,9 @@ import structlog
 
 from receiver.errors import SchemaError
 from receiver.histogram import Histogram
+from receiver.ingest.link import Link
 from receiver.store import intake
-from receiver.store.connect import connect, is_usable
 from receiver.store.intake import MAX_ROWS, Quarantined, Row
-from receiver.store.log import check_generation
 from receiver.store.partitions import MissingPartition, ensure_partitions
 
 log = structlog.get_logger("writer")
@@ -32,7 +32,6 @@ LINGER: Final = 3  # milliseconds that a group waits at most for those who were 
 CROWD: Final = 0.6  # of them; so that of up to four nobody is waited for
 SWEEP: Final = 0.25  # seconds between looks for requests whose deadline has passed
 CONNECT_BACKOFF: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
-CLOSE_TIME: Final = 2.0  # seconds that Postgres gets to say goodbye
 
 COMMIT_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 BATCH_ROWS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, MAX_ROWS)
@@ -129,8 +128,7 @@ class Writer:
     """
 
     def __init__(self, dsn: str, *, connections: int = 2, on_commit: Callable[[], None] = lambda: None) -> None:
-        self._dsn = dsn
-        self._connections = connections
+        self._links = [Link(dsn) for _ in range(connections + 1)]  # the last is for what waits for others
         self._on_commit = on_commit
         self._queue: deque[Waiting] = deque()
         self._queued_rows = 0
@@ -143,7 +141,6 @@ class Writer:
         self._idle.set()
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
-        self.connected = 0
         self.trouble: str | None = None
         self.troubled_at = float("-inf")
         self.counts: Counter[str] = Counter()
@@ -153,7 +150,7 @@ class Writer:
 
     async def start(self) -> None:
         """Start the writing tasks; they connect by themselves and go on trying."""
-        work: list[Coroutine[Any, Any, None]] = [self._work(number) for number in range(self._connections)]
+        work: list[Coroutine[Any, Any, None]] = [self._work(number) for number in range(len(self._links) - 1)]
         self._tasks = [asyncio.create_task(one) for one in (*work, self._work_contended(), self._sweep())]
 
     async def stop(self) -> None:
@@ -196,6 +193,11 @@ class Writer:
         self._wake.set()
 
     @property
+    def connected(self) -> int:
+        """Open connections."""
+        return sum(link.open for link in self._links)
+
+    @property
     def waiting(self) -> int:
         """Rows that wait for a transaction."""
         return self._queued_rows
@@ -207,6 +209,8 @@ class Writer:
             for waiting in [*self._queue, *self._contended, *self._in_flight]:
                 if waiting.deadline <= now:
                     waiting.settle(self.trouble or "the database did not answer in time")
+            self._queue = deque(waiting for waiting in self._queue if not waiting.settled)
+            self._queued_rows = sum(waiting.weight for waiting in self._queue)
             self._contended = deque(waiting for waiting in self._contended if not waiting.settled)
             self._look_idle()
 
@@ -217,28 +221,23 @@ class Writer:
     # The usual way ------------------------------------------------------------------------------------------------
 
     async def _work(self, number: int) -> None:
-        connection: asyncpg.Connection | None = None
+        link = self._links[number]
         while (group := await self._next_group(number)) is not None:
-            connection = await self._guarded(self._write_group, connection, group)
-        await _close(connection)
+            await self._guarded(self._write_group, link, group)
+        await link.close()
 
     async def _guarded(
-        self,
-        write: Callable[[asyncpg.Connection | None, list[Waiting]], Coroutine[Any, Any, asyncpg.Connection | None]],
-        connection: asyncpg.Connection | None,
-        group: list[Waiting],
-    ) -> asyncpg.Connection | None:
-        """The connection to go on with."""
+        self, write: Callable[[Link, list[Waiting]], Coroutine[Any, Any, None]], link: Link, group: list[Waiting]
+    ) -> None:
         try:
-            return await write(connection, group)
+            await write(link, group)
         except Exception:  # a fault of ours: these requests are asked to come again, the others go on
             log.exception("the writer failed", action="writer_failed", requests=len(group))
-            self._drop(connection)
+            link.drop()
             for waiting in group:
                 waiting.settle("internal error")
-            return None
         finally:
-            self._in_flight.difference_update(group)
+            self._in_flight.difference_update(waiting for waiting in group if not waiting.contended)
             self._look_idle()
 
     async def _next_group(self, number: int) -> list[Waiting] | None:
@@ -288,27 +287,19 @@ class Writer:
         self._in_flight.update(group)
         return group
 
-    async def _write_group(
-        self, connection: asyncpg.Connection | None, group: list[Waiting]
-    ) -> asyncpg.Connection | None:
+    async def _write_group(self, link: Link, group: list[Waiting]) -> None:
         """Write until every member is settled or contended, or its deadline has passed."""
         attempt = 0
         while group := [waiting for waiting in group if not (waiting.settled or waiting.contended)]:
             try:
-                if not is_usable(connection):
-                    self._drop(connection)
-                    connection = None  # it is dropped once, also where there is no other
-                    connection = await self._connect()
-                # A connection that has gone silent must not hold the writer longer than anybody waits.
+                # A database that has gone silent must not hold the writer longer than anybody waits.
                 async with asyncio.timeout(_patience(group)):
-                    await self._attempt(connection, group)
+                    await self._attempt(await link.get(), group)
             except _AWAY as error:
                 self._note(error)
-                self._drop(connection)
-                connection = None
+                link.drop()
                 await asyncio.sleep(CONNECT_BACKOFF[min(attempt, len(CONNECT_BACKOFF) - 1)])
                 attempt += 1
-        return connection
 
     async def _attempt(self, connection: asyncpg.Connection, group: list[Waiting]) -> None:
         try:
@@ -338,13 +329,14 @@ class Writer:
 
     def _contend(self, waiting: Waiting) -> None:
         waiting.contended = True
+        self._in_flight.discard(waiting)
         self._contended.append(waiting)
         self._wake_contended.set()
 
     # What waits for somebody else's transaction -------------------------------------------------------------------
 
     async def _work_contended(self) -> None:
-        connection: asyncpg.Connection | None = None
+        link = self._links[-1]
         while not self._stopping:
             if not self._contended:
                 self._wake_contended.clear()
@@ -353,32 +345,26 @@ class Writer:
             waiting = self._contended.popleft()
             if not waiting.settled:
                 self._in_flight.add(waiting)
-                connection = await self._guarded(self._write_contended, connection, [waiting])
-        await _close(connection)
+                await self._guarded(self._write_contended, link, [waiting])
+                self._in_flight.discard(waiting)
+                self._look_idle()
+        await link.close()
 
-    async def _write_contended(
-        self, connection: asyncpg.Connection | None, group: list[Waiting]
-    ) -> asyncpg.Connection | None:
+    async def _write_contended(self, link: Link, group: list[Waiting]) -> None:
         (waiting,) = group
         try:
-            if not is_usable(connection):
-                self._drop(connection)
-                connection = None  # likewise
-                connection = await self._connect()
             async with asyncio.timeout(_patience(group)):
                 # All get their turn within about a second: not each of them is locked.
                 lock = max(ALONE_LOCK // (1 + len(self._contended)), SINGLE_LOCK)
-                await self._write_alone(connection, waiting, lock=lock)
+                await self._write_alone(await link.get(), waiting, lock=lock)
         except _CONTENTION as error:
             self._note(error)
             self._contended.append(waiting)  # behind the others
         except _AWAY as error:
             self._note(error)
-            self._drop(connection)
-            connection = None
+            link.drop()
             self._contended.append(waiting)
             await asyncio.sleep(CONNECT_BACKOFF[0])
-        return connection
 
     # Transactions -------------------------------------------------------------------------------------------------
 
@@ -431,35 +417,10 @@ class Writer:
         if new:
             self._on_commit()
 
-    async def _connect(self) -> asyncpg.Connection:
-        connection = await connect(self._dsn, name="receiver ingest", timeout=5, command_timeout=30)
-        try:
-            await intake.prepare(connection)
-            await check_generation(connection)  # in a restored dump new events would take the places of old ones
-        except SchemaError:
-            connection.terminate()
-            raise
-        self.connected += 1
-        return connection
-
-    def _drop(self, connection: asyncpg.Connection | None) -> None:
-        if connection is not None:
-            self.connected -= 1
-            connection.terminate()
-
     def _note(self, error: Exception) -> None:
-        trouble = f"{type(error).__name__}: {error}"
+        trouble = f"the database refuses to write ({type(error).__name__})"
         if trouble != self.trouble:
             log.warning("cannot write", action="write_failed", error=type(error).__name__, waiting=self._queued_rows)
-        self.trouble = f"the database refuses to write ({type(error).__name__})"
+        self.trouble = trouble
         if not isinstance(error, _CONTENTION):
             self.troubled_at = time.monotonic()
-
-
-async def _close(connection: asyncpg.Connection | None) -> None:
-    """In order, if Postgres answers."""
-    if connection is not None:
-        try:
-            await connection.close(timeout=CLOSE_TIME)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
-            connection.terminate()

@@ -25,6 +25,8 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
         raise Refused(Reason.BAD_ENCODING, f"the body is not {name}") from error
     if len(plain) > limit:
         raise Refused(Reason.TOO_LARGE, f"the body has more than the allowed {limit} bytes")
+    if inflater.unused_data:
+        raise Refused(Reason.BAD_ENCODING, f"something follows the {name} body")
     if not inflater.eof:
         raise Refused(Reason.BAD_ENCODING, f"the {name} body is cut off")
     return plain

@@ -20,10 +20,13 @@ from typing import Any, Final, Protocol, cast
 from urllib.parse import unquote_to_bytes
 
 import httptools
+import structlog
 
 from receiver.contract import Answer
 from receiver.sources import Source
 from receiver.web.budget import Budget
+
+log = structlog.get_logger("http")
 
 HEAD_BYTES: Final = 32 * 1024  # names and values of a request's head, and its URL
 HEAD_TIME: Final = 10.0  # seconds from a head's first byte to its last
@@ -65,7 +68,7 @@ class Request:
         self.url = b""
         self.query = ""
         self.headers: dict[str, str] = {}
-        self.body = b""
+        self.body: bytes | bytearray = b""
         self.size = 0
         self.limit = 0
         self.since = 0.0
@@ -73,6 +76,15 @@ class Request:
         self.keep_alive = True
         self.wanted = False
         self.source: Source | None = None
+
+    def add(self, chunk: bytes) -> None:
+        """A part of the body. Small parts are joined at once: each would cost more than it holds."""
+        if not self.body:
+            self.body = chunk
+        else:
+            if not isinstance(self.body, bytearray):
+                self.body = bytearray(self.body)
+            self.body += chunk
 
     def target(self) -> tuple[str, str]:
         """(path, query) of the URL."""
@@ -123,8 +135,8 @@ class Listener:
 
     async def stop(self, *, within: float) -> None:
         """Accept nothing new, answer what is in hand, and cut what is still open after `within` seconds."""
-        assert self._server is not None
-        assert self._sweeping is not None
+        if self._server is None or self._sweeping is None:  # it was never started
+            return
         self._server.close()
         self.stopping = True
         for connection in list(self._connections):
@@ -145,10 +157,10 @@ class Listener:
     def opened(self, connection: Connection) -> bool:
         """Whether there is room for one more; the one that has been idle longest makes room."""
         if len(self._connections) >= MAX_CONNECTIONS:
-            idle = [other for other in self._connections if other.idle]
+            idle = [(other.idle_since, id(other), other) for other in self._connections if other.idle_since is not None]
             if not idle:
                 return False
-            min(idle, key=lambda other: other.deadline).abort()
+            min(idle)[2].abort()
         self._connections.add(connection)
         self._empty.clear()
         return True
@@ -167,15 +179,11 @@ class Listener:
 
 
 class Connection(asyncio.Protocol):
-    """One connection: parses requests, hands them to the site one after the other, writes the answers.
+    """One connection: parses requests, hands them to the site one after the other, writes the answers in order.
 
-    `deadline`: when what it does now has taken too long, by the loop's clock.
+    `deadline`: when what it does now has taken too long, by the loop's clock. `idle_since`: when its last request was
+    answered; None while one is arriving or in hand.
     """
-
-    __slots__ = (
-        "_chunks", "_client", "_ending", "_fed", "_final", "_head_bytes", "_listener", "_loop", "_parser", "_paused",
-        "_queue", "_reading", "_replaced", "_transport", "_working", "deadline", "lingering",
-    )  # fmt: skip
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
@@ -183,18 +191,15 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._client: str | None = None
         self._reading: Request | None = None  # its head or body is arriving
+        self._line: deque[tuple[Request | None, Answer | None]] = deque()  # whole, or answered already; in order
         self._working: Request | None = None  # the site has it
-        self._queue: deque[tuple[Request, Answer | None]] = (
-            deque()
-        )  # pipelined behind it; those with an answer need no site
-        self._chunks: list[bytes] = []
         self._head_bytes = 0  # of names and values that are whole
         self._fed = 0  # bytes since the read in which the head began: a header without an end counts too
-        self._final: Answer | None = None  # the last words on this connection
-        self._ending = False
         self._replaced = False  # the parser's head is one of ours
+        self._deaf = False  # nothing more is read: the last words are said, or stand in the line
         self._paused = False
-        self.lingering = False
+        self._clogged = False  # the client does not read its answers
+        self.idle_since: float | None = self._loop.time()
         self.deadline = self._loop.time() + HEAD_TIME
 
     # The socket ---------------------------------------------------------------------------------------------------
@@ -204,26 +209,59 @@ class Connection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self._client = peer[0] if isinstance(peer, tuple) else None
         if not self._listener.opened(self):
-            self._transport.abort()
+            self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self._listener.closed(self)
-        self._drop_reading()
+        self._hear_no_more()
+        self._clear_line()
+
+    def pause_writing(self) -> None:
+        self._clogged = True
+        self.deadline = self._loop.time() + HEAD_TIME
+        self._pause_or_resume()
+
+    def resume_writing(self) -> None:
+        self._clogged = False
+        self._renew()
+        self._advance()
 
     def data_received(self, data: bytes) -> None:
-        if self.lingering:
+        if self._deaf:
             return
-        if self._reading is None:
-            self.deadline = self._loop.time() + HEAD_TIME
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._without_upgrade(data[upgrade.args[0] :])
+            self._feed(data)
+        except httptools.HttpParserCallbackError:
+            log.exception("cannot read a request", action="http_failed")
+            self.abort()  # nothing was promised: whoever it was comes again
+            return
         except httptools.HttpParserError:
             self._end_with(_BAD)
+        if self._reading is not None:
+            self._not_whole(self._reading, len(data))
+        self._advance()
+
+    def _feed(self, data: bytes) -> None:
+        while data and not self._deaf:
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = self._without_upgrade(data[upgrade.args[0] :])
+            else:
+                return
+
+    def _without_upgrade(self, rest: bytes) -> bytes:
+        """Go on as if no other protocol had been asked for: the body follows, as the head has announced it."""
+        reading = self._reading
+        if reading is None:
+            return b""
+        self._parser = httptools.HttpRequestParser(self)
+        self._replaced = True
+        if "transfer-encoding" in reading.headers:
+            framing = f"transfer-encoding: {reading.headers['transfer-encoding']}"
         else:
-            if self._reading is not None:
-                self._not_whole(self._reading, len(data))
+            framing = f"content-length: {reading.headers.get('content-length', '0')}"
+        return _BODY_ONLY % framing.encode("latin-1") + rest
 
     def _not_whole(self, reading: Request, size: int) -> None:
         if reading.since:
@@ -238,9 +276,10 @@ class Connection(asyncio.Protocol):
     # The parser's calls -------------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        if not self._replaced:
+        if not (self._replaced or self._deaf):
             self._reading = Request(self, self._client)
             self._head_bytes, self._fed = 0, -1
+            self._renew(fresh=True)
 
     def on_url(self, url: bytes) -> None:
         if self._reading is not None and not self._replaced:
@@ -267,21 +306,19 @@ class Connection(asyncio.Protocol):
         reading.method = self._parser.get_method()
         reading.keep_alive = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
         reading.since = self._loop.time()
-        self.deadline = reading.since + self._listener.site.body_time
+        self._renew(fresh=True)
         if self._head_bytes > HEAD_BYTES:
             self._end_with(_LARGE_HEAD)
             return
         early = self._listener.site.begin(reading)
         if early is None:
             reading.wanted = True
-            if "expect" in reading.headers and self._working is None:
+            if "expect" in reading.headers and self._working is None and not self._line:
                 self._transport.write(_CONTINUE)
         elif _announced(reading.headers) > (0 if "expect" in reading.headers else SWALLOWED):
             self._end_with(early)
         else:
-            self._queue.append((reading, early))
-            if self._working is None:
-                self._next()
+            self._line.append((reading, early))
 
     def on_body(self, chunk: bytes) -> None:
         reading = self._reading
@@ -296,7 +333,7 @@ class Connection(asyncio.Protocol):
         elif not self._listener.budget.grow(reading, len(chunk)):
             self._give_up(reading, GaveUp.TOO_MUCH)
         else:
-            self._chunks.append(chunk)
+            reading.add(chunk)
 
     def on_message_complete(self) -> None:
         reading = self._reading
@@ -304,31 +341,10 @@ class Connection(asyncio.Protocol):
             return
         self._reading = None
         if reading.wanted:
-            chunks, self._chunks = self._chunks, []
-            reading.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
             self._listener.budget.whole(reading)
-            self._queue.append((reading, None))
-        self.deadline = inf
-        if self._working is None:
-            self._next()
-        elif len(self._queue) > MAX_PIPELINED:
+            self._line.append((reading, None))
+        if len(self._line) > MAX_PIPELINED:
             self.abort()
-        elif not self._paused:
-            self._paused = True
-            self._transport.pause_reading()
-
-    def _without_upgrade(self, rest: bytes) -> None:
-        """Go on as if no other protocol had been asked for: the body follows, as the head has announced it."""
-        reading = self._reading
-        if reading is None:  # its response was final
-            return
-        self._parser = httptools.HttpRequestParser(self)
-        self._replaced = True
-        if "transfer-encoding" in reading.headers:
-            framing = f"transfer-encoding: {reading.headers['transfer-encoding']}"
-        else:
-            framing = f"content-length: {reading.headers.get('content-length', '0')}"
-        self.data_received(_BODY_ONLY % framing.encode("latin-1") + rest)
 
     # Answers ------------------------------------------------------------------------------------------------------
 
@@ -336,95 +352,114 @@ class Connection(asyncio.Protocol):
         """Write the answer to the request that the site has, and go on with the next one."""
         self._listener.budget.give(request)
         self._working = None
+        self._write(request, answer)
+        self._advance()
+
+    def _advance(self) -> None:
+        """Answer, or hand to the site, what stands in the line; else rest."""
+        while self._line and self._working is None and not self._clogged and not self._transport.is_closing():
+            request, answer = self._line.popleft()
+            if answer is None and request is not None:
+                self._working = request
+                self.idle_since = None
+                self.deadline = inf
+                self._listener.site.arrived(request)  # it may answer at once
+            else:
+                self._write(request, answer)
+        self._renew()
+        self._pause_or_resume()
+
+    def _write(self, request: Request | None, answer: Answer | None) -> None:
+        """`request`: None for the connection's last words."""
         if self._transport.is_closing():  # nobody listens any more
             return
-        close = not request.keep_alive or self._listener.stopping
-        self._transport.write(encoded(answer, close, request.method == b"HEAD"))
+        close = request is None or not request.keep_alive or self._listener.stopping
+        if answer is not None:
+            self._transport.write(encoded(answer, close, request is not None and request.method == b"HEAD"))
         if close:
             self._linger()
-        else:
-            self._next()
-
-    def _next(self) -> None:
-        while self._working is None and self._queue and not self.lingering:
-            request, early = self._queue.popleft()
-            self._working = request
-            if early is None:
-                self._listener.site.arrived(request)
-            else:
-                self.answer(request, early)
-        if self._working is None and not self.lingering:
-            self._rest()
-
-    def _rest(self) -> None:
-        """Nothing is in hand: say the last words, or wait for more."""
-        if self._ending:
-            self._end_with(self._final)
-            return
-        if self._reading is None:
-            self.deadline = self._loop.time() + IDLE_TIME
-        if self._paused:
-            self._paused = False
-            self._transport.resume_reading()
 
     def _end_with(self, answer: Answer | None) -> None:
-        """Read no more; say this after what is in hand is answered, and close."""
-        head = self._reading is not None and self._reading.method == b"HEAD"
-        self._drop_reading()
-        self._ending, self._final = True, answer
-        if self._working is None and not self._queue:
-            if answer is not None:
-                self._transport.write(encoded(answer, True, head))
-            self._linger()
+        """Read no more; say this after what stands in the line is answered, and close."""
+        if not self._deaf:
+            self._hear_no_more()
+            self._line.append((None, answer))
 
     def _give_up(self, reading: Request, why: GaveUp) -> None:
         self._end_with(self._listener.site.give_up(reading, why))
 
-    def _drop_reading(self) -> None:
+    def _hear_no_more(self) -> None:
+        self._deaf = True
         if self._reading is not None:
             self._listener.budget.give(self._reading)
             self._reading = None
-            self._chunks = []
+
+    def _clear_line(self) -> None:
+        while self._line:
+            request, _ = self._line.popleft()
+            if request is not None:
+                self._listener.budget.give(request)
 
     def _linger(self) -> None:
         """Close, but not before the client could read the answer: data that arrives after a close resets it."""
-        self.lingering = True
-        self.deadline = self._loop.time() + LINGER_TIME
-        if self._paused:
-            self._paused = False
-            self._transport.resume_reading()
+        self._hear_no_more()
+        self._clear_line()
         if self._transport.can_write_eof():
             self._transport.write_eof()
+        else:
+            self._transport.close()
 
     # Time ---------------------------------------------------------------------------------------------------------
 
-    @property
-    def idle(self) -> bool:
-        """Whether no request is in hand or arriving."""
-        return self._reading is None and self._working is None
+    def _renew(self, *, fresh: bool = False) -> None:
+        """The deadline of what it does now. `fresh`: a head or a body has just begun; else it keeps the one it has."""
+        now = self._loop.time()
+        if self._reading is not None or self._working is not None or self._line:
+            self.idle_since = None
+        if self._working is not None or self._line:
+            self.deadline = self.deadline if self._clogged else inf
+        elif self._deaf:
+            self.deadline = min(self.deadline, now + LINGER_TIME)
+        elif self._reading is None:
+            if self.idle_since is None:
+                self.idle_since = now
+                self.deadline = now + (LAST_CALL if self._listener.stopping else IDLE_TIME)
+        elif fresh or self.deadline == inf:
+            self.deadline = now + (self._listener.site.body_time if self._reading.since else HEAD_TIME)
+
+    def _pause_or_resume(self) -> None:
+        """Read no further while a request waits behind another, or answers are not taken."""
+        pause = self._clogged or (self._working is not None and bool(self._line))
+        if pause != self._paused and not self._transport.is_closing():
+            self._paused = pause
+            (self._transport.pause_reading if pause else self._transport.resume_reading)()
 
     def evict(self) -> None:
         """Give up the body that is arriving, to make room for others."""
         if self._reading is not None:
             self._give_up(self._reading, GaveUp.TOO_MUCH)
+            self._advance()
 
     def expire(self) -> None:
         """The deadline has passed."""
         reading = self._reading
-        if self.lingering or (reading is None and self._working is None):
-            self._transport.abort()
-        elif reading is not None and reading.since and reading.wanted:
+        if reading is None or self._clogged:
+            self.abort()
+        elif reading.since and reading.wanted:
             self._give_up(reading, GaveUp.TOO_SLOW)
-        elif reading is not None:
+        else:
             self._end_with(None if reading.since else _SLOW_HEAD)  # a body that nobody wants has its answer already
+        self._advance()
 
     def last_call(self) -> None:
         """The listener stops: one more request may come, if it comes soon."""
-        if self.idle:
+        if self.idle_since is not None:
             self.deadline = min(self.deadline, self._loop.time() + LAST_CALL)
 
     def abort(self) -> None:
         """Cut the connection."""
+        self._hear_no_more()
+        self._clear_line()
         self._transport.abort()
 
 

@@ -12,7 +12,7 @@ import uvicorn
 
 from receiver.errors import ReceiverError
 
-GRACE: Final = 12  # seconds that open requests get at a stop; longer than any provider waits is no use
+GRACE: Final = 15  # seconds that open requests get at a stop; longer than any provider waits is no use
 BACKLOG: Final = 2048
 
 

@@ -87,11 +87,11 @@ class Webhooks:
         encoding = request.headers.get("content-encoding")
         if encoding and not self._decompress(request, source, encoding):
             return
-        waits = max(source.provider.reply.timeout - MARGIN, 1.0)
+        waits = source.provider.reply.timeout - MARGIN
         receipt = Receipt(
             source,
-            _delivery(request, source, request.body),
-            deadline=time.monotonic() + waits,
+            _delivery(request, source, bytes(request.body)),
+            deadline=time.monotonic() + max(waits - (self._loop.time() - request.since), 1.0),
             answer=lambda answer: request.connection.answer(request, answer),
         )
         if request.size > LARGE or getattr(source.provider, "waits", False):
@@ -128,7 +128,7 @@ class Webhooks:
             if not self._budget.grow(request, request.limit):  # it may grow up to the limit
                 request.connection.answer(request, self.give_up(request, GaveUp.TOO_MUCH))
                 return False
-            request.body = decompress(request.body, encoding, request.limit)
+            request.body = decompress(bytes(request.body), encoding, request.limit)
         except Refused as refusal:
             request.connection.answer(request, self._refuse(request, source, refusal))
             return False
