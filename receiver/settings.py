@@ -47,7 +47,8 @@ def _check_database(value: SecretStr) -> SecretStr:
     try:
         parts = urlsplit(text)
         places = [(one.hostname, one.port) for one in _each_host(parts)]
-        usable = bool(parse_qs(parts.query).get("host")) or all(host for host, _ in places)
+        local = not parts.netloc.rpartition("@")[2]  # no host at all: libpq's socket, as in postgresql:///mydb
+        usable = local or bool(parse_qs(parts.query).get("host")) or all(host for host, _ in places)
         usable = usable and all(port != 0 for _, port in places)
     except ValueError:  # its message quotes what follows the host, which may be half a password
         usable, parts = False, urlsplit("")

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 from rich.table import Table
@@ -60,14 +66,26 @@ def _handlers(checked: Checked) -> None:
 
 def _next(checked: Checked, *, demo: bool) -> None:
     _title("Try next, in another terminal")
+    command = _invoked(sys.argv[0], os.environ)
     if demo:
         source = TRY if TRY in checked.sources else next(iter(checked.sources))
-        say(f"  receiver simulate {source} bounced --to ada@customer-domain.test")
+        first = (f"simulate {source} bounced --to ada@customer-domain.test", "play the provider")
     else:
-        say("  receiver sources show NAME       what to paste into the provider's console")
-    say("  receiver events list             what has arrived")
-    say("  receiver handlers                how far the handlers are")
+        first = ("sources show NAME", "what to paste into the provider's console")
+    rest = (("events list", "what has arrived"), ("handlers", "how far the handlers are"))
+    _rows([(f"{command} {words}", meaning) for words, meaning in (first, *rest)])
     say("")
+
+
+def _invoked(program: str, environ: Mapping[str, str]) -> str:
+    """This command as it has to be typed in the same directory: not everybody has it on the PATH."""
+    name = Path(program).name
+    if name == "__main__.py":
+        name = "python -m receiver"
+    elif shutil.which(name) != str(Path(program).absolute()):
+        name = os.path.relpath(program)
+    moved = environ.get("RECEIVER_DATA_DIR")
+    return f"RECEIVER_DATA_DIR={shlex.quote(moved)} {name}" if moved else name
 
 
 def _title(text: str) -> None:
