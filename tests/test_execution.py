@@ -16,7 +16,7 @@ from receiver import Context, Event, GiveUp, Outcome, Suppression, SyncContext, 
 from receiver.testing import Trial
 from receiver.testing import event as make_event
 from tests.log_events import store
-from tests.workers import prepared, running, true, value
+from tests.workers import prepared, running, start, true, value
 
 COUNT = "SELECT count(*) FROM effects WHERE handler = $1"
 EFFECT = "INSERT INTO effects (handler, event_id) VALUES ($1, $2)"
@@ -116,6 +116,30 @@ async def test_a_handler_that_hangs(database: str, sql: asyncpg.Connection) -> N
         await value(sql, "SELECT count(*) FROM retries", 0)
     assert attempts[-3:] == [1, 2, 3]
     assert await sql.fetchval("SELECT count(DISTINCT event_id) FROM effects") == 5
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+async def test_a_handler_that_hangs_at_the_stop(database: str, sql: asyncpg.Connection, concurrency: int) -> None:
+    """a call that outlasts the time for a stop is cut off: what it wrote is undone, its event is the next worker's"""
+    hanging, hang = asyncio.Event(), True
+
+    @handler(concurrency=concurrency, timeout=600)
+    async def hangs(event: Event, ctx: Context) -> None:
+        await ctx.sql.execute(EFFECT, "hangs", event.id)
+        if hang:
+            hanging.set()
+            await asyncio.Event().wait()
+
+    await prepared(sql, [hangs])
+    ids = await store(sql, 10)
+    worker = start(database, hangs, grace=1.0, lease=600.0)
+    await asyncio.wait_for(hanging.wait(), 30)
+    await asyncio.wait_for(worker.stop(), 60)
+    assert await sql.fetchval(COUNT, "hangs") == 0
+    hang = False
+    async with running(database, hangs):  # the leases were let go
+        await value(sql, COUNT, 10, "hangs")
+    assert Counter(row[0] for row in await sql.fetch("SELECT event_id FROM effects")) == Counter(ids)
 
 
 async def test_def_handlers(database: str, sql: asyncpg.Connection) -> None:

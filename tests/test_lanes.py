@@ -11,16 +11,18 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from receiver import Context, Event, Handler, handler
 from receiver.plugins.handlers import THE_BEGINNING
 from receiver.store.lanes import open_lane, place_before
 from tests.log_events import store, store_rows, write_transactions
-from tests.workers import prepared, running, start, value
+from tests.workers import Running, prepared, running, start, value
 
 EFFECT = "INSERT INTO effects (event_id, replaying) VALUES ($1, $2)"
 COUNT = "SELECT count(*) FROM effects"
 LANES = "SELECT count(*) FROM lanes"
+CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name"
 LANE_CURSORS = "SELECT count(*) FROM cursors WHERE handler LIKE '%/lane'"
 
 
@@ -32,8 +34,8 @@ async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
     await connection.close()
 
 
-def writer(*, start: str = "now", batch_size: int = 500) -> Handler:
-    @handler(name="writer", start=start, batch_size=batch_size)
+def writer(*, name: str = "writer", start: str = "now", batch_size: int = 500) -> Handler:
+    @handler(name=name, start=start, batch_size=batch_size)
     async def write(event: Event, ctx: Context) -> None:
         await ctx.sql.execute(EFFECT, event.id, ctx.replaying)
 
@@ -197,6 +199,35 @@ async def test_several_workers_share_a_lane(database: str, sql: asyncpg.Connecti
         await value(sql, COUNT, len(ids))
         await gone(sql)
     assert await effects(sql, replaying=True) == Counter(ids)
+
+
+async def test_lanes_of_several_handlers(database: str, sql: asyncpg.Connection) -> None:
+    """the lanes of several handlers are read in one worker without losing its connection, each event once"""
+    handlers = [writer(name=f"writer{n}", batch_size=5) for n in range(4)]
+    ids = await store(sql, 200)
+    await prepared(sql, handlers)
+    async with sql.transaction():
+        for one in handlers:
+            await open_lane(sql, one.name, "rewind", THE_BEGINNING)
+    with capture_logs() as lines:
+        async with running(database, *handlers):
+            await value(sql, COUNT, len(handlers) * len(ids))
+            await gone(sql)
+    assert [line for line in lines if line["log_level"] != "info"] == []
+    assert await effects(sql, replaying=True) == Counter(ids * len(handlers))
+
+
+async def test_a_stopped_worker_leaves_no_connection(database: str, sql: asyncpg.Connection) -> None:
+    """a worker that has read a lane has no connection left when it is stopped, and none when it is killed"""
+    await store(sql, 500)
+    await prepared(sql, [writer()])
+    async with sql.transaction():
+        await open_lane(sql, "writer", "backfill", THE_BEGINNING, rate=1.0)
+    for end in (Running.stop, Running.kill):
+        worker = start(database, writer(), name="the one")
+        await value(sql, f"{CONNECTIONS} LIKE '%the one lanes'", 1)
+        await end(worker)
+        await value(sql, f"{CONNECTIONS} LIKE '%the one%'", 0)
 
 
 async def test_finding_a_time_in_the_log(sql: asyncpg.Connection) -> None:

@@ -35,16 +35,16 @@ class Lanes:
         return bool(self._tasks)
 
     async def finish(self) -> None:
-        """Wait for what is under way; when that is cancelled, cancel it too."""
-        try:
-            while self._tasks:
-                await asyncio.wait(self._tasks)
-        except asyncio.CancelledError:
-            tasks = list(self._tasks)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            raise
+        """Wait for what is under way."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def cut(self) -> None:
+        """Cancel what is under way."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def shares(pages: Pages, lanes: int, size: int) -> list[Pages]:

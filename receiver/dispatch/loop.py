@@ -80,12 +80,13 @@ class HandlerLoop:
         return len(self._leased)
 
     async def run(self) -> None:
-        """Until stopped. Troubles of the database and lost leases are waited out."""
+        """Until stopped, and what is under way has ended. Troubles of the database and lost leases are waited out."""
         try:
             while not self._stop.is_set():
                 await self._guarded(self._step(), self._idle)
-        finally:
             await self._lanes.finish()
+        finally:  # cancelled: the time for ending well is over
+            await self._lanes.cut()
 
     async def _guarded(self, work: Coroutine[Any, Any, None], shards: Callable[[], Iterable[int]]) -> None:
         """Whatever goes wrong with `work`, its shards are forgotten and the loop goes on."""

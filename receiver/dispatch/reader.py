@@ -41,15 +41,20 @@ class LogConnection:
         self._database = database
         self._name = f"receiver reader {name}"
         self._open: tuple[asyncpg.Connection, int] | None = None
+        self._turn = asyncio.Lock()  # the lanes of several handlers read by the same one
 
     @asynccontextmanager
     async def use(self) -> AsyncIterator[tuple[asyncpg.Connection, int]]:
-        """The connection, and the generation of new events. Raises DatabaseGone or SchemaError."""
-        try:
-            yield await self._connected()
-        except (*GONE, asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
-            self.cut()
-            raise self._database.lost(error) from error
+        """The connection, one user after the other, and the generation of new events.
+
+        Raises DatabaseGone or SchemaError.
+        """
+        async with self._turn:
+            try:
+                yield await self._connected()
+            except (*GONE, asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
+                self.cut()
+                raise self._database.lost(error) from error
 
     async def _connected(self) -> tuple[asyncpg.Connection, int]:
         if self._open is None or not is_usable(self._open[0]):

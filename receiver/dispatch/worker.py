@@ -199,6 +199,7 @@ class Worker:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._lane_connection.cut()
             await self._database.close(within=2)
 
     async def _serve(self, stop: asyncio.Event) -> None:
