@@ -62,6 +62,35 @@ async def test_help_has_an_example(receiver: Receiver, path: tuple[str, ...]) ->
     assert f"receiver {' '.join(path)}".removesuffix(" list") in words.partition("Example:")[2]
 
 
+def groups(group: Any, *path: str) -> Iterator[tuple[str, ...]]:
+    yield path
+    for name, one in group.commands.items():
+        if hasattr(one, "commands"):
+            yield from groups(one, *path, name)
+
+
+GROUPS = tuple(groups(typer.main.get_command(app)))
+
+
+def helps(command_: Any) -> Iterator[str]:
+    """What a page of help is made from: the command's own text, its options', and those of the commands below it."""
+    yield command_.help or ""
+    yield from (option.help or "" for option in command_.params if hasattr(option, "help"))
+    yield from ((one.help or "").partition("\n\n")[0] for one in getattr(command_, "commands", {}).values())
+
+
+@pytest.mark.parametrize("path", [*COMMANDS, *GROUPS], ids=lambda path: " ".join(path) or "receiver")
+async def test_help_swallows_nothing(receiver: Receiver, path: tuple[str, ...]) -> None:
+    """what stands in square brackets, such as the name of a table, is shown and not taken for markup"""
+    shown = await receiver(*path, "--help")
+    one: Any = typer.main.get_command(app)
+    for name in path:
+        one = one.commands[name]
+    for text in helps(one):
+        for word in re.findall(r"\[[^\]]+\]", text):
+            assert word in shown.out
+
+
 def test_all_commands_are_there() -> None:
     """the tree of commands is the documented one"""
     assert {" ".join(path) for path in COMMANDS} == {

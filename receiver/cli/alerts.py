@@ -34,7 +34,7 @@ def list_(
 
 @group.command()
 def test(context: typer.Context) -> None:
-    """Send a trial to the URL in `[alerts]`.
+    r"""Send a trial to the URL in `\[alerts]`.
 
     Example: receiver alerts test
     """
