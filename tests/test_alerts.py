@@ -22,6 +22,7 @@ from tests.log_events import store
 from tests.processes import site
 from tests.service import SECRET_KEY, Played, Running, play, running
 from tests.waiting import until
+from tests.workers import value
 
 OFTEN: Final = 0.05  # seconds between looks
 
@@ -79,6 +80,16 @@ async def looks(service: Running, count: int = 3) -> None:
             return bool(await service.connection.fetchval(_SEEN) > before)
 
         await until(again)
+
+
+async def noted(connection: asyncpg.Connection) -> None:
+    """It is written down that the open problems were told lately: the webhook knows that a moment earlier."""
+    await value(
+        connection,
+        "SELECT bool_and(coalesce(notified_at > clock_timestamp() - interval '1 min', false)) FROM alerts"
+        " WHERE resolved_at IS NULL",
+        expected=True,
+    )
 
 
 async def time_passes(connection: asyncpg.Connection, minutes: int) -> None:
@@ -355,11 +366,13 @@ async def test_an_open_problem_is_told_again_after_a_while(database: str, tmp_pa
     await connection.execute(QUARANTINED)
     async with watching(database, hook, play("postmark", tmp_path), repeat_after="6h") as service:
         await hook.told(1)
+        await noted(connection)
         await time_passes(connection, 350)
         await looks(service)
         assert len(hook.notices) == 1
         await time_passes(connection, 20)
         await hook.told(2)
+        await noted(connection)
         await looks(service)
     await connection.close()
     assert [one.value["type"] for one in hook.notices] == ["alert.opened", "alert.still_open"]
@@ -458,8 +471,8 @@ async def test_wrong_settings(
     """a wrong setting of alerts stops the start and is named, with what a right one looks like, and never shown."""
     monkeypatch.setenv("RECEIVER_SOURCES__SHOP__PROVIDER", "postmark")
     monkeypatch.setenv("RECEIVER_SOURCES__SHOP__PASSWORD", "Zz9-postmark-password-of-the-test")
-    for name, value in environ.items():
-        monkeypatch.setenv(name, value)
+    for name, text in environ.items():
+        monkeypatch.setenv(name, text)
     ended = await receiver("check")
     assert ended.code == 2
     assert f"{key}" in ended.err
