@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 
@@ -57,7 +58,11 @@ def _server(config: pytest.Config) -> RunServer:
 
 @pytest.fixture(autouse=True)
 def _logging_of_its_own() -> Iterator[None]:
-    """A command line run inside a test sets up logging to a stream that is closed after it."""
+    """Logs go to standard error, as in every process of ours: what a command prints is read as data.
+
+    A command line run inside a test sets up logging to a stream that is closed after it.
+    """
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
     yield
     structlog.reset_defaults()
     root = logging.getLogger()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -217,6 +218,25 @@ async def test_dry_run(sql: asyncpg.Connection, receiver: Receiver, tmp_path: Pa
     assert str(unread[0]) not in text.out
     assert await sql.fetchval(WAITING) == 0
     assert await sql.fetchval("SELECT count(*) FROM replays") == 0
+
+
+async def test_logs_are_no_part_of_the_answer(database: str, sql: asyncpg.Connection, tmp_path: Path) -> None:
+    """what is logged while a command runs, here by a file of handlers, goes to standard error: --json stays JSON"""
+    await store(sql, 3, type="bounced")
+    await prepared(sql, [Seen().notes()])
+    (tmp_path / "handlers").mkdir()
+    loud = "import structlog\nstructlog.get_logger().warning('loaded')\n"
+    (tmp_path / "handlers" / "notes.py").write_text(loud + FILTERED)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "receiver", "replay", "--handler", "notes", "--since", "1h", "--dry-run", "--json"),
+        env={**os.environ, "RECEIVER_DATABASE": database, "PYTHONPATH": str(Path(__file__).parents[1])},
+        cwd=tmp_path,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    assert [json.loads(line)["events"] for line in out.splitlines()] == [3]
+    assert b"loaded" in err
 
 
 async def test_nothing_runs(sql: asyncpg.Connection, receiver: Receiver) -> None:

@@ -262,7 +262,7 @@ async def test_maintenance_does_all_of_it(
     await standing_here(connection, "slow")
     await old_partition(connection, 60)
     await maintain_once(database, EVENTS)
-    logged = capsys.readouterr().out + caplog.text
+    logged = capsys.readouterr().err + caplog.text
     assert old.name not in await names(connection)
     assert len(await list_partitions(connection)) >= 3
     assert "retention_lag:slow" in logged

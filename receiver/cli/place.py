@@ -82,8 +82,11 @@ def find_place(context: typer.Context) -> Place:
 
 
 def look_around(context: typer.Context) -> tuple[Place, list[Problem]]:
-    """As `find_place`, but hands over what is wrong with the settings."""
+    """As `find_place`, but hands over what is wrong with the settings. From here on logs go to standard error."""
+    from receiver.logs import set_up_logs
+
     settings, problems = read_settings(invocation(context).config)
+    set_up_logs(settings.log_level, settings.log_format)  # structlog's own default would be standard output
     run = find_run(settings.data_dir)
     if run is None or not run.demo:
         return Place(settings=settings, run=run), problems
