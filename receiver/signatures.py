@@ -12,6 +12,7 @@ import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
@@ -76,14 +77,33 @@ def check_time(
 
 def hmac_sha256(key: bytes, *parts: bytes) -> bytes:
     """HMAC-SHA256 of the parts joined."""
-    return hmac.digest(key, b"".join(parts), hashlib.sha256)
+    return _hmac(key, b"".join(parts))
+
+
+def _hmac(key: bytes, signed: bytes) -> bytes:
+    """RFC 2104 by two contexts that hold the key already: half of what the library takes to set up a new one."""
+    inner, outer = _keyed(key)
+    within, around = inner.copy(), outer.copy()
+    within.update(signed)
+    around.update(within.digest())
+    return around.digest()
+
+
+@lru_cache(maxsize=1024)
+def _keyed(key: bytes) -> tuple[hashlib._Hash, hashlib._Hash]:
+    block = (key if len(key) <= 64 else hashlib.sha256(key).digest()).ljust(64, b"\0")
+    return hashlib.sha256(block.translate(_INNER)), hashlib.sha256(block.translate(_OUTER))
+
+
+_INNER: Final = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER: Final = bytes(byte ^ 0x5C for byte in range(256))
 
 
 def any_hmac(keys: Sequence[bytes], signed: bytes, given: Sequence[bytes]) -> bool:
     """Whether one of the given signatures is that of one of the keys. All pairs are compared."""
     found = False
     for key in keys:
-        expected = hmac.digest(key, signed, hashlib.sha256)
+        expected = _hmac(key, signed)
         for signature in given:
             found |= hmac.compare_digest(expected, signature)
     return found

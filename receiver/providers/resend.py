@@ -232,18 +232,22 @@ def _is_test(addresses: Sequence[str]) -> bool:
     return any("@resend.dev" in address.lower() for address in addresses)
 
 
+_NO_HEADERS: Final[Mapping[str, Any]] = {}
+
+
 def _common(data: Mapping[str, Any]) -> dict[str, Any]:
     get = data.get
-    headers = _headers(data["headers"]) if "headers" in data else {}
-    tags = texts(headers.get("x-tag"))
-    metadata = {**_pairs(get("tags")), **_object(headers.get("x-metadata"))}
+    headers = _headers(data["headers"]) if "headers" in data else _NO_HEADERS
+    metadata = _pairs(get("tags"))
+    if "x-metadata" in headers:
+        metadata = {**metadata, **_object(headers["x-metadata"])}
     return {
         "message_id": text(get("email_id")),
         "internet_message_id": bare_id(get("message_id")) or bare_id(headers.get("message-id")),
         "sender": text(get("from")),
         "campaign": text(get("broadcast_id")),
         "template_id": text(get("template_id")),
-        "tags": tags,
+        "tags": texts(headers["x-tag"]) if "x-tag" in headers else [],
         "metadata": metadata or None,
         "subject": text(get("subject")),
     }
