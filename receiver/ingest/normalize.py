@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from socket import AF_INET, AF_INET6, inet_pton
@@ -28,7 +28,8 @@ _OPENS_AND_CLICKS: Final = frozenset({EventType.OPENED, EventType.CLICKED})
 _FAILURES: Final = frozenset({EventType.BOUNCED, EventType.DEFERRED})
 _NOT_JUDGED: Final = (None, None, None)
 
-_NOBODY: Final = (None, None)
+_NOBODY: Final = (None, None, None)
+_NO_SENDER: Final = (None, None)
 
 _mailbox: Final = lru_cache(maxsize=4096)(mailbox_provider)
 _encode: Final = msgspec.json.Encoder().encode
@@ -36,67 +37,92 @@ _encode: Final = msgspec.json.Encoder().encode
 
 def row_of(source: Source, item: Item, reading: Reading, accepted_at: datetime) -> Row:
     """The row, in the order of `store.intake.COLUMNS`."""
-    settings = source.settings
-    id_ = event_id(source.name, _identity(item, reading), reading.identity_time or reading.occurred_at)
-    recipient = normalize_address(reading.recipient) if reading.recipient else None
-    domain = domain_of(recipient) if recipient else None
-    sender, sender_domain = _sender(reading.sender) if reading.sender else _NOBODY
-    message_id = _cut(reading.message_id)
-    occurred_at, provider_time, time_note = _time(reading.occurred_at, accepted_at)
-    category, bounce_class, smtp_code, enhanced_code = _bounce(reading)
-    actor, reasons, detector = _actor(reading)
-    return (
-        id_,
-        occurred_at,
-        reading.type,
-        source.name,
-        source.provider.name,
-        reading.word,
-        recipient,
-        domain,
-        _mailbox(domain) if domain else None,
-        message_id,
-        reading.internet_message_id,
-        reading.provider_event_id,
-        sender,
-        sender_domain,
-        category,
-        bounce_class,
-        reading.verdict,
-        smtp_code,
-        enhanced_code,
-        reading.diagnostic,
-        None if bounce_class is None else CLASSIFIER_VERSION,
-        reading.reject_reason,
-        actor,
-        reasons,
-        detector,
-        inet(reading.sending_ip),
-        reading.ip_pool,
-        reading.remote_mta,
-        settings.stream or reading.stream,
-        settings.brand,
-        reading.topic or settings.default_topic,
-        reading.campaign,
-        reading.template_id,
-        reading.attempt,
-        reading.tags,
-        _metadata(reading.metadata),
-        reading.subject,
-        reading.url,
-        reading.user_agent,
-        inet(reading.client_ip),
-        reading.country,
-        reading.attribution,
-        reading.echo,
-        reading.is_test,
-        None,
-        provider_time,
-        time_note,
-        item.text,
-        item.altered,
-        shard_of(recipient, message_id, id_),
-    )
+    return rows_of(source, ((item, reading),), accepted_at)[0]
+
+
+def rows_of(source: Source, readings: Iterable[tuple[Item, Reading]], accepted_at: datetime) -> list[Row]:
+    """The rows of a delivery's events, in the order of `store.intake.COLUMNS`.
+
+    Every event passes here: what is the same for all is looked up once, and what most do not have is asked for first.
+    """
+    name, provider, settings = source.name, source.provider.name, source.settings
+    stream, brand, default_topic = settings.stream, settings.brand, settings.default_topic
+    rows = []
+    for item, reading in readings:
+        type_ = reading.type
+        id_ = event_id(name, _identity(item, reading), reading.identity_time or reading.occurred_at)
+        recipient, domain, mailbox = _recipient(reading.recipient) if reading.recipient else _NOBODY
+        sender, sender_domain = _sender(reading.sender) if reading.sender else _NO_SENDER
+        message_id = _cut(reading.message_id)
+        occurred_at, provider_time, time_note = _time(reading.occurred_at, accepted_at)
+        category, bounce_class, smtp_code, enhanced_code = (
+            _bounce(reading) if type_ in _FAILURES else (None, None, reading.smtp_code, reading.enhanced_code)
+        )
+        actor, reasons, detector = _actor(reading) if type_ in _OPENS_AND_CLICKS else _NOT_JUDGED
+        rows.append(
+            (
+                id_,
+                occurred_at,
+                type_,
+                name,
+                provider,
+                reading.word,
+                recipient,
+                domain,
+                mailbox,
+                message_id,
+                reading.internet_message_id,
+                reading.provider_event_id,
+                sender,
+                sender_domain,
+                category,
+                bounce_class,
+                reading.verdict,
+                smtp_code if smtp_code is None else _smtp_code(smtp_code),
+                enhanced_code,
+                reading.diagnostic,
+                None if bounce_class is None else CLASSIFIER_VERSION,
+                reading.reject_reason,
+                actor,
+                reasons,
+                detector,
+                inet(reading.sending_ip) if reading.sending_ip else None,
+                reading.ip_pool,
+                reading.remote_mta,
+                stream or reading.stream,
+                brand,
+                reading.topic or default_topic,
+                reading.campaign,
+                reading.template_id,
+                reading.attempt,
+                reading.tags,
+                _metadata(reading.metadata) if reading.metadata else "{}",
+                reading.subject,
+                reading.url,
+                reading.user_agent,
+                inet(reading.client_ip) if reading.client_ip else None,
+                reading.country,
+                reading.attribution,
+                reading.echo,
+                reading.is_test,
+                None,
+                provider_time,
+                time_note,
+                item.text,
+                item.altered,
+                shard_of(recipient, message_id, id_),
+            )
+        )
+    return rows
+
+
+def _recipient(text: str) -> tuple[str | None, str | None, str | None]:
+    """(address, domain, mailbox provider)."""
+    address = normalize_address(text)
+    if address is None:
+        return _NOBODY
+    domain = domain_of(address)
+    return address, domain, _mailbox(domain)
 
 
 @lru_cache(maxsize=4096)  # a team writes from few addresses
@@ -127,42 +153,34 @@ def _time(occurred_at: datetime | None, accepted_at: datetime) -> tuple[datetime
 
 def _bounce(reading: Reading) -> tuple[str | None, str | None, int | None, str | None]:
     """(bounce_category, bounce_class, smtp_code, enhanced_code); the first only where the provider has given up."""
-    if reading.type not in _FAILURES:
-        return (None, None, _smtp_code(reading.smtp_code), reading.enhanced_code)
     found = classify(
         diagnostic=reading.diagnostic,
         enhanced_code=reading.enhanced_code,
-        smtp_code=_smtp_code(reading.smtp_code),
+        smtp_code=None if reading.smtp_code is None else _smtp_code(reading.smtp_code),
         verdict=reading.verdict,
     )
     category = found.category if reading.type is EventType.BOUNCED else None
     return category, found.bounce_class, found.smtp_code, found.enhanced_code
 
 
-def _smtp_code(code: int | None) -> int | None:
-    return code if code is not None and 100 <= code <= 999 else None
+def _smtp_code(code: int) -> int | None:
+    return code if 100 <= code <= 999 else None
 
 
-def _actor(reading: Reading) -> tuple[str | None, Sequence[str] | None, int | None]:
-    if reading.type not in _OPENS_AND_CLICKS:
-        return _NOT_JUDGED
+def _actor(reading: Reading) -> tuple[str, Sequence[str], int]:
     actor, reasons = judge(reading.type, provider_flag=reading.actor, user_agent=reading.user_agent)
     return actor, reasons, DETECTOR_VERSION
 
 
-def _metadata(metadata: Mapping[str, Any] | None) -> str:
-    if not metadata:
-        return "{}"
+def _metadata(metadata: Mapping[str, Any]) -> str:
     try:
         return _encode(metadata).decode()
     except (msgspec.MsgspecError, OverflowError, TypeError):  # such as an integer of more than 64 bits
         return json.dumps(metadata, default=str)
 
 
-def inet(address: str | None) -> bytes | None:
+def inet(address: str) -> bytes | None:
     """Postgres's wire form of an address without a mask; None for what is no address."""
-    if not address:
-        return None
     try:
         if ":" in address:
             return b"\x03\x80\x00\x10" + inet_pton(AF_INET6, address)

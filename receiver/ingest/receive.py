@@ -16,7 +16,7 @@ from receiver.errors import Reason, Refused, Unavailable, Unreadable
 from receiver.event import Reading
 from receiver.ingest.head import request_head
 from receiver.ingest.mangled import MangledBodies
-from receiver.ingest.normalize import row_of
+from receiver.ingest.normalize import row_of, rows_of
 from receiver.ingest.refusals import Refusals
 from receiver.ingest.writer import Writer
 from receiver.sources import Source
@@ -276,7 +276,7 @@ def _normalize(one: Receipt) -> None:
     """Their rows."""
     source, at = one.source, one.delivery.at
     try:
-        rows = [row_of(source, item, reading, at) for item, reading in one.readings]
+        rows = rows_of(source, one.readings, at)
     except Exception:  # noqa: BLE001 - likewise
         rows = [row for item, reading in one.readings for row in _normalize_one(one, item, reading)]
     one.rows += rows

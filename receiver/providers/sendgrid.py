@@ -263,7 +263,7 @@ def _columns(value: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any] |
         if column is None:
             own[key] = member
         elif column:
-            columns[column] = text(member)
+            columns[column] = (member or None) if type(member) is str else text(member)
     for named in ("unique_args", "custom_args"):
         if named in value:
             own = {**mapping(value[named]), **own}
