@@ -68,7 +68,7 @@ class Unavailable(ReceiverError):
 
 
 class SchemaError(ReceiverError):
-    """The database holds a schema that this release cannot work with; the message says what to do."""
+    """The schema does not fit this release, or cannot be brought up to date now; the message says what to do."""
 
 
 class EmbeddedError(ReceiverError):

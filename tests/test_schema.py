@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -15,6 +18,8 @@ from receiver.maintenance import check_database
 from receiver.store import schema
 from receiver.store.intake import COLUMNS
 from receiver.store.partitions import ensure_partitions
+from tests import release_before
+from tests.workers import value
 
 CATALOG: Final = """
     SELECT 'column', c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull::text,
@@ -35,6 +40,21 @@ CATALOG: Final = """
     FROM pg_proc WHERE pronamespace = 'public'::regnamespace
     ORDER BY 1, 2, 3, 4
 """
+
+
+QUEUED: Final = """
+    SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)
+    WHERE application_name = 'receiver migrate' AND NOT granted AND relation = 'retries'::regclass
+"""
+
+
+@asynccontextmanager
+async def connected(dsn: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(dsn)
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
 async def empty_database(dsn: str) -> asyncpg.Connection:
@@ -89,6 +109,45 @@ async def test_ten_processes_may_migrate_at_once(database: str) -> None:
     assert sorted(before for before, _ in results) == [0] + [schema.VERSION] * 9
     assert [row[0] for row in versions] == [migration.version for migration in schema.MIGRATIONS]
     assert await schema.migrate(database) == (schema.VERSION, schema.VERSION)
+
+
+@asynccontextmanager
+async def backup(dsn: str) -> AsyncIterator[int]:
+    """A transaction of another program that has read a table which the migration changes, and goes on; its process."""
+    connection = await asyncpg.connect(dsn, server_settings={"application_name": "nightly backup"})
+    try:
+        async with connection.transaction():
+            await connection.fetch("SELECT count(*) FROM retries")
+            yield connection.get_server_pid()
+    finally:
+        await connection.close()
+
+
+async def test_a_held_lock_is_waited_out(database: str) -> None:
+    """while another transaction holds a lock, the migration tries again and again, and others are served between"""
+    async with connected(database) as sql:
+        await release_before.make_schema(sql)
+        async with backup(database):
+            migrating = asyncio.create_task(schema.migrate(database))
+            for _ in range(2):  # it waits in the queue, with others behind it, and steps back
+                await value(sql, QUEUED, 1)
+                await sql.execute("UPDATE retries SET attempt = attempt", timeout=30)
+            assert not migrating.done()
+        assert await migrating == (1, schema.VERSION)
+
+
+async def test_who_holds_a_lock_is_named(database: str) -> None:
+    """a migration that has waited long enough changes nothing, and says who is in its way and what to do"""
+    async with connected(database) as sql:
+        await release_before.make_schema(sql)
+        async with backup(database) as pid:
+            with pytest.raises(SchemaError) as refused:
+                await schema.migrate(database, patience=0)
+        message = str(refused.value)
+        assert re.search(rf"process {pid} of role \S+, 'nightly backup', in a transaction since 20\S+ \S+ UTC", message)
+        assert ("pg_terminate_backend" in message, "receiver migrate" in message) == (True, True)
+        assert await sql.fetchval("SELECT max(version) FROM schema_versions") == 1
+    assert await schema.migrate(database, patience=0) == (1, schema.VERSION)
 
 
 async def test_a_database_without_tables_is_refused(database: str) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+import time
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -9,13 +12,25 @@ from pathlib import Path
 from typing import Final
 
 import asyncpg
+import structlog
 
 from receiver.errors import SchemaError
 from receiver.store.connect import connect
+from receiver.store.lock_holders import watching
 from receiver.store.partitions import ensure_partitions
+
+log = structlog.get_logger("schema")
 
 VERSION: Final = 2  # the schema this release is written for
 _LOCK: Final = 0x0E_7E_47_5C  # advisory lock that serializes processes which migrate at the same time
+_NAME: Final = "receiver migrate"
+_WAIT: Final = "3s"  # for one lock, at a time
+_PAUSE: Final = (1.0, 3.0)  # seconds from one try to the next, in which those who have queued go on
+_PATIENCE: Final = 60.0  # seconds
+_HELD: Final = (
+    "nothing was changed, because a lock that the migration needs is held by: {holders}. Wait until that has ended, "
+    "or end it with SELECT pg_terminate_backend(process), and run `receiver migrate` again"
+)
 
 _EXISTS: Final = "SELECT to_regclass('schema_versions') IS NOT NULL"
 _CURRENT: Final = "SELECT version, oldest_version, oldest_release FROM schema_versions ORDER BY version DESC LIMIT 1"
@@ -50,21 +65,39 @@ def migration_sql(migration: Migration) -> str:
     return (resources.files("receiver.store") / "migrations" / migration.file).read_text(encoding="utf-8")
 
 
-async def migrate(dsn: str) -> tuple[int, int]:
+async def migrate(dsn: str, *, patience: float = _PATIENCE) -> tuple[int, int]:
     """Bring a database to this release's schema; returns (version before, version after).
 
     Idempotent, and safe when many processes start at once. An empty database gets `schema.sql`, an older one the steps
-    it lacks. Raises SchemaError when the database is too new for this release.
+    it lacks. Raises SchemaError when the database is too new for this release, or when after `patience` seconds
+    somebody still holds a lock that is needed.
     """
-    connection = await connect(dsn, name="receiver migrate")
+    connection = await connect(dsn, name=_NAME)
     try:
-        async with connection.transaction():
-            await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
-            before = await _migrate(connection)
+        before = await _migrate_between_others(dsn, connection, patience)
         await ensure_partitions(connection, ahead=0)  # the service makes those ahead: it knows how long they are to be
     finally:
         await connection.close()
     return before, max(before, VERSION)
+
+
+async def _migrate_between_others(dsn: str, connection: asyncpg.Connection, patience: float) -> int:
+    """Everybody who needs a table queues behind a migration that waits for it, so it waits briefly, and steps back."""
+    deadline = time.monotonic() + patience
+    holders: list[str] = []
+    while True:
+        try:
+            async with connection.transaction():
+                await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)  # nobody queues behind this one
+                await connection.execute(f"SET LOCAL lock_timeout = '{_WAIT}'")
+                async with watching(dsn, connection, name=_NAME) as seen:
+                    holders = seen
+                    return await _migrate(connection)
+        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
+            if time.monotonic() >= deadline:
+                raise SchemaError(_HELD.format(holders="; ".join(holders) or "somebody who was not seen")) from error
+            log.warning("a lock that the migration needs is held", action="migration_waits", holders=holders)
+        await asyncio.sleep(random.uniform(*_PAUSE))  # noqa: S311 - no secret
 
 
 async def _migrate(connection: asyncpg.Connection) -> int:
