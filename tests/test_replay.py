@@ -18,7 +18,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from receiver import Context, Event, EventType, Handler, handler
+from receiver import Context, Event, EventType, GiveUp, Handler, Outcome, handler
 from receiver.cli.options import rate
 from receiver.store.replays import AHEAD, Accepts, Selection, put_events, start_replay
 from tests.cli import Receiver, command_for
@@ -453,6 +453,34 @@ async def test_a_letter_of_a_replay_stays_one(database: str, sql: asyncpg.Connec
         assert (await receiver("dead-letters", "retry", "--all", "--yes")).code == 0
         await value(sql, WAITING, 0)
     assert replaying == [True, True]
+
+
+async def test_a_live_failure_stays_one(database: str, sql: asyncpg.Connection, receiver: Receiver) -> None:
+    """an event that has failed and is given up in a rewind meanwhile has its side effects when its letter is retried"""
+    replaying: list[bool] = []
+    broken = True
+
+    @handler(name="notes", first_delay=3600, breaker=0)
+    async def notes(_event: Event, ctx: Context) -> Outcome | None:
+        replaying.append(ctx.replaying)
+        if ctx.replaying:
+            return GiveUp("no")
+        if broken:
+            raise RuntimeError("not yet")
+        return None
+
+    await prepared(sql, [notes])
+    await store(sql)
+    async with joined(database, sql, notes):
+        await value(sql, WAITING, 1)
+        assert (await receiver("handlers", "rewind", "notes", "--since", "1h", "--yes")).code == 0
+        await value(sql, "SELECT count(*) FROM dead_letters", 1)
+        (letter,) = (await receiver("dead-letters", "--json")).rows
+        assert (letter["error"], letter["replaying"]) == ("no", False)
+        broken = False
+        assert (await receiver("dead-letters", "retry", "--all", "--yes")).code == 0
+        await value(sql, WAITING, 0)
+    assert (True in replaying, replaying[-1]) == (True, False)
 
 
 def test_rates() -> None:

@@ -27,14 +27,15 @@ ON CONFLICT (handler, event_id) DO UPDATE SET
     first_failed_at = coalesce(retries.first_failed_at, excluded.first_failed_at)
 """
 
+# A row that waits says how the event came, also when a rewind ($10) hands it over meanwhile: what has failed live is to
+# have its effects when its letter is retried.
 _BURY: Final = """
 INSERT INTO dead_letters (handler, event_id, event, event_type, source, attempts, error_type, error, traceback,
                           first_failed_at, replay_id, replaying)
 VALUES ($1, $2, $3::jsonb, $4, $5, $6, $7, $8, $9,
         coalesce((SELECT first_failed_at FROM retries WHERE handler = $1 AND event_id = $2), clock_timestamp()),
         (SELECT replay_id FROM retries WHERE handler = $1 AND event_id = $2),
-        $10 OR EXISTS (SELECT FROM retries
-                       WHERE handler = $1 AND event_id = $2 AND cause = 'replay' AND NOT side_effects))
+        coalesce((SELECT cause = 'replay' AND NOT side_effects FROM retries WHERE handler = $1 AND event_id = $2), $10))
 ON CONFLICT (handler, event_id) WHERE resolved_at IS NULL DO UPDATE SET
     attempts = excluded.attempts, error_type = excluded.error_type, error = excluded.error,
     traceback = excluded.traceback, dead_at = now(), replay_id = excluded.replay_id,
