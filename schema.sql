@@ -356,7 +356,7 @@ CREATE TABLE attempts (
 );
 CREATE INDEX attempts_event ON attempts (handler, event_id, id);
 CREATE INDEX attempts_letter ON attempts (dead_letter_id) WHERE dead_letter_id IS NOT NULL;
-COMMENT ON TABLE attempts IS 'Every attempt that did not handle an event, the latest 50 of each: kept while the event waits in retries, then with its dead letter. Removed when the event is handled after all.';
+COMMENT ON TABLE attempts IS 'Every attempt that did not handle an event, the latest 50 of each: kept while the event waits in retries, then with its dead letter. Removed when the event is handled after all, or with the handler.';
 COMMENT ON COLUMN attempts.id IS 'Number; rises with time.';
 COMMENT ON COLUMN attempts.handler IS 'Name of the handler.';
 COMMENT ON COLUMN attempts.event_id IS 'events.id.';
@@ -654,7 +654,7 @@ CREATE INDEX alerts_resolved ON alerts (resolved_at);
 COMMENT ON TABLE alerts IS 'Problems that people should know of: one row for each, however many events it concerns.';
 COMMENT ON COLUMN alerts.id IS 'Number, for people.';
 COMMENT ON COLUMN alerts.key IS 'What the problem is and whose, such as silence:shop. Only one row of a key is open.';
-COMMENT ON COLUMN alerts.kind IS 'silence, backlog, breaker, dead_letters, quarantine, retention or partitions.';
+COMMENT ON COLUMN alerts.kind IS 'silence, backlog, breaker, dead_letters, quarantine, retention, replay or partitions.';
 COMMENT ON COLUMN alerts.severity IS 'warning or critical.';
 COMMENT ON COLUMN alerts.text IS 'The problem in words, as it was last seen.';
 COMMENT ON COLUMN alerts.since IS 'When it began, or was first seen.';

@@ -16,6 +16,7 @@ from receiver.event import EventType
 from receiver.retention_settings import RetentionSettings
 from receiver.store.log import create_cursors
 from receiver.store.partitions import list_partitions
+from receiver.store.replays import Accepts, Selection, cancel_replay, start_replay
 from tests.alert_site import AlertSite, alert_site
 from tests.cli import Receiver, command
 from tests.log_events import store
@@ -310,6 +311,22 @@ async def test_a_handler_that_retention_waits_for_is_told(database: str, tmp_pat
     await connection.close()
     assert [notice.value["data"]["key"] for notice in hook.notices] == ["retention:mailer"]
     assert "still needs an event" in opened.text
+
+
+async def test_a_replay_that_nobody_finishes_is_told(database: str, tmp_path: Path, hook: AlertSite) -> None:
+    """a replay that is unfinished after a day is told, with what to do, and resolved when it is cancelled."""
+    connection = await asyncpg.connect(database)
+    id_ = await start_replay(connection, "mailer", Selection(), Accepts(), side_effects=False, events=1, by="ann")
+    await connection.execute("UPDATE replays SET started_at = now() - interval '25 hours'")
+    async with watching(database, hook, play("postmark", tmp_path)):
+        (opened,) = await hook.told(1)
+        await noted(connection)
+        await cancel_replay(connection, id_)
+        await time_passes(connection, 2)
+        await hook.told(2)
+    await connection.close()
+    assert f"`receiver replay resume {id_}`" in opened.text
+    assert [one.value["data"]["key"] for one in hook.notices] == [f"replay:{id_}"] * 2
 
 
 async def test_a_removed_or_paused_handler_is_not_behind(database: str, tmp_path: Path, hook: AlertSite) -> None:

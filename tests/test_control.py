@@ -13,8 +13,9 @@ import asyncpg
 import pytest
 
 from receiver import Context, Event, Handler, handler
-from receiver.store.failures import bury
+from receiver.store.failures import bury, retry_later
 from receiver.store.log import find_event
+from receiver.store.replays import Accepts, Selection, start_replay
 from tests.cli import Receiver, command_for
 from tests.log_events import store
 from tests.waiting import until
@@ -294,6 +295,23 @@ async def test_remove(database: str, sql: asyncpg.Connection, receiver: Receiver
     await prepared(sql, [writer])
     assert (await receiver("handlers", "remove", "writer", "--dead-letters", "--yes")).code == 0
     assert await sql.fetchval("SELECT reason FROM dead_letters") == "the handler was removed"
+
+
+async def test_removing_leaves_nothing_behind(sql: asyncpg.Connection, receiver: Receiver) -> None:
+    """with a handler go the attempts at events that waited, and its replays end; a dead letter keeps its attempts"""
+    waiting, given_up = await store(sql, 2)
+    await prepared(sql, [writer])
+    for id_ in (waiting, given_up):
+        event = await find_event(sql, id_, await sql.fetchval("SELECT received_at FROM events WHERE id = $1", id_))
+        assert event is not None
+        await retry_later(sql, "writer", event, cause="failed", attempts=1, delay=60, error_type="E", error="no")
+        if id_ == given_up:
+            await bury(sql, "writer", event, attempts=2, error_type="E", error="no", traceback=None)
+    replay_id = await start_replay(sql, "writer", Selection(), Accepts(), side_effects=False, events=2, by="ann")
+    assert (await receiver("handlers", "remove", "writer", "--yes")).code == 0
+    assert {row[0] for row in await sql.fetch("SELECT event_id FROM attempts")} == {given_up}
+    (replay,) = (await receiver("replay", "list", "--json")).rows
+    assert (replay["id"], replay["state"]) == (replay_id, "cancelled")
 
 
 async def test_lag_is_since_something_was_due(database: str, sql: asyncpg.Connection, receiver: Receiver) -> None:

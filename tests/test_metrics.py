@@ -203,7 +203,7 @@ OTHERS: Final = {
     *("stored", "refused", "again", "handshake", "unknown", "other"),
     *("hard", "soft", "block", "admin", "undetermined"),
     *("handled", "failed", "later", "given_up", "busy", "idle", "most"),
-    *("silence", "backlog", "breaker", "dead_letters", "quarantine", "partitions", "retention"),
+    *("silence", "backlog", "breaker", "dead_letters", "quarantine", "partitions", "retention", "replay"),
 }
 
 

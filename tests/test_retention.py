@@ -203,6 +203,26 @@ async def test_a_letter_that_is_being_retried_stays(connection: asyncpg.Connecti
     assert [one.part for one in await run(connection, RetentionSettings())] == ["dead letters, resolved"]
 
 
+async def test_attempts_that_are_left_over_go(connection: asyncpg.Connection) -> None:
+    """old attempts that belong to no dead letter and no waiting retry go by the rule for dead letters, others stay."""
+    await connection.execute(
+        """
+        INSERT INTO dead_letters (handler, event_id, event, event_type, source, attempts, error_type, error)
+        VALUES ('letter', gen_random_uuid(), '{}', 't', 's', 1, 'E', '');
+        INSERT INTO retries (handler, event_id, event_received_at, shard, cause, next_at)
+        VALUES ('waits', gen_random_uuid(), now(), 0, 'failed', now());
+        INSERT INTO attempts (handler, event_id, attempt, at, error_type, error, worker, dead_letter_id)
+        SELECT handler, event_id, 1, now() - interval '100 days', 'E', '', 'w', id FROM dead_letters
+        UNION ALL SELECT handler, event_id, 1, now() - interval '100 days', 'E', '', 'w', NULL FROM retries
+        UNION ALL SELECT 'waits', gen_random_uuid(), 1, now() - interval '100 days', 'E', '', 'w', NULL
+        UNION ALL SELECT 'young', gen_random_uuid(), 1, now() - interval '80 days', 'E', '', 'w', NULL;
+        """
+    )
+    assert [(one.part, one.rows) for one in await run(connection, RetentionSettings())] == [("attempts, left over", 1)]
+    left = [row[0] for row in await connection.fetch("SELECT handler FROM attempts ORDER BY 1")]
+    assert left == ["letter", "waits", "young"]
+
+
 async def test_a_duplicate_is_recognized_while_ids_go(
     database: str, connection: asyncpg.Connection, tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 from receiver.retention_settings import RetentionSettings
 from receiver.store import needs
 from receiver.store.partitions import Span, ensure_partitions, list_partitions
+from receiver.store.replays import Accepts, Selection, cancel_replay, start_replay
 from tests.aged import (
     EVENTS,
     RAW,
@@ -104,6 +105,37 @@ async def test_a_replay_keeps_what_it_may_still_read(connection: asyncpg.Connect
     await connection.execute("UPDATE replays SET state = 'done'")
     (done,) = await run(connection, EVENTS)
     assert done.held == ()
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "held"), [(None, 90, True), (None, 110, False), (90, None, False), (110, None, True)]
+)
+async def test_a_replay_keeps_what_it_selects(
+    connection: asyncpg.Connection, *, since: int | None, until: int | None, held: bool
+) -> None:
+    """a replay holds no partition whose events are all older or younger than what it was told to take."""
+    await old_partition(connection, 100)
+    chosen = Selection(
+        since=None if since is None else midnight(since), until=None if until is None else midnight(until)
+    )
+    await start_replay(connection, "sync", chosen, Accepts(), side_effects=False, events=10, by="ann")
+    (done,) = await run(connection, EVENTS)
+    assert bool(done.held) is held
+
+
+async def test_a_replay_that_nobody_finishes_is_told(connection: asyncpg.Connection) -> None:
+    """a replay unfinished after a day is warned of, with how to go on and how to end it, whatever the rules are."""
+    await ensure_partitions(connection)
+    id_ = await start_replay(connection, "sync", Selection(), Accepts(), side_effects=False, events=10, by="ann")
+    await connection.execute("UPDATE replays SET started_at = now() - interval '23 hours'")
+    assert await needs.warnings(connection, RetentionSettings()) == []
+    await connection.execute("UPDATE replays SET started_at = now() - interval '25 hours'")
+    (warned,) = await needs.warnings(connection, RetentionSettings())
+    assert (warned.key, warned.severity) == (f"replay:{id_}", "warning")
+    assert f"`receiver replay resume {id_}`" in warned.text
+    assert f"`receiver replay cancel {id_}`" in warned.text
+    await cancel_replay(connection, id_)
+    assert await needs.warnings(connection, RetentionSettings()) == []
 
 
 @pytest.mark.parametrize(("days", "severity"), [(40, None), (50, "warning"), (75, "critical"), (100, "critical")])

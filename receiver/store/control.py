@@ -86,6 +86,11 @@ WHERE c.handler = $1 AND ($3::timestamptz IS NULL OR unread.received_at < $3)
 _RUNS: Final = "SELECT name FROM workers WHERE $1 = ANY (handlers) AND expires_at > clock_timestamp() ORDER BY name"
 _KEPT: Final = (("cursors", "handler"), ("lanes", "handler"), ("retries", "handler"), ("handlers", "name"))
 _REMOVE: Final = "DELETE FROM {table} WHERE {column} = ANY ($1::text[])"
+_FORGET: Final = "DELETE FROM attempts WHERE handler = $1 AND dead_letter_id IS NULL"
+# Before its retries are deleted: whoever is putting events there holds the row.
+_END_REPLAYS: Final = """
+UPDATE replays SET state = 'cancelled', ended_at = now() WHERE handler = $1 AND state = 'running'
+"""
 _DISCARD: Final = """
 UPDATE dead_letters SET resolved_at = now(), resolution = 'discarded', reason = 'the handler was removed'
 WHERE handler = $1 AND resolved_at IS NULL
@@ -169,9 +174,11 @@ async def workers_with(sql: Sql, handler: str) -> list[str]:
 
 
 async def remove(connection: asyncpg.Connection, handler: str, *, dead_letters: bool) -> None:
-    """Forget its progress and its retries; its dead letters are discarded or kept."""
+    """Forget its progress and its retries, and end its replays; its dead letters are discarded or kept."""
     async with connection.transaction():
+        await connection.execute(_END_REPLAYS, handler)
         for table, column in _KEPT:
             await connection.execute(_REMOVE.format(table=table, column=column), [handler, cursor_of(handler)])
+        await connection.execute(_FORGET, handler)
         if dead_letters:
             await connection.execute(_DISCARD, handler)

@@ -38,15 +38,22 @@ WHERE event_received_at >= $1 AND event_received_at < $2
 GROUP BY handler
 """
 _REPLAYED: Final = """
-SELECT handler AS who, $1::timestamptz AS since FROM replays
-WHERE state = 'running' AND started_at > $1 AND $1 < $2::timestamptz
+SELECT handler AS who, min(greatest($1::timestamptz, (selection->>'since')::timestamptz)) AS since FROM replays
+WHERE state = 'running' AND least(started_at, (selection->>'until')::timestamptz) > $1
+  AND coalesce((selection->>'since')::timestamptz, '-infinity') < $2::timestamptz
+GROUP BY handler
 """
 NEEDS: Final = {
     "has not read all of it": _UNREAD,
     "is to be given events of it again (retries)": _WAITING,
     "is being given a replay (receiver replay)": _REPLAYED,
 }
-LAGS: Final = (_UNREAD, _WAITING)  # that people are warned about
+LAGS: Final = (_UNREAD, _WAITING)  # that people are warned about, by their age
+
+_UNFINISHED: Final = """
+SELECT id, handler, started_at FROM replays
+WHERE state = 'running' AND started_at < clock_timestamp() - interval '1 day' ORDER BY id
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +88,8 @@ class Warned:
 
 
 async def warnings(connection: asyncpg.Connection, rules: RetentionSettings) -> list[Warned]:
-    """What will hold retention back before it does, and partitions that are missing."""
-    return [*await _late(connection, rules), *await _missing(connection)]
+    """What will hold retention back before it does, replays that nobody finishes, and partitions that are missing."""
+    return [*await _late(connection, rules), *await _unfinished(connection), *await _missing(connection)]
 
 
 async def _late(connection: asyncpg.Connection, rules: RetentionSettings) -> list[Warned]:
@@ -107,6 +114,20 @@ def _warned(who: str, age: timedelta, keep: timedelta) -> Warned:
         + " See `receiver handlers`: resume, repair or remove it"
     )
     return Warned(f"retention_lag:{who}", text, "critical" if share >= 0.8 else "warning")
+
+
+async def _unfinished(connection: asyncpg.Connection) -> list[Warned]:
+    """Replays that were stopped and forgotten, or are slow: what they select cannot go."""
+    return [
+        Warned(
+            f"replay:{id_}",
+            f"replay {id_} to {handler} was begun {started_at:%Y-%m-%d %H:%M} UTC and is not finished: go on with "
+            f"`receiver replay resume {id_}`, or end it with `receiver replay cancel {id_}`. "
+            "Until then no event that it selects is removed",
+            "warning",
+        )
+        for id_, handler, started_at in await connection.fetch(_UNFINISHED)
+    ]
 
 
 async def _missing(connection: asyncpg.Connection) -> list[Warned]:

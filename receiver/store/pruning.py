@@ -48,10 +48,17 @@ def row_rules(rules: RetentionSettings) -> Sequence[RowRule]:
             OPEN_QUARANTINE, "quarantine", "quarantine_open", "received_at", "resolved_at IS NULL",
             rules.quarantine_open,
         ),
-        # A retry of a letter needs its copy of the event. Attempts go with their letter.
+        # A retry of a letter needs its copy of the event. Attempts go with their letter, or when the event is handled;
+        # those left over are of events that the release before has handled, or whose retry was deleted by hand.
         RowRule(
             "dead letters, resolved", "dead_letters", "dead_letters", "resolved_at",
             "resolved_at IS NOT NULL AND NOT EXISTS (SELECT FROM retries WHERE dead_letter_id = dead_letters.id)",
+            rules.dead_letters,
+        ),
+        RowRule(
+            "attempts, left over", "attempts", "dead_letters", "at",
+            "dead_letter_id IS NULL AND NOT EXISTS (SELECT FROM retries"
+            " WHERE retries.handler = attempts.handler AND retries.event_id = attempts.event_id)",
             rules.dead_letters,
         ),
         RowRule(

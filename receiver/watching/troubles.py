@@ -17,7 +17,7 @@ from receiver.store.observations import Observation
 from receiver.store.standing import Standing
 
 SILENCE: Final = "silence"
-INSTALLATION: Final = ("backlog", "breaker", "dead_letters", "quarantine", "partitions", "retention")
+INSTALLATION: Final = ("backlog", "breaker", "dead_letters", "quarantine", "partitions", "retention", "replay")
 COVERED: Final = timedelta(days=3)  # partitions are made a week ahead at least: this late, making them must be failing
 
 
@@ -70,12 +70,13 @@ def _handler(one: Standing, settings: AlertSettings) -> Iterator[Trouble]:
 
 
 def endangered(warned: Collection[Warned]) -> Iterator[Trouble]:
-    """Handlers that retention will have to wait for. Of missing partitions an observation tells."""
+    """Handlers and replays that retention will have to wait for. Of missing partitions an observation tells."""
+    kinds = {"retention_lag": "retention", "replay": "replay"}
     for one in warned:
-        kind, _, handler = one.key.partition(":")
-        if kind == "retention_lag":
+        key, _, subject = one.key.partition(":")
+        if key in kinds:
             severity: Severity = "critical" if one.severity == "critical" else "warning"
-            yield Trouble(kind="retention", subject=handler, severity=severity, text=one.text)
+            yield Trouble(kind=kinds[key], subject=subject, severity=severity, text=one.text)
 
 
 def silences(seen: Collection[Activity], sources: Mapping[str, Source], known: Collection[Alert]) -> Iterator[Trouble]:
