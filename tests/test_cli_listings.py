@@ -297,6 +297,7 @@ async def dead(service: Running) -> int:
 
 async def test_dead_letters(receiver: Receiver, service: Running) -> None:
     """dead letters are listed, shown with their event, retried and discarded, and who did it is recorded"""
+    await create_cursors(service.connection, ["mailer"])
     id_ = await dead(service)
     (row,) = (await receiver("dead-letters", "list", "--json")).rows
     assert (row["handler"], row["attempts"], row["error"]) == ("mailer", 8, "boom")

@@ -296,11 +296,33 @@ async def _resolve(
         if dry_run or (which.ids is None and not yes):
             await _print_groups(connection, which, 20, as_json=as_json)
             note(f"{count} dead letters are to be {_DONE[word]}")
+        waits = {} if reason else await _obstacles(connection, which)
+        for handler, why in waits.items():
+            note(f"{handler} gets nothing at present: {why}. What is retried waits for that: see `receiver handlers`")
         if not go_on(dry_run=dry_run, yes=yes or which.ids is not None):
             return
         done = await _in_chunks(connection, which, count, reason)
-    later = "; the handler gets the event within seconds" if reason is None else ""
+    later = "" if reason or waits else "; the handler gets the event within seconds"
     say((f"{_DONE[word]} dead letter {_numbers(which)}" if which.ids else f"{_DONE[word]} {done} dead letters") + later)
+
+
+async def _obstacles(connection: asyncpg.Connection, which: DeadLetters) -> dict[str, str]:
+    """Why handlers would get nothing now. Raises CommandError where one is gone, so that nobody would ever take it."""
+    from receiver.cli.failures import CommandError
+    from receiver.store import control, replays
+    from receiver.store.dead_letters import handlers_of
+
+    found: dict[str, str] = {}
+    for handler in await handlers_of(connection, which):
+        if not await control.exists(connection, handler):
+            raise CommandError(
+                f"nobody would take the events of {handler}: it was removed, or has never run on this database. Start "
+                f"a worker that has it and say this again, choose others (--handler), or close its letters with "
+                f"`receiver dead-letters discard --handler {handler} --reason ...`"
+            )
+        if why := await replays.obstacle(connection, handler):
+            found[handler] = why
+    return found
 
 
 def _require_found(which: DeadLetters, count: int) -> None:

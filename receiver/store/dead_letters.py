@@ -46,6 +46,7 @@ FROM dead_letters WHERE {_CHOSEN}
 GROUP BY 1, 2, 3, 4 ORDER BY letters DESC, last DESC LIMIT $10
 """
 _COUNT: Final = f"SELECT count(*) AS letters, max(id) AS newest FROM dead_letters WHERE {_CHOSEN}"
+_HANDLERS: Final = f"SELECT DISTINCT handler FROM dead_letters WHERE {_CHOSEN} ORDER BY 1"
 
 # The rows are locked before they are judged, so that two people cannot both retry one.
 _LOCK: Final = f"""
@@ -171,6 +172,11 @@ async def count_dead_letters(sql: Sql, which: DeadLetters) -> tuple[int, int | N
     row = await sql.fetchrow(_COUNT, *which.values)
     assert row is not None
     return row["letters"], row["newest"]
+
+
+async def handlers_of(sql: Sql, which: DeadLetters) -> list[str]:
+    """The handlers that gave these up."""
+    return [row[0] for row in await sql.fetch(_HANDLERS, *which.values)]
 
 
 async def show_dead_letter(sql: Sql, id_: int) -> FullDeadLetter | None:
