@@ -14,10 +14,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from receiver import Context, Event, Handler, handler
+from receiver.dispatch.worker import Worker
 from receiver.plugins.handlers import THE_BEGINNING
 from receiver.store.lanes import open_lane, place_before
 from tests.log_events import store, store_rows, write_transactions
-from tests.workers import Running, prepared, running, start, value
+from tests.workers import VAULT, Running, prepared, running, start, value
 
 EFFECT = "INSERT INTO effects (event_id, replaying) VALUES ($1, $2)"
 COUNT = "SELECT count(*) FROM effects"
@@ -224,7 +225,8 @@ async def test_a_stopped_worker_leaves_no_connection(database: str, sql: asyncpg
     async with sql.transaction():
         await open_lane(sql, "writer", "backfill", THE_BEGINNING, rate=1.0)
     for end in (Running.stop, Running.kill):
-        worker = start(database, writer(), name="the one")
+        # Directly, since a pooler would keep the server's connections.
+        worker = Running(Worker(dsn=database, handlers=[writer()], vault=VAULT, name="the one", lease=2.0))
         await value(sql, f"{CONNECTIONS} LIKE '%the one lanes'", 1)
         await end(worker)
         await value(sql, f"{CONNECTIONS} LIKE '%the one%'", 0)
