@@ -236,8 +236,25 @@ async def _handled(cluster: Cluster) -> None:
                 await asyncio.sleep(0.5)
     except TimeoutError:
         say.print(f"after {PATIENCE:.0f} s of calm a handler has not seen everything")
+        await _explain(connection)
     finally:
         await connection.close()
+
+
+async def _explain(connection: asyncpg.Connection) -> None:
+    """Say whether what was not seen was passed by, or is still to be read."""
+    for table in TABLES:
+        rows = await connection.fetch(
+            f"""
+            SELECT CASE WHEN (e.gen, e.txid, e.position) > (c.gen, c.txid, c.position) THEN 'not read yet'
+                        WHEN e.txid = ANY (c.pending) THEN 'pending' ELSE 'passed by' END, count(*),
+                   count(DISTINCT e.shard), min(c.updated_at)
+            FROM events e JOIN cursors c ON c.handler = '{table}' AND c.shard = e.shard
+            WHERE NOT EXISTS (SELECT FROM {table} WHERE id = e.id) GROUP BY 1
+            """
+        )
+        for why, count, shards, since in rows:
+            say.print(f"{table}: {count} events of {shards} shards {why}; the cursors stand since {since}")
 
 
 async def _make_tables(dsn: str) -> None:

@@ -281,3 +281,21 @@ async def test_starting_before_the_database(own_cluster: Cluster) -> None:
         await store(connection, 5)
         await true(lambda: len(seen) == 5)
         await connection.close()
+
+
+async def test_a_lease_that_its_worker_does_not_know_of_runs_out(database: str, sql: asyncpg.Connection) -> None:
+    """shards that are a worker's by the database alone, since its letting go was lost on the way, are read again"""
+    await prepared(sql, [writer])
+    async with running(database, writer, lease=1.0) as one, running(database, writer, lease=1.0):
+        await value(sql, SHARES, [32, 32], "writer")
+        # As after a release that did not arrive: the other one's shards are in the name of the first.
+        await sql.execute(
+            """
+            UPDATE cursors SET owner = $1, epoch = epoch + 1, lease_until = clock_timestamp() + interval '1 second'
+            WHERE handler = 'writer' AND owner <> $1
+            """,
+            one.worker.id,
+        )
+        await store(sql, 200)
+        await value(sql, COUNT, 200)
+        await value(sql, SHARES, [32, 32], "writer")

@@ -79,6 +79,11 @@ class HandlerLoop:
         """How many shards this worker reads for the handler."""
         return len(self._leased)
 
+    @property
+    def leases(self) -> list[tuple[str, int, int]]:
+        """(name, shard, epoch) of what it holds as far as it knows."""
+        return [(self.name, leased.shard, leased.epoch) for leased in self._leased.values()]
+
     async def run(self) -> None:
         """Until stopped, and what is under way has ended. Troubles of the database and lost leases are waited out."""
         try:

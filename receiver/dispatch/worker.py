@@ -285,7 +285,9 @@ class Worker:
             orders = await control.orders(connection, names)
             lanes = await lanes_of(connection, names)
             if orders != self._orders or time.monotonic() - self._renewed_at > self._lease / 3:
-                held = await leases.renew(connection, self.id, ttl=self._lease)
+                loops = [*self._loops, *(lane.loop for lane in self._lanes.values())]
+                known = [one for loop in loops for one in loop.leases]
+                held = await leases.renew(connection, self.id, known, ttl=self._lease)
                 self._renewed_at = time.monotonic()
             free = await leases.free(connection, cursors)
             due = await failures.due_handlers(connection, list(self._due))

@@ -36,6 +36,7 @@ RETURNING cursors.shard, cursors.epoch, cursors.ctid, gen, txid, position, pendi
 _RENEW: Final = """
 WITH mine AS MATERIALIZED (
     SELECT handler, shard FROM cursors WHERE owner = $1 AND lease_until < clock_timestamp() + $2 * interval '0.7 second'
+      AND (handler, shard, epoch) IN (SELECT * FROM unnest($3::text[], $4::int2[], $5::bigint[]))
     ORDER BY handler, shard FOR UPDATE SKIP LOCKED
 )
 UPDATE cursors SET lease_until = clock_timestamp() + $2 * interval '1 second'
@@ -143,9 +144,16 @@ def _bound(gen: int | None, txid: int, position: int, pending: Sequence[int]) ->
     return None if gen is None else Bound(gen, txid, position, tuple(pending))
 
 
-async def renew(sql: Sql, owner: UUID, *, ttl: float) -> set[tuple[str, int, int]]:
-    """Prolong this owner's leases that have used up a third of their time; returns (handler, shard, epoch) of all."""
-    await sql.execute(_RENEW, owner, ttl)
+async def renew(
+    sql: Sql, owner: UUID, known: Sequence[tuple[str, int, int]], *, ttl: float
+) -> set[tuple[str, int, int]]:
+    """Prolong the leases that this owner knows of and that have used up a third of their time; returns all of its own.
+
+    Leases are (handler, shard, epoch). One that the database has and the owner does not know of (its letting go of it
+    was lost on the way) runs out, or nobody would ever read that shard again.
+    """
+    handlers, shards, epochs = zip(*known, strict=True) if known else ((), (), ())
+    await sql.execute(_RENEW, owner, ttl, handlers, shards, epochs)
     return {(handler, shard, epoch) for handler, shard, epoch in await sql.fetch(_HELD, owner)}
 
 
