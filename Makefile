@@ -4,7 +4,7 @@ python := .venv/bin/python
 code := $(wildcard receiver handlers tests bench)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-peers check bench bench-quick bench-growth chaos lock clean
+.PHONY: help run test test-peers test-pooler check bench bench-quick bench-growth chaos lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -17,10 +17,14 @@ test: ## the whole suite, in parallel, on the embedded Postgres (ARGS="-k word" 
 	@locks/install dev
 	@$(python) -m pytest -n auto --dist worksteal $(ARGS)
 
-test-peers: ## what needs programs from elsewhere, and tests of the database on the oldest Postgres we support, also through PgBouncer
+test-peers: ## what needs programs from elsewhere, and every test of the database on the oldest Postgres we support
 	@locks/install dev
 	@tests/install-peers
 	@$(python) -m tests.with_postgres $(python) -m pytest -n auto --dist worksteal -m "database or peers" $(ARGS)
+
+test-pooler: ## every test of the database through PgBouncer in transaction mode (test-peers has those that matter most)
+	@locks/install dev
+	@tests/install-peers
 	@$(python) -m tests.with_postgres $(python) -m tests.with_pgbouncer $(python) -m pytest -n auto --dist worksteal -m database $(ARGS)
 
 check: ## lint, format, types, import layers
