@@ -1,8 +1,8 @@
 """HTTP/1.1 for the public listener: what stands between a stranger's socket and the webhooks.
 
 Written for this place instead of an ASGI server, for two reasons. It bounds what a stranger may cost: the bytes and the
-time of a request's head, the time of its body, the bytes of all requests in flight, the number of connections. And the
-server of a small request was the larger part of what it costs (docs/performance.md).
+time of a request's head, the time of its body, the bytes of all requests in flight, the number of connections. And it
+costs less for a small request, of which the server was a large part.
 
 httptools parses. A connection handles one request after the other; a request's body is given to the site whole.
 """
