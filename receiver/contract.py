@@ -20,6 +20,9 @@ from receiver.errors import Problem
 from receiver.event import EventType, Reading
 
 Covers = Literal["body", "fields", "token", "nothing"]
+# What a provider's file rests on. `verified`: the provider's own signature vector, sample or source code, which a test
+# repeats. `documents`: what it or its clients' authors wrote, never seen live. `recipe`: a mapping for `generic`.
+Basis = Literal["verified", "documents", "recipe"]
 
 
 def _one_or_many(value: object) -> object:
@@ -55,12 +58,16 @@ def _now() -> datetime:
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """One POST exactly as received. `headers` have lower-case names; a repeated header is joined with ", "."""
+    """One POST exactly as received. `headers` have lower-case names; a repeated header is joined with ", ".
+
+    `query`: what follows `?` in the URL, as it came. `path`: what follows the source's name and a slash.
+    """
 
     source: str
     headers: Mapping[str, str]
     body: bytes
     query: str = ""
+    path: str = ""
     client: str | None = None
     at: datetime = msgspec.field(default_factory=_now)
 
@@ -114,6 +121,16 @@ class UnreadableItem(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     why: str
 
 
+def all_but_2xx(code: int) -> bool:
+    """Whether a provider that repeats until it gets a success does so after this code."""
+    return not 200 <= code < 300
+
+
+def never(code: int) -> bool:  # noqa: ARG001 - stands for any code
+    """For a provider that posts each event once, whatever it is answered."""
+    return False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
     """The status codes this provider understands, and how long it waits for one.
@@ -124,8 +141,14 @@ class Reply:
     is none that we undo, or is broken.
     After all but `stored` and `refused` the provider must try again: a next attempt may be whole, and a limit, a proxy
     or a release of ours may have been put right by then. A provider that drops the event after 4xx gets `again` there.
+    `final_refusal`: `refused` ends it, because a wrong signature cannot be a mistake of ours (no secret is shared).
+    `repeated`: whether the provider posts again after a code. `retries`: the same for people, and for how long; where
+    nothing is documented it says so, and `repeated` is what its kind of sender does.
     `timeout`: seconds until the provider gives up on an answer. `max_body`: bytes.
     """
+
+    repeated: Callable[[int], bool] = all_but_2xx
+    retries: str
 
     stored: int = 200
     refused: int = 401
@@ -133,6 +156,7 @@ class Reply:
     slow: int = 408
     too_large: int = 413
     bad_encoding: int = 400
+    final_refusal: bool = False
     timeout: float = 10.0
     max_body: int = 1 << 20
 
@@ -199,12 +223,14 @@ class Simulation:
 class Provider(Protocol):
     """The interface of a provider file.
 
+    `words`: what the provider's own words become; where a word alone does not tell, what it mostly becomes.
     A provider whose `authenticate` may wait for something from outside says so with `waits: ClassVar[bool] = True`:
     its deliveries then wait alone.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
+    basis: ClassVar[Basis]
     covers: ClassVar[Covers]
     words: ClassVar[Mapping[str, EventType]]
     reply: ClassVar[Reply]

@@ -29,18 +29,21 @@ def same(left: bytes, right: bytes) -> bool:
     return hmac.compare_digest(left, right)
 
 
-def header(headers: Mapping[str, str], *names: str) -> str:
-    """The first of the headers that is there. Raises Refused when none is, it is empty, or absurdly long."""
+def header(headers: Mapping[str, str], *names: str, again: bool = False) -> str:
+    """The first of the headers that is there. Raises Refused when none is, it is empty, or absurdly long.
+
+    `again`: see `Refused`.
+    """
     for name in names:
         value = headers.get(name)
         if value is not None:
             break
     else:
-        raise Refused(Reason.MISSING_HEADER, f"the header {names[0]} is missing")
+        raise Refused(Reason.MISSING_HEADER, f"the header {names[0]} is missing", again=again)
     if not value.strip():
-        raise Refused(Reason.MISSING_HEADER, f"the header {name} is empty")
+        raise Refused(Reason.MISSING_HEADER, f"the header {name} is empty", again=again)
     if len(value) > MAX_HEADER:
-        raise Refused(Reason.MALFORMED_HEADER, f"the header {name} is longer than {MAX_HEADER} characters")
+        raise Refused(Reason.MALFORMED_HEADER, f"the header {name} is longer than {MAX_HEADER} characters", again=again)
     return value
 
 
@@ -50,6 +53,14 @@ def unbase64(value: str, name: str) -> bytes:
         return base64.b64decode(value.encode("ascii"), validate=True)
     except (UnicodeEncodeError, binascii.Error) as error:
         raise Refused(Reason.MALFORMED_HEADER, f"{name} is not base64") from error
+
+
+def unhex(value: str, name: str) -> bytes:
+    """The bytes of strict hexadecimal text. Raises Refused."""
+    try:
+        return binascii.unhexlify(value)  # unlike bytes.fromhex it takes no blanks
+    except ValueError as error:
+        raise Refused(Reason.MALFORMED_HEADER, f"{name} is not hexadecimal") from error
 
 
 def unix_seconds(value: str, name: str) -> int:
@@ -107,6 +118,49 @@ def any_hmac(keys: Sequence[bytes], signed: bytes, given: Sequence[bytes]) -> bo
         for signature in given:
             found |= hmac.compare_digest(expected, signature)
     return found
+
+
+# What nearly every provider does: HMAC-SHA256 of some bytes, with the signature as text in a header.
+
+
+def check_hmac(keys: Sequence[bytes], signed: bytes, given: Sequence[bytes]) -> None:
+    """Refuse unless one of the given signatures is that of one of the keys (HMAC-SHA256)."""
+    if not any_hmac(keys, signed, given):
+        raise wrong_key("signing secrets")
+
+
+def check_hex(headers: Mapping[str, str], name: str, keys: Sequence[bytes], signed: bytes) -> None:
+    """Refuse unless the header is the hexadecimal HMAC-SHA256 of what is signed."""
+    check_hmac(keys, signed, [unhex(header(headers, name), name)])
+
+
+def check_base64(headers: Mapping[str, str], name: str, keys: Sequence[bytes], signed: bytes) -> None:
+    """Refuse unless the header is the base64 HMAC-SHA256 of what is signed."""
+    check_hmac(keys, signed, [unbase64(header(headers, name), name)])
+
+
+def check_timed(
+    headers: Mapping[str, str],
+    name: str,
+    keys: Sequence[bytes],
+    body: bytes,
+    *,
+    now: datetime,
+    past: float | None,
+) -> int:
+    """Refuse unless a header `t=<seconds>,v1=<hex>[,v1=<hex>...]` holds for `t.body`; returns `t`.
+
+    `past`: see `check_time`. Several `v1` come while the provider replaces a secret.
+    """
+    parts = [part.strip().partition("=")[::2] for part in header(headers, name).split(",")[:20]]
+    times = [value for key, value in parts if key == "t"]
+    given = [value for key, value in parts if key == "v1"]
+    if len(times) != 1 or not given:
+        raise Refused(Reason.MALFORMED_HEADER, f"the header {name} is not of the form t=...,v1=...")
+    at = unix_seconds(times[0], f"t of {name}")
+    check_hmac(keys, b"%s.%s" % (times[0].encode(), body), [unhex(value, f"v1 of {name}") for value in given])
+    check_time(at, now, past=past)
+    return at
 
 
 def wrong_key(what: str) -> Refused:

@@ -8,6 +8,7 @@
     signature_headers  headers that prove the sender: each must be needed, unharmed
     signature_in_body  paths of the body's fields that prove the sender (of a form: the last name of the path)
     covered_in_body    paths of further fields that the signature covers
+    query              what follows `?` in the URL of each recorded request
     volatile           paths in an item of what may differ between an event and its repetition
 
 `<word>[__variant].http`: header lines, an empty line, and exactly the body's bytes. `<the same>.json`:
@@ -53,6 +54,7 @@ class Folder:
     signature_in_body: Sequence[Path_]
     covered_in_body: Sequence[Path_]
     volatile: Sequence[Path_]
+    query: str
 
     @property
     def kind(self) -> type[Provider]:
@@ -83,12 +85,14 @@ class Fixture:
         *,
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
+        query: str | None = None,
         later: timedelta = timedelta(),
     ) -> Delivery:
         return Delivery(
             source=self.folder.name,
             headers=self.headers if headers is None else headers,
             body=self.body if body is None else body,
+            query=self.folder.query if query is None else query,
             at=self.folder.now + later,
         )
 
@@ -118,6 +122,7 @@ def folder(name: str) -> Folder:
         signature_in_body=found.get("signature_in_body", []),
         covered_in_body=found.get("covered_in_body", []),
         volatile=found.get("volatile", []),
+        query=found.get("query", ""),
     )
 
 

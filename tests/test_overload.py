@@ -29,7 +29,7 @@ def impatient(played: Played, timeout: float = 3.0) -> Played:
 
 
 def _with_timeout(reply: Reply, timeout: float) -> Reply:
-    return replace(reply, timeout=timeout, max_body=Reply().max_body)
+    return replace(reply, timeout=timeout, max_body=1 << 20)
 
 
 def posts(sendgrid: Played, count: int, run: str = "r") -> Sequence[Post]:

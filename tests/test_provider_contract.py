@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlencode
 
 import pytest
 
-from receiver.contract import Occurrence, Provider, World
+from receiver.contract import Occurrence, Provider, World, never
 from receiver.errors import Reason, Refused
 from receiver.event import EventType
 from receiver.providers import providers
@@ -20,7 +20,6 @@ from tests.provider_fixtures import (
     Fixture,
     Folder,
     _no_fetch,
-    all_fixtures,
     changed,
     columns,
     expected_columns,
@@ -38,16 +37,35 @@ FLIPS: Final = 48  # bytes of a body that are changed, one at a time
 AUTHENTIC_ON_TIME: Final = {Reason.STALE, Reason.FUTURE}
 
 
-def _each(which: Callable[[Fixture], bool]) -> pytest.MarkDecorator:
-    chosen = [one for one in all_fixtures() if one.folder.name in providers() and which(one)]
-    return pytest.mark.parametrize("fixture", chosen, ids=lambda one: f"{one.folder.name}-{one.name}")
+every_folder = pytest.mark.parametrize("name", folder_names())
+every_provider = pytest.mark.parametrize("name", sorted(providers()))
+FixtureTest = Callable[[Fixture], Awaitable[None] | None]
+
+
+def _each(which: Callable[[Fixture], bool]) -> Callable[[FixtureTest], object]:
+    """The test over each of a provider's recorded requests, as one test for each provider: there are very many."""
+
+    def decorate(test: FixtureTest) -> object:
+        async def over_all(name: str) -> None:
+            for fixture in fixtures(name):
+                if which(fixture):
+                    try:
+                        found = test(fixture)
+                        if found is not None:
+                            await found
+                    except BaseException as error:
+                        error.add_note(f"with the recorded request {fixture.name!r}")
+                        raise
+
+        over_all.__name__, over_all.__doc__ = test.__name__, test.__doc__
+        return every_folder(over_all)
+
+    return decorate
 
 
 every_fixture = _each(lambda _: True)
 every_covered_fixture = _each(lambda one: one.folder.kind.covers == "body")
 every_ageing_fixture = _each(lambda one: one.folder.window > 0)
-every_folder = pytest.mark.parametrize("name", folder_names())
-every_provider = pytest.mark.parametrize("name", sorted(providers()))
 
 
 def test_every_provider_has_recorded_requests_and_every_folder_a_provider() -> None:
@@ -199,7 +217,7 @@ async def test_another_key_is_refused(name: str, tmp_path: Path) -> None:
         items = [item.value for item in await items_of_fixture(fixture)]
         for post in here.kind.simulation.post(items, other, here.now):
             headers = {key.lower(): value for key, value in post.headers.items()}
-            await _refused(here.provider(), fixture, headers=headers, body=post.body)
+            await _refused(here.provider(), fixture, headers=headers, body=post.body, query=post.query)
 
 
 @every_folder
@@ -221,7 +239,7 @@ async def _accepted_with(here: Folder, settings: Mapping[str, Any], keys: Mappin
     sample = simulation.sample(_occurrence(here, simulation.types[0]))
     for post in simulation.post([sample], keys, here.now):
         headers = {key.lower(): value for key, value in post.headers.items()}
-        delivery = fixtures(here.name)[0].delivery(headers=headers, body=post.body)
+        delivery = fixtures(here.name)[0].delivery(headers=headers, body=post.body, query=post.query)
         readings, _ = await read_delivery(here.provider(**settings), delivery)
         assert len(readings) == 1
 
@@ -349,7 +367,7 @@ async def _simulate(here: Folder, provider: Provider, keys: Mapping[str, str], o
     found = []
     for post in simulation.post([simulation.sample(one) for one in occurrences], keys, here.now):
         headers = {key.lower(): value for key, value in post.headers.items()}
-        delivery = fixtures(here.name)[0].delivery(headers=headers, body=post.body)
+        delivery = fixtures(here.name)[0].delivery(headers=headers, body=post.body, query=post.query)
         readings, unreadable = await read_delivery(provider, delivery)
         assert not unreadable
         found += readings
@@ -380,29 +398,20 @@ def test_secrets_stay_hidden(name: str) -> None:
         assert not hidden or secret not in shown, key
 
 
-# After which codes each provider tries again, by its documents; each is named in the provider's file.
-REPEATED: Final[Mapping[str, Callable[[int], bool]]] = {
-    "mailgun": lambda code: code not in {200, 406},
-    "postmark": lambda code: code in {408, 429} or code >= 500,
-    "resend": lambda code: not 200 <= code < 300,
-    "sendgrid": lambda code: not 200 <= code < 300,
-    "ses": lambda code: code >= 500,
-    "standard_webhooks": lambda code: not 200 <= code < 300 and code != 410,
-}
-FINAL_REFUSAL: Final = {"ses"}  # a wrong signature of SNS is no mistake of ours: no secret is shared
-
-
 @every_provider
 def test_reply_codes(name: str) -> None:
     """success is 200, and whatever may succeed later is answered with a code after which the provider tries again"""
     kind = providers()[name]
-    reply, repeated = kind.reply, REPEATED[name]
+    reply = kind.reply
     assert reply.stored == 200
+    assert not reply.repeated(200)
     assert reply.again in {429, 503}
-    for code in (reply.again, reply.slow, reply.too_large, reply.bad_encoding):
-        assert repeated(code), code
     assert reply.refused in {401, 403, 429, 503}
-    assert repeated(reply.refused) is (name not in FINAL_REFUSAL)
+    if reply.repeated is not never:
+        for code in (reply.again, reply.slow, reply.too_large, reply.bad_encoding):
+            assert reply.repeated(code), code
+        assert reply.repeated(reply.refused) is not reply.final_refusal
+    assert reply.retries.endswith(".")
     assert 0 < reply.timeout <= 60
     assert "Status codes:" in (__import__(kind.__module__, fromlist=["__doc__"]).__doc__ or "")
 

@@ -202,7 +202,7 @@ async def test_inbound_by_its_shape() -> None:
 @pytest.mark.parametrize(
     ("settings", "key", "wrong"),
     [
-        ({}, "sources.pm", "neither"),
+        ({}, "sources.pm", "nothing would prove"),
         ({"password": ""}, "sources.pm.password", "empty"),
         ({"password": ["a long enough password", "short"]}, "sources.pm.password (number 2)", "5 characters"),
         ({"password": "your-secret-password"}, "sources.pm.password", "sample"),

@@ -8,5 +8,6 @@ from receiver.contract import Delivery
 
 
 def request_head(delivery: Delivery) -> bytes:
-    """Headers and query as JSON; only ever stored encrypted, since both can hold secrets."""
-    return json.dumps({"headers": dict(delivery.headers), "query": delivery.query}).encode()
+    """Headers, query and the path's end as JSON; only ever stored encrypted, since each can hold secrets."""
+    head = {"headers": dict(delivery.headers), "query": delivery.query, "path": delivery.path}
+    return json.dumps(head).encode()

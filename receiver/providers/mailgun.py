@@ -30,7 +30,6 @@ Where the token is not at hand (only the event is stored, without its signature)
 
 from __future__ import annotations
 
-import json
 from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -43,6 +42,7 @@ from pydantic import Field
 
 from receiver.contract import (
     Authentic,
+    Basis,
     Covers,
     Delivery,
     Item,
@@ -57,13 +57,13 @@ from receiver.contract import (
     World,
     secret_problems,
 )
+from receiver.credentials import Credentials, CredentialSettings, credential_problems
 from receiver.errors import Problem, Reason, Refused, Unreadable
 from receiver.event import Actor, BounceCategory, EventType, Reading, RejectReason
 from receiver.mailgun_bodies import Claim, claim_of, event_of, from_form, is_form_event
 from receiver.payload import first_text, integer, mapping, sequence, text, texts, unix_time
-from receiver.signatures import any_hmac, check_basic, check_time, wrong_key
-from receiver.signers import in_body
-from receiver.signers.credentials import basic
+from receiver.signatures import any_hmac, check_time, wrong_key
+from receiver.signers import credentials, in_body, posts
 
 WINDOW: Final = 9 * 3600.0
 SECONDS: Final = 10  # digits of a timestamp until the year 2286
@@ -75,12 +75,11 @@ _RIGHT_KEY: Final = (
 _PUBLISHED: Final = ("key-3ax6xnjp29jd6fds4gc373sgvjxteol0", "YOUR_WEBHOOK_SIGNING_KEY", "YOUR_API_KEY")
 
 
-class MailgunSettings(SourceSettings):
+class MailgunSettings(CredentialSettings):
     """`signing_key`: also a parent account's, for webhooks of its subaccounts."""
 
     signing_key: Secrets = Field(default=[], description="HTTP webhook signing key(s)")
     username: str = Field("mailgun", description="user of additional Basic credentials in the webhook's URL")
-    password: Secrets = Field(default=[], description="password(s) of additional Basic credentials")
 
 
 # The event's name, for `failed` followed by its severity. `bounced` and `dropped` are the form posts' words.
@@ -131,16 +130,23 @@ class Mailgun:
 
     name: ClassVar[str] = "mailgun"
     title: ClassVar[str] = "Mailgun"
+    basis: ClassVar[Basis] = "verified"
     covers: ClassVar[Covers] = "token"
     words: ClassVar[Mapping[str, EventType]] = _WORDS
-    reply: ClassVar[Reply] = Reply(stored=200, refused=401, again=503, max_body=4 << 20)
+    reply: ClassVar[Reply] = Reply(
+        repeated=lambda code: code not in {200, 406},
+        retries="Any answer but 200 and 406 is repeated for 8 hours; a `delivered` event is posted once.",
+        stored=200,
+        refused=401,
+        again=503,
+        max_body=4 << 20,
+    )
     simulation: ClassVar[Simulation]
     Settings: ClassVar[type[SourceSettings]] = MailgunSettings
 
     def __init__(self, settings: MailgunSettings, world: World) -> None:
         self._keys = [secret.get_secret_value().encode() for secret in settings.signing_key]
-        self._username = settings.username
-        self._passwords = [secret.get_secret_value() for secret in settings.password]
+        self._credentials = Credentials(settings)
         self._tolerance = settings.tolerance or WINDOW
         self._now = world.now
 
@@ -148,14 +154,11 @@ class Mailgun:
     def problems(settings: MailgunSettings, key: str) -> Sequence[Problem]:
         where = f"{key}.signing_key"
         found = secret_problems(settings.signing_key, where, _RIGHT_KEY, published=_PUBLISHED)
-        if settings.password:
-            right = "At least 16 random characters, the same as in the webhook's URL"
-            found += secret_problems(settings.password, f"{key}.password", right)
-        return found
+        right = "At least 16 random characters, the same as in the webhook's URL"
+        return [*found, *credential_problems(settings, key, right, required=False)]
 
     async def authenticate(self, delivery: Delivery) -> Authentic:
-        if self._passwords:
-            check_basic(delivery.headers, self._username, self._passwords)
+        self._credentials.check(delivery)
         claim = claim_of(delivery)
         proof = claim.signed.encode(errors="surrogatepass")
         if not any_hmac(self._keys, proof, _hexadecimal(claim.signatures)):
@@ -383,22 +386,14 @@ def _demo(_: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _keys(settings: MailgunSettings) -> Mapping[str, str]:
-    keys = {"signing_key": settings.signing_key[0].get_secret_value()}
-    if settings.password:
-        keys |= {"username": settings.username, "password": settings.password[0].get_secret_value()}
-    return keys
+    return {"signing_key": settings.signing_key[0].get_secret_value(), **credentials.keys(settings)}
 
 
 def _post(items: Sequence[Any], keys: Mapping[str, str], now: datetime) -> Sequence[Post]:
-    headers = {"Content-Type": "application/json", "User-Agent": "mailgun/treq-0.0.0"}
-    if "password" in keys:
-        headers["Authorization"] = basic(keys["username"], keys["password"])
+    headers = {"user-agent": "mailgun/treq-0.0.0", **credentials.headers(keys)}
     signed_at = int(now.timestamp())
-    posts = []
-    for item in items:
-        body = {"signature": in_body.mailgun(keys["signing_key"], signed_at), "event-data": item}
-        posts.append(Post(headers=headers, body=json.dumps(body).encode()))
-    return posts
+    bodies = [{"signature": in_body.mailgun(keys["signing_key"], signed_at), "event-data": item} for item in items]
+    return posts.one_by_one(bodies, lambda _: headers, query=credentials.query(keys))
 
 
 Mailgun.simulation = Simulation(

@@ -27,7 +27,6 @@ for those four.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
@@ -41,6 +40,7 @@ from pydantic import Field
 from receiver import payload as read_json
 from receiver.contract import (
     Authentic,
+    Basis,
     Covers,
     Delivery,
     Item,
@@ -48,18 +48,17 @@ from receiver.contract import (
     Post,
     Provider,
     Reply,
-    Secrets,
     Simulation,
     SourceSettings,
     UnreadableItem,
     World,
-    secret_problems,
 )
-from receiver.errors import Problem, Reason, Refused, Unreadable
+from receiver.credentials import Credentials, CredentialSettings, credential_problems
+from receiver.errors import Problem, Unreadable
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
 from receiver.payload import boolean, first_text, mapping, sequence, stable_text, text
-from receiver.signatures import check_basic, header, same
-from receiver.signers.credentials import basic
+from receiver.signers import credentials as signer
+from receiver.signers import posts
 
 TEST_RECIPIENT: Final = "john@example.com"  # the console's sample, also sent when a webhook is made or edited
 FAKE_BOUNCES: Final = "@bounce-testing.postmarkapp.com"
@@ -71,13 +70,10 @@ _RIGHT: Final = (
 _PUBLISHED: Final = ("<password>", "password", "your-secret-password", "YOUR_WEBHOOK_SECRET")
 
 
-class PostmarkSettings(SourceSettings):
+class PostmarkSettings(CredentialSettings):
     """Basic credentials, or a header with a secret value, or both: what is set is required."""
 
     username: str = Field("postmark", description="user of the Basic credentials")
-    password: Secrets = Field([], description="password(s) of the Basic credentials")
-    header_name: str | None = Field(None, description="name of a custom header that carries a secret")
-    header_value: Secrets = Field([], description="value(s) of that header")
 
 
 # `RecordType`, for bounces followed by `Type`, for a suppression by its `SuppressionReason`, for a reactivation
@@ -144,56 +140,34 @@ class Postmark:
 
     name: ClassVar[str] = "postmark"
     title: ClassVar[str] = "Postmark"
+    basis: ClassVar[Basis] = "verified"
     covers: ClassVar[Covers] = "nothing"
     words: ClassVar[Mapping[str, EventType]] = WORDS
     reply: ClassVar[Reply] = Reply(
-        stored=200, refused=503, again=503, slow=408, too_large=503, bad_encoding=503, timeout=10.0, max_body=2 << 20
+        repeated=lambda code: code in {408, 429} or code >= 500,
+        retries="5xx, 408, 429 and silence are repeated for about 70 minutes; every other 4xx drops the event at once.",
+        stored=200,
+        refused=503,
+        again=503,
+        slow=408,
+        too_large=503,
+        bad_encoding=503,
+        timeout=10.0,
+        max_body=2 << 20,
     )
     simulation: ClassVar[Simulation]
     Settings: ClassVar[type[SourceSettings]] = PostmarkSettings
 
     def __init__(self, settings: PostmarkSettings, world: World) -> None:  # noqa: ARG002 - the contract's
-        self._username = settings.username
-        self._passwords = [secret.get_secret_value() for secret in settings.password]
-        self._header = (settings.header_name or "").lower()
-        self._values = [secret.get_secret_value().encode() for secret in settings.header_value]
+        self._credentials = Credentials(settings)
 
     @staticmethod
     def problems(settings: PostmarkSettings, key: str) -> Sequence[Problem]:
-        if not settings.password and not settings.header_value:
-            wrong = "sets neither `password` nor `header_name` and `header_value`, so nothing would prove the sender"
-            return [Problem(key, wrong, _RIGHT)]
-        found: list[Problem] = []
-        if settings.password:
-            found += secret_problems(settings.password, f"{key}.password", _RIGHT, published=_PUBLISHED)
-            found += _username_problems(settings.username, key)
-        if settings.header_value:
-            found += secret_problems(settings.header_value, f"{key}.header_value", _RIGHT, published=_PUBLISHED)
-        if bool(settings.header_value) != bool(settings.header_name and settings.header_name.strip()):
-            wrong = "needs `header_name` and `header_value` together"
-            found.append(Problem(f"{key}.header_name", wrong, "For example header_name = 'X-Webhook-Secret'"))
-        return found
+        return credential_problems(settings, key, _RIGHT, published=_PUBLISHED)
 
     async def authenticate(self, delivery: Delivery) -> Authentic:
-        if not self._passwords and not self._values:
-            raise Refused(Reason.MISSING_CREDENTIALS, "this source has no credentials configured")
-        if self._passwords:
-            check_basic(delivery.headers, self._username, self._passwords)
-        if self._values:
-            self._check_header(delivery.headers)
+        self._credentials.require(delivery)
         return Authentic(payload=delivery)
-
-    def _check_header(self, headers: Mapping[str, str]) -> None:
-        try:
-            given = header(headers, self._header).encode("latin-1")
-        except UnicodeEncodeError as error:
-            wrong = f"the header {self._header} has characters no header can carry"
-            raise Refused(Reason.MALFORMED_HEADER, wrong) from error
-        matched = False
-        for value in self._values:
-            matched |= same(given, value)
-        if not matched:
-            raise Refused(Reason.WRONG_CREDENTIALS, f"the value of the header {self._header} is wrong")
 
     def parse(self, payload: Delivery) -> Iterable[Item | UnreadableItem]:
         body = read_json.strip(payload.body)
@@ -206,13 +180,6 @@ class Postmark:
         if value.get("RecordType") in (None, "Inbound") and ("FromFull" in value or "MailboxHash" in value):
             return [_inbound(value)]
         return [_event(value, item.event_id)]
-
-
-def _username_problems(username: str, key: str) -> list[Problem]:
-    if username.strip() and ":" not in username:
-        return []
-    right = "The user name that the webhook's URL or settings carry"
-    return [Problem(f"{key}.username", "is empty or has a colon", right)]
 
 
 def _event(value: Mapping[str, Any], trace: str | None) -> Reading:
@@ -449,25 +416,9 @@ def _demo(_: Path) -> tuple[dict[str, Any], dict[str, str]]:
     return settings, dict(settings)
 
 
-def _keys(settings: PostmarkSettings) -> Mapping[str, str]:
-    keys = {"username": settings.username}
-    if settings.password:
-        keys["password"] = settings.password[0].get_secret_value()
-    if settings.header_name and settings.header_value:
-        keys |= {
-            "header_name": settings.header_name,
-            "header_value": settings.header_value[0].get_secret_value(),
-        }
-    return keys
-
-
 def _post(items: Sequence[Any], keys: Mapping[str, str], _: datetime) -> Sequence[Post]:
-    headers = {"Content-Type": "application/json", "User-Agent": "Postmark", "X-PM-Retries-Remaining": "6"}
-    if "password" in keys:
-        headers["Authorization"] = basic(keys["username"], keys["password"])
-    if "header_value" in keys:
-        headers[keys["header_name"]] = keys["header_value"]
-    return [Post(headers=headers, body=json.dumps(item).encode()) for item in items]
+    headers = {"user-agent": "Postmark", "x-pm-retries-remaining": "6", **signer.headers(keys)}
+    return posts.one_by_one(items, lambda _: headers, query=signer.query(keys))
 
 
 Postmark.simulation = Simulation(
@@ -486,7 +437,7 @@ Postmark.simulation = Simulation(
         EventType.INBOUND,
     ),
     demo=_demo,
-    keys=_keys,
+    keys=signer.keys,
     sample=_sample,
     post=_post,
     setup=(

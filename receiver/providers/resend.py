@@ -32,6 +32,7 @@ from pydantic import Field
 from receiver import signatures
 from receiver.contract import (
     Authentic,
+    Basis,
     Covers,
     Delivery,
     Item,
@@ -112,10 +113,14 @@ class Resend:
 
     name: ClassVar[str] = "resend"
     title: ClassVar[str] = "Resend"
+    basis: ClassVar[Basis] = "verified"
     covers: ClassVar[Covers] = "body"
     words: ClassVar[Mapping[str, EventType]] = _WORDS
     # Anything but 2xx is sent again, for more than a day; five days of failures disable the webhook.
-    reply: ClassVar[Reply] = Reply(timeout=15.0)
+    reply: ClassVar[Reply] = Reply(
+        retries="Anything but 2xx is repeated after 5 s, 5 min, 30 min, 2 h, 5 h and 10 h.",
+        timeout=15.0,
+    )
     Settings: ClassVar[type[SourceSettings]] = ResendSettings
     simulation: ClassVar[Simulation]
 

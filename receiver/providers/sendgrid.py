@@ -36,6 +36,7 @@ from pydantic import Field
 from receiver import signatures
 from receiver.contract import (
     Authentic,
+    Basis,
     Covers,
     Delivery,
     Item,
@@ -153,10 +154,14 @@ class SendGrid:
 
     name: ClassVar[str] = "sendgrid"
     title: ClassVar[str] = "Twilio SendGrid"
+    basis: ClassVar[Basis] = "verified"
     covers: ClassVar[Covers] = "body"
     words: ClassVar[Mapping[str, EventType]] = _WORDS
     # Anything but 2xx is retried, so a wrong key of ours costs nothing. Bodies end soon after 768 KB.
-    reply: ClassVar[Reply] = Reply(max_body=4 << 20)
+    reply: ClassVar[Reply] = Reply(
+        retries="Anything but 2xx is repeated for 24 hours at growing intervals.",
+        max_body=4 << 20,
+    )
     Settings: ClassVar[type[SourceSettings]] = SendGridSettings
     simulation: ClassVar[Simulation]
 

@@ -41,6 +41,7 @@ from receiver import sns
 from receiver.contract import (
     Answer,
     Authentic,
+    Basis,
     Covers,
     Delivery,
     Item,
@@ -94,6 +95,7 @@ class Ses:
 
     name: ClassVar[str] = "ses"
     title: ClassVar[str] = "Amazon SES (over SNS)"
+    basis: ClassVar[Basis] = "verified"
     covers: ClassVar[Covers] = "fields"
     words: ClassVar[Mapping[str, EventType]] = {
         "Send": EventType.SENT,
@@ -110,7 +112,16 @@ class Ses:
     }
     waits: ClassVar[bool] = True  # for the signing certificate, the first time
     reply: ClassVar[Reply] = Reply(
-        stored=200, refused=403, again=503, slow=503, too_large=503, bad_encoding=503, timeout=15.0
+        repeated=lambda code: code >= 500,
+        final_refusal=True,
+        retries="5xx and silence are repeated three times, 20 s apart, or as the subscription says; a 4xx is final.",
+        stored=200,
+        refused=403,
+        again=503,
+        slow=503,
+        too_large=503,
+        bad_encoding=503,
+        timeout=15.0,
     )
     simulation: ClassVar[Simulation]
     Settings: ClassVar[type[SourceSettings]] = SesSettings

@@ -41,6 +41,7 @@ from pydantic import Field, SecretStr
 from receiver import signatures
 from receiver.contract import (
     Authentic,
+    Basis,
     Covers,
     Delivery,
     Item,
@@ -54,6 +55,7 @@ from receiver.contract import (
     SourceSettings,
     UnreadableItem,
     World,
+    all_but_2xx,
     secret_problems,
 )
 from receiver.errors import Problem, Unreadable
@@ -108,10 +110,15 @@ class StandardWebhooks:
 
     name: ClassVar[str] = "standard_webhooks"
     title: ClassVar[str] = "Standard Webhooks (generic)"
+    basis: ClassVar[Basis] = "verified"
     covers: ClassVar[Covers] = "body"
     words: ClassVar[Mapping[str, EventType]] = _WORDS
     # The specification: 2xx alone is success, 15 to 30 seconds of patience, and 410 would end the subscription.
-    reply: ClassVar[Reply] = Reply(timeout=15.0)
+    reply: ClassVar[Reply] = Reply(
+        repeated=lambda code: all_but_2xx(code) and code != 410,
+        retries="The sender decides; the specification asks for several days. 410 ends the subscription.",
+        timeout=15.0,
+    )
     Settings: ClassVar[type[SourceSettings]] = StandardWebhooksSettings
     simulation: ClassVar[Simulation]
 

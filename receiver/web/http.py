@@ -58,8 +58,8 @@ class Request:
     `taken`: bytes of the budget. `wanted`: the site has asked for the body.
     """
 
-    __slots__ = ("body", "client", "connection", "headers", "keep_alive", "limit", "method", "query", "since",
-                 "size", "source", "taken", "url", "wanted")  # fmt: skip
+    __slots__ = ("body", "client", "connection", "headers", "keep_alive", "limit", "method", "path", "query",
+                 "since", "size", "source", "taken", "url", "wanted")  # fmt: skip
 
     def __init__(self, connection: Connection, client: str | None) -> None:
         self.connection = connection
@@ -67,6 +67,7 @@ class Request:
         self.method = b""
         self.url = b""
         self.query = ""
+        self.path = ""
         self.headers: dict[str, str] = {}
         self.body: bytes | bytearray = b""
         self.size = 0

@@ -51,17 +51,18 @@ class Webhooks:
         path, query = request.target()
         if not path.startswith(PREFIX):
             return _healthz(request) if path == "/healthz" else _NOT_FOUND
-        source = self._sources.get(path[len(PREFIX) :].removesuffix("/"))
-        if source is None:
+        name, _, rest = path[len(PREFIX) :].partition("/")
+        source = self._sources.get(name)
+        if source is None or (rest and not getattr(source.settings, "url_secret", None)):
             return _NOT_FOUND
         if request.method == b"POST":
-            return self._post(request, source, query)
+            return self._post(request, source, query, rest)
         if request.method in (b"GET", b"HEAD"):  # providers' consoles probe the URL when it is saved
             return _READY
         return _options(request.headers) if request.method == b"OPTIONS" else _NOT_ALLOWED
 
-    def _post(self, request: Request, source: Source, query: str) -> Answer | None:
-        request.source, request.query = source, query
+    def _post(self, request: Request, source: Source, query: str, rest: str) -> Answer | None:
+        request.source, request.query, request.path = source, query, rest
         request.limit = source.settings.max_body or source.provider.reply.max_body
         announced = request.headers.get("content-length", "")
         if announced.isdigit() and (len(announced) > 12 or int(announced) > request.limit):
@@ -144,7 +145,14 @@ class Webhooks:
 
 
 def _delivery(request: Request, source: Source, body: bytes) -> Delivery:
-    return Delivery(source=source.name, headers=request.headers, body=body, query=request.query, client=request.client)
+    return Delivery(
+        source=source.name,
+        headers=request.headers,
+        body=body,
+        query=request.query,
+        path=request.path,
+        client=request.client,
+    )
 
 
 def _healthz(request: Request) -> Answer:

@@ -1,0 +1,144 @@
+"""Credentials that a provider sends along: the only proof where it signs nothing, an addition where it signs little.
+
+What a source sets is required: Basic credentials and a header means both. Of several values of one kind (while one
+replaces the other) any will do; all are compared, in constant time. No credential covers the body: whoever knows it can
+say anything, and a body that was changed on the way is accepted.
+
+A wrong credential is nearly always our own mistake, so each refusal here asks for the provider's "try again" code.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+from urllib.parse import parse_qsl
+
+from pydantic import Field, SecretStr
+
+from receiver.contract import Delivery, Secrets, SourceSettings, secret_problems
+from receiver.errors import Problem, Reason, Refused
+from receiver.signatures import check_basic, header, same
+
+RIGHT: Final = "At least 16 random characters, the same as at the provider: `openssl rand -hex 24` makes some"
+TOKEN: Final = "token"  # noqa: S105  # the name of the query parameter
+_IN_URL: Final = re.compile(r"[A-Za-z0-9._~-]+")
+_BEARER: Final = "bearer "
+_MAX_QUERY: Final = 8192
+
+
+class CredentialSettings(SourceSettings):
+    """What is set here is required of every request."""
+
+    username: str = Field("webhook", description="user of the Basic credentials")
+    password: Secrets = Field([], description="password(s) of the Basic credentials")
+    bearer_token: Secrets = Field([], description="token(s) of `Authorization: Bearer`")
+    header_name: str | None = Field(None, description="name of a custom header that carries a secret")
+    header_value: Secrets = Field([], description="value(s) of that header")
+    url_secret: Secrets = Field([], description="secret(s) of the URL: /webhooks/<source>/<secret> or ?token=<secret>")
+
+
+class Credentials:
+    """The credentials of one source."""
+
+    def __init__(self, settings: CredentialSettings) -> None:
+        self._username = settings.username
+        self._passwords = [secret.get_secret_value() for secret in settings.password]
+        self._tokens = _bytes(settings.bearer_token)
+        self._header = (settings.header_name or "").lower()
+        self._values = _bytes(settings.header_value)
+        self._url_secrets = _bytes(settings.url_secret)
+        self.any = bool(self._passwords or self._tokens or self._values or self._url_secrets)
+
+    def require(self, delivery: Delivery) -> None:
+        """Refuse unless the delivery carries everything that is set, and something is."""
+        if not self.any:
+            raise Refused(Reason.MISSING_CREDENTIALS, "this source has no credentials configured", again=True)
+        self.check(delivery)
+
+    def check(self, delivery: Delivery) -> None:
+        """Refuse unless the delivery carries everything that is set, if anything is."""
+        if self._passwords:
+            check_basic(delivery.headers, self._username, self._passwords)
+        if self._tokens:
+            self._check(bearer_token(delivery), self._tokens, "the token of the header Authorization")
+        if self._values:
+            value = _latin1(header(delivery.headers, self._header, again=True), self._header)
+            self._check(value, self._values, f"the value of the header {self._header}")
+        if self._url_secrets:
+            self._check(_url_secret(delivery), self._url_secrets, "the secret in the URL")
+
+    @staticmethod
+    def _check(given: bytes, right: Sequence[bytes], what: str) -> None:
+        matched = False
+        for value in right:
+            matched |= same(given, value)
+        if not matched:
+            raise Refused(Reason.WRONG_CREDENTIALS, f"{what} is wrong", again=True)
+
+
+def bearer_token(delivery: Delivery) -> bytes:
+    """The token of `Authorization: Bearer`. Raises Refused."""
+    value = header(delivery.headers, "authorization", again=True)
+    if value[: len(_BEARER)].lower() != _BEARER:
+        raise Refused(Reason.MALFORMED_HEADER, "the header Authorization is not of the kind Bearer", again=True)
+    return _latin1(value[len(_BEARER) :], "authorization")
+
+
+def credential_problems(
+    settings: CredentialSettings, key: str, right: str = RIGHT, *, required: bool = True, published: Sequence[str] = ()
+) -> list[Problem]:
+    """What is wrong with the credentials of a source. `right`: where they are set at the provider.
+
+    `required`: nothing else proves the sender, so that none at all is a problem too.
+    """
+    found: list[Problem] = []
+    for name in ("password", "bearer_token", "header_value", "url_secret"):
+        secrets: Sequence[SecretStr] = getattr(settings, name)
+        if secrets:
+            found += secret_problems(secrets, f"{key}.{name}", right, published=published)
+    found += _shape_problems(settings, key)
+    if required and not Credentials(settings).any:
+        wrong = (
+            "sets none of `password`, `bearer_token`, `header_value`, `url_secret`, so nothing would prove the sender"
+        )
+        return [Problem(key, wrong, right)]
+    return found
+
+
+def _shape_problems(settings: CredentialSettings, key: str) -> list[Problem]:
+    found: list[Problem] = []
+    if settings.password and settings.bearer_token:
+        right = "One request has one header Authorization: use one of them, or a header of your own"
+        found.append(Problem(f"{key}.bearer_token", "cannot be required together with `password`", right))
+    if settings.password and (not settings.username.strip() or ":" in settings.username):
+        right = "The user name that the webhook's URL or settings carry"
+        found.append(Problem(f"{key}.username", "is empty or has a colon", right))
+    if bool(settings.header_value) != bool(settings.header_name and settings.header_name.strip()):
+        wrong = "needs `header_name` and `header_value` together"
+        found.append(Problem(f"{key}.header_name", wrong, "For example header_name = 'X-Webhook-Secret'"))
+    if not all(_IN_URL.fullmatch(secret.get_secret_value()) for secret in settings.url_secret):
+        wrong = "has characters that a URL would change"
+        found.append(Problem(f"{key}.url_secret", wrong, "Use letters, digits, and - . _ ~ only"))
+    return found
+
+
+def _url_secret(delivery: Delivery) -> bytes:
+    if delivery.path:
+        return _latin1(delivery.path, "the URL's path")
+    given = [value for name, value in parse_qsl(delivery.query[:_MAX_QUERY]) if name == TOKEN]
+    if not given:
+        raise Refused(Reason.MISSING_CREDENTIALS, "the URL ends without its secret", again=True)
+    return given[0].encode(errors="surrogatepass")
+
+
+def _latin1(value: str, name: str) -> bytes:
+    try:
+        return value.strip().encode("latin-1")
+    except UnicodeEncodeError as error:
+        wrong = f"{name} has characters that no header can carry"
+        raise Refused(Reason.MALFORMED_HEADER, wrong, again=True) from error
+
+
+def _bytes(secrets: Sequence[SecretStr]) -> list[bytes]:
+    return [secret.get_secret_value().encode() for secret in secrets]
