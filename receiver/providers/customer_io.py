@@ -210,7 +210,7 @@ _MORE: Final[Mapping[EventType, Mapping[str, Any]]] = {
     EventType.OPENED: {"proxied": False, "prefetched": False},
     EventType.CLICKED: {"href": "https://www.example.net/letter", "link_id": 1, "machine": False},
 }
-_METRICS: Final = {
+_METRICS: Final[Mapping[EventType, str]] = {
     type_: word.partition(".")[2] for word, type_ in reversed(list(_WORDS.items())) if type_ is not EventType.UNKNOWN
 }
 
