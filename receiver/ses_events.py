@@ -1,6 +1,7 @@
 """What Amazon SES says in its events, in our words.
 
-The documents it rests on, and what identity hashes and why, stand in `receiver/providers/ses.py`.
+The documents it rests on, and what identity hashes and why, stand in `receiver/providers/ses.py`: the other ways
+from SES to us carry the same objects.
 """
 
 from __future__ import annotations
@@ -12,12 +13,38 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from receiver.contract import Item
+from receiver.contract import Item, UnreadableItem
 from receiver.errors import Unreadable
 from receiver.event import Actor, BounceCategory, EventType, Reading, RejectReason
-from receiver.payload import boolean, first_text, iso_time, item_of, mapping, sequence, text, texts
+from receiver.payload import boolean, first_text, iso_time, item_of, mapping, sequence, strip, text, texts
 
+WORDS: Final[Mapping[str, EventType]] = {
+    "Send": EventType.SENT,
+    "Delivery": EventType.DELIVERED,
+    "Bounce": EventType.BOUNCED,
+    "DeliveryDelay": EventType.DEFERRED,
+    "Complaint": EventType.COMPLAINED,
+    "Reject": EventType.REJECTED,
+    "Rendering Failure": EventType.FAILED,
+    "Open": EventType.OPENED,
+    "Click": EventType.CLICKED,
+    "Subscription": EventType.UNSUBSCRIBED,
+    "Received": EventType.INBOUND,
+}
 SIMULATOR: Final = "@simulator.amazonses.com"
+VALIDATED: Final = "Successfully validated SNS topic for Amazon SES event publishing."
+SUBSCRIBED: Final = "AmazonSnsSubscriptionSucceeded"
+
+
+def items_of_message(message: bytes, event_id: str | None) -> Sequence[Item | UnreadableItem]:
+    """The one item of what SES published to SNS; none for the notices that it sends when it is set up."""
+    message = strip(message)
+    if message == VALIDATED.encode():
+        return ()
+    item = item_of(message, event_id=event_id)
+    if isinstance(item, Item) and mapping(item.value).get("notificationType") == SUBSCRIBED:
+        return ()
+    return (item,)
 
 
 def readings(item: Item, words: Mapping[str, EventType]) -> Sequence[Reading]:

@@ -118,11 +118,17 @@ def envelope_of(body: bytes) -> dict[str, str]:
 _decode: Final = msgspec.json.Decoder().decode
 
 
+def is_raw(headers: Mapping[str, str]) -> bool:
+    """Whether a request comes from a subscription with raw message delivery ("Amazon SNS raw message delivery")."""
+    return headers.get("x-amz-sns-rawdelivery", "").lower() == "true"
+
+
 def raw_delivery() -> Refused:
     """The refusal of a raw delivery, which carries no signature."""
     return Refused(
         Reason.MISSING_FIELD,
-        "raw message delivery is on for this subscription, so SNS does not sign what it sends: turn it off",
+        "raw message delivery is on for this subscription, so SNS does not sign what it sends: "
+        "turn it off, or use the provider ses_raw",
     )
 
 

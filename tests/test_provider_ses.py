@@ -19,7 +19,8 @@ from receiver.contract import Delivery, Item, Occurrence, UnreadableItem, World
 from receiver.errors import ConfigError, Unavailable, Unreadable
 from receiver.event import Actor, BounceCategory, EventType, Reading, RejectReason
 from receiver.payload import item_of
-from receiver.providers.ses import VALIDATED, Ses, SesSettings
+from receiver.providers.ses import Ses, SesSettings
+from receiver.ses_events import VALIDATED
 from receiver.signers import sns as signer
 from tests.provider_fixtures import fixtures, items_of_fixture
 

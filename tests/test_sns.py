@@ -142,7 +142,7 @@ def source(web: Web, authority: Authority, **settings: Any) -> Ses:
     """A source that fetches certificates, and trusts the test's own root."""
     made = SesSettings.model_validate({"provider": "ses", "topics": [TOPIC], **settings})
     provider = Ses(made, World(fetch=web.fetch, now=lambda: NOW))
-    provider._certificates = certificates(web, authority)
+    provider._topics._certificates = certificates(web, authority)
     return provider
 
 
@@ -416,7 +416,7 @@ async def test_fields_of_another_kind(field: str, value: object, web: Web, autho
 @pytest.mark.parametrize(
     ("headers", "body"),
     [
-        ({"x-amz-sns-rawdelivered": "true"}, b'{"eventType":"Send","mail":{}}'),
+        ({"x-amz-sns-rawdelivery": "true"}, b'{"eventType":"Send","mail":{}}'),
         ({}, b'{"eventType":"Send","mail":{}}'),
         ({}, b'{"notificationType":"Bounce","bounce":{}}'),
     ],
@@ -497,7 +497,7 @@ async def test_certificates_that_cannot_be_had(page: bytes | Exception, web: Web
         assert (error.reason, error.again) == (Reason.CERTIFICATE, True)
     assert web.calls == [URL]
     web.pages[URL] = good
-    kept = provider._certificates._failed
+    kept = provider._topics._certificates._failed
     kept[URL] = (kept[URL][0] - FORGET_FAILURE, "")  # ten seconds later
     await post(provider, notification(authority))
 
@@ -579,7 +579,7 @@ async def test_made_up_urls_push_nothing_out(web: Web, authority: Authority) -> 
         await refusal(provider, message | {"SigningCertURL": url})
     await post(provider, message)
     assert web.calls.count(URL) == 1
-    assert len(provider._certificates._failed) == MAX_FAILED
+    assert len(provider._topics._certificates._failed) == MAX_FAILED
 
 
 def test_public_roots_hold_amazons() -> None:

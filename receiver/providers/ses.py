@@ -32,14 +32,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from receiver import sns
 from receiver.contract import (
-    Answer,
     Authentic,
     Basis,
     Covers,
@@ -55,27 +54,19 @@ from receiver.contract import (
 )
 from receiver.errors import ConfigError, Problem, Reason, Refused
 from receiver.event import EventType, Reading
-from receiver.payload import iso_time, item_of, mapping, strip
-from receiver.ses_events import readings
+from receiver.payload import iso_time
+from receiver.ses_events import WORDS, items_of_message, readings
 from receiver.signatures import check_time
 from receiver.signers import ses as samples
 from receiver.signers import sns as signer
-from receiver.sns_certificates import Certificates, load_certificates
+from receiver.sns_certificates import load_certificates
+from receiver.sns_topics import RIGHT_TOPIC, Texts, Topics, topic_problems
 
-VALIDATED: Final = "Successfully validated SNS topic for Amazon SES event publishing."
-SUBSCRIBED: Final = "AmazonSnsSubscriptionSucceeded"
-
-_RIGHT_TOPIC: Final = (
-    "List the ARN of each SNS topic that SES publishes to, like arn:aws:sns:us-east-1:123456789012:ses-events "
-    "(console: Amazon SNS, Topics)"
-)
 _RIGHT_CERTIFICATE: Final = "Give the path of a PEM file with an RSA certificate, or its text; for trying only"
 _PINNED: Final = (
     "certificates: PINNED FOR TRYING: whatever these keys signed is accepted, what Amazon SNS signed is refused, "
     "and no subscription is confirmed. Remove the line before this source faces Amazon."
 )
-
-Texts = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 
 
 class SesSettings(SourceSettings):
@@ -97,19 +88,7 @@ class Ses:
     title: ClassVar[str] = "Amazon SES (over SNS)"
     basis: ClassVar[Basis] = "verified"
     covers: ClassVar[Covers] = "fields"
-    words: ClassVar[Mapping[str, EventType]] = {
-        "Send": EventType.SENT,
-        "Delivery": EventType.DELIVERED,
-        "Bounce": EventType.BOUNCED,
-        "DeliveryDelay": EventType.DEFERRED,
-        "Complaint": EventType.COMPLAINED,
-        "Reject": EventType.REJECTED,
-        "Rendering Failure": EventType.FAILED,
-        "Open": EventType.OPENED,
-        "Click": EventType.CLICKED,
-        "Subscription": EventType.UNSUBSCRIBED,
-        "Received": EventType.INBOUND,
-    }
+    words: ClassVar[Mapping[str, EventType]] = WORDS
     waits: ClassVar[bool] = True  # for the signing certificate, the first time
     reply: ClassVar[Reply] = Reply(
         repeated=lambda code: code >= 500,
@@ -129,20 +108,14 @@ class Ses:
     def __init__(self, settings: SesSettings, world: World) -> None:
         self._settings = settings
         self._world = world
-        self._topics = {arn: topic for arn in settings.topics if (topic := sns.topic_of(arn))}
-        self._pinned = _pinned_keys(settings)
-        self._certificates = Certificates(world.fetch, world.now)
+        self._topics = Topics(settings.topics, world, confirm=settings.confirm, pinned=_pinned_keys(settings))
 
     @staticmethod
     def problems(settings: SesSettings, key: str) -> Sequence[Problem]:
         """No topic, an ill-formed one, a certificate that cannot be used."""
-        found = [
-            Problem(f"{key}.topics", f"{arn[:300]!r} is not the ARN of an SNS topic", _RIGHT_TOPIC)
-            for arn in settings.topics
-            if sns.topic_of(arn) is None
-        ]
+        found = topic_problems(settings.topics, key)
         if not settings.topics:
-            found.append(Problem(f"{key}.topics", "is missing, so nothing would prove the sender", _RIGHT_TOPIC))
+            found.append(Problem(f"{key}.topics", "is missing, so nothing would prove the sender", RIGHT_TOPIC))
         for one in settings.certificates:
             try:
                 _pinned_key(one)
@@ -157,24 +130,14 @@ class Ses:
 
     async def authenticate(self, delivery: Delivery) -> Authentic:
         """The envelope as payload, or the answer to SNS's handshake."""
-        if delivery.headers.get("x-amz-sns-rawdelivered", "").lower() == "true":
+        if sns.is_raw(delivery.headers):
             raise sns.raw_delivery()
         envelope = sns.envelope_of(delivery.body)
-        topic = self._topics.get(envelope["TopicArn"])
-        if topic is None:
-            raise _unknown_topic(envelope["TopicArn"])
-        proof = sns.proof_of(envelope)
-        sns.check(proof, await self._keys(envelope, topic))
-        self._check_age(envelope["Timestamp"], proof.signed)
+        signed = await self._topics.prove(envelope)
+        self._check_age(envelope["Timestamp"], signed)
         if envelope["Type"] == sns.NOTIFICATION:
-            return Authentic(payload=envelope, proof=proof.signed)
-        return Authentic(answer=await self._handshake(envelope, topic))
-
-    async def _keys(self, envelope: Mapping[str, str], topic: sns.Topic) -> Sequence[RSAPublicKey]:
-        if self._pinned:
-            return self._pinned
-        url = sns.certificate_url(envelope, topic)
-        return (await self._certificates.key(url, topic.certificate_names),)
+            return Authentic(payload=envelope, proof=signed)
+        return Authentic(answer=await self._topics.handshake(envelope))
 
     def _check_age(self, stamp: str, proof: bytes) -> None:
         if self._settings.tolerance is None:
@@ -184,39 +147,13 @@ class Ses:
             raise Refused(Reason.MISSING_FIELD, "the field Timestamp is not a time")
         check_time(moment.timestamp(), self._world.now(), past=self._settings.tolerance, proof=proof)
 
-    async def _handshake(self, envelope: Mapping[str, str], topic: sns.Topic) -> Answer:
-        if envelope["Type"] == sns.UNSUBSCRIPTION:
-            return _answer(f"noted: the subscription to {topic.arn} has ended")
-        url = sns.confirmation_url(envelope, topic)
-        if self._pinned:
-            return _answer("not confirmed: this source has pinned certificates and calls nobody")
-        if not self._settings.confirm:
-            return _answer("not confirmed: `confirm` is off for this source")
-        await self._world.fetch(url)
-        return _answer(f"confirmed the subscription to {topic.arn}")
-
     def parse(self, payload: Mapping[str, str]) -> Iterable[Item | UnreadableItem]:
         """The one item of a notification; none for the notices that SES sends when it is set up."""
-        message = strip(payload["Message"].encode(errors="replace"))
-        if message == VALIDATED.encode():
-            return ()
-        item = item_of(message, event_id=payload["MessageId"])
-        if isinstance(item, Item) and mapping(item.value).get("notificationType") == SUBSCRIBED:
-            return ()
-        return (item,)
+        return items_of_message(payload["Message"].encode(errors="replace"), payload["MessageId"])
 
     def read(self, item: Item) -> Sequence[Reading]:
         """The events of one SES object, one for each recipient it concerns."""
         return readings(item, self.words)
-
-
-def _answer(said: str) -> Answer:
-    return Answer(status=200, body=said.encode())
-
-
-def _unknown_topic(arn: str) -> Refused:
-    named = f"the topic {arn}" if sns.topic_of(arn) else "a topic whose ARN is not well-formed"
-    return Refused(Reason.UNKNOWN_TOPIC, f"{named} is not in this source's `topics`", again=True)
 
 
 def _pinned_keys(settings: SesSettings) -> list[RSAPublicKey]:
