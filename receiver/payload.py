@@ -28,6 +28,7 @@ REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 
 _decode: Final = msgspec.json.Decoder().decode
 _decode_items: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 # What the fast decoder accepts and Postgres's jsonb does not: a NUL character, a number beyond `numeric`.
 # Looked for in a copy that has 0 for every digit, where fixed text is enough: a tenth of a pattern's cost.
@@ -37,6 +38,7 @@ _EXPONENT: Final = re.compile(rb"0e[+-]?000+(?:[,\]}\s]|$)")  # what ends a numb
 _MANY_DIGITS: Final = b"0" * 300
 _LONG: Final = 10_000  # bytes; a shorter text has no number with too many digits
 _TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"?|[][{},]', re.DOTALL)
+_COLON: Final = re.compile(r"\s*:")
 _BOOLEANS: Final = {"true": True, "1": True, "false": False, "0": False}
 _LONE: Final = re.compile("[\ud800-\udfff\x00]")
 
@@ -53,6 +55,21 @@ def items_of(body: bytes, *, event_id: str | None = None) -> Iterator[Item | Unr
         return _items_one_by_one(body, event_id)
     doubtful = _is_doubtful(body)
     return (item_of(bytes(raw), event_id=event_id, doubtful=doubtful) for raw in raws)
+
+
+def items_in(body: bytes, name: str, *, event_id: str | None = None) -> Iterator[Item | UnreadableItem]:
+    """The items of an array inside a JSON object, such as `{"results": [...]}`; what stands beside it is left out.
+
+    Raises Unreadable when there is no such member, or it is neither an array nor an object.
+    """
+    body = strip(body)
+    try:
+        members = _decode_members(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return items_of(_from_member(body.decode(errors="replace"), name).encode(errors="replace"), event_id=event_id)
+    if name not in members:
+        raise Unreadable(f"the body has no member {name!r}")
+    return items_of(bytes(members[name]), event_id=event_id)
 
 
 def item_of(
@@ -134,6 +151,20 @@ def split_array(text: str) -> Iterator[str]:
             yield from _member(text[start : token.start()])
             start = token.end()
     yield from _member(text[start:])
+
+
+def _from_member(text: str, name: str) -> str:
+    """The text of a JSON object from a member's value on, found by brackets and strings alone. Raises Unreadable."""
+    depth = 0
+    for token in _TOKEN.finditer(text):
+        mark = token.group()
+        if mark in "[{":
+            depth += 1
+        elif mark in "]}":
+            depth -= 1
+        elif depth == 1 and mark == f'"{name}"' and (colon := _COLON.match(text, token.end())):
+            return text[colon.end() :]
+    raise Unreadable(f"the body is no JSON object with a member {name!r}")
 
 
 def _member(part: str) -> Iterator[str]:

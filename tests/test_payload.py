@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from receiver import payload
 from receiver.contract import Item, UnreadableItem
 from receiver.errors import Unreadable
-from receiver.payload import item_of, items_of
+from receiver.payload import item_of, items_in, items_of
 
 DEEP: Final = b"[" * 100_000 + b"]" * 100_000
 GOOD: Final = [
@@ -276,6 +276,25 @@ def test_neither_array_nor_object(body: bytes) -> None:
     """a body that is neither array nor object has no items"""
     with pytest.raises(Unreadable):
         items_of(body)
+
+
+@pytest.mark.parametrize("bad", [b"{}", b"NaN", b'{"a":1,}', b'{"a":"\xff"}', b'{"a":"\\x"}'])
+def test_an_array_inside_an_object(bad: bytes) -> None:
+    """the items of a member's array are found, with whatever beside them, and a bad one costs no neighbour"""
+    body = b' {"x": ["data", {"data": [7]}], "data" : [{"n":1}, %s, "]"], "meta": {"data": [8]}}' % bad
+    first, _, last = items_in(body, "data")
+    assert isinstance(first, Item)
+    assert isinstance(last, Item)
+    assert (first.value, last.value) == ({"n": 1}, "]")
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"null", b"[]", b"{}", b'{"other": []}', b'{"data": 7}', b'{"data" []', b"{data: []}"]
+)
+def test_no_array_inside_an_object(body: bytes) -> None:
+    """without the member there are no items"""
+    with pytest.raises(Unreadable):
+        list(items_in(body, "data"))
 
 
 def test_a_bare_object_is_an_array_of_one() -> None:
