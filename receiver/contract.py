@@ -6,6 +6,7 @@ of words, `authenticate`, `parse`, `read`, and `PROVIDER` as the last line (the 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from receiver.durations import Duration
 from receiver.errors import Problem
 from receiver.event import EventType, Reading
+from receiver.networks import Networks
 
 Covers = Literal["body", "fields", "token", "nothing"]
 # What a provider's file rests on. `verified`: the provider's own signature vector, sample or source code, which a test
@@ -32,6 +34,16 @@ def _one_or_many(value: object) -> object:
 # Several may be live at once, while one replaces another; a single one may be written without the list.
 Secrets = Annotated[list[SecretStr], BeforeValidator(_one_or_many)]
 PublicKeys = Annotated[list[str], BeforeValidator(_one_or_many)]
+
+
+def _table(value: object) -> object:
+    try:
+        return json.loads(value) if isinstance(value, str) else value  # as the environment writes a whole table
+    except ValueError as error:
+        raise ValueError("is not a table") from error
+
+
+Types = Annotated[dict[str, EventType], BeforeValidator(_table)]
 
 
 class SourceSettings(BaseModel):
@@ -50,6 +62,12 @@ class SourceSettings(BaseModel):
     max_body: int | None = Field(None, gt=0, description="bytes a request body may have; default: the provider's own")
     expect_every: Duration | None = Field(
         None, description="raise an alert when no event has come for so long, such as `15m`; default: never"
+    )
+    allow_from: Networks = Field(
+        [], description="addresses and networks that requests may come from, beside the proof; default: any"
+    )
+    types: Types = Field(
+        {}, description="what words of the provider mean, over its own table, such as { new_word = 'deferred' }"
     )
 
 

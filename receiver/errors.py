@@ -31,6 +31,7 @@ class Reason(StrEnum):
     WRONG_CREDENTIALS = "wrong_credentials"
     UNKNOWN_TOPIC = "unknown_topic"
     CERTIFICATE = "certificate"
+    ADDRESS_NOT_ALLOWED = "address_not_allowed"
     BAD_ENCODING = "bad_encoding"
     TOO_LARGE = "too_large"
     TOO_SLOW = "too_slow"

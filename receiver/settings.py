@@ -27,6 +27,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from receiver.alert_settings import AlertSettings
 from receiver.errors import ConfigError, Problem
 from receiver.faults import problems_of, right_value, split_list
+from receiver.networks import Networks
 from receiver.raw_settings import Raw, read_raw, resolve_files
 from receiver.retention_settings import RetentionSettings
 
@@ -37,6 +38,7 @@ SHORTEST_KEY: Final = 32  # characters of secret_key
 _SECRETS: Final = ("database", "secret_key")  # may be given as ..._file
 _ALERT_SECRETS: Final = ("url", "secret")  # likewise, in the table `[alerts]`
 _HOST: Final = re.compile(r"[A-Za-z0-9._:%-]+")
+_TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _MAKE_KEY: Final = "python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
 
 
@@ -95,6 +97,12 @@ def _check_public_url(value: str) -> str:
     if not usable or parts.query or parts.fragment or parts.username or parts.password:
         raise ValueError("is not the start of a URL")
     return value.rstrip("/")
+
+
+def _check_header(value: str) -> str:
+    if not _TOKEN.fullmatch(value):
+        raise ValueError("is not the name of a header")
+    return value
 
 
 def _listed(value: object) -> object:
@@ -161,6 +169,16 @@ class Settings(BaseSettings):
     )
     body_timeout: float = Field(
         10.0, ge=1, le=600, description="seconds a request's body may take to arrive, 1 to 600", examples=[10]
+    )
+    trusted_proxies: Annotated[Networks, BeforeValidator(_listed)] = Field(
+        [],
+        description="addresses and networks of the proxies in front, whose word on the client's address is believed",
+        examples=[["127.0.0.1", "10.0.0.0/8"]],
+    )
+    proxy_header: Annotated[str, AfterValidator(_check_header)] = Field(
+        "X-Forwarded-For",
+        description="the header in which they give it: the one that they themselves write",
+        examples=["Forwarded"],
     )
     retention: RetentionSettings = Field(
         RetentionSettings(), description="how long what is stored is kept, in one table `[retention]`"

@@ -91,6 +91,32 @@ async def test_the_same_event_twice_in_one_batch_is_one_row(database: str, tmp_p
         assert await service.count("events") == 3
 
 
+async def test_an_operator_says_what_a_word_means(database: str, tmp_path: Path) -> None:
+    """a source's own table of words wins over the provider's, for new words and known ones, and keeps the ids"""
+    plain, own = (
+        play("sendgrid", tmp_path),
+        play("sendgrid", tmp_path, types={"new": "bounced", "dropped": "delivered"}),
+    )
+    items = [
+        batch(1, word="new", run="n")[0] | {"reason": "550 5.1.1 no such user"},
+        batch(1, word="dropped", run="d")[0] | {"reason": "Bounced Address"},
+        batch(1, word="deferred", run="f")[0],
+    ]
+    found = []
+    for one in (plain, own):
+        async with running(database, one) as service:
+            (post,) = one.post_items(items)
+            assert (await service.post("sendgrid", post)).status_code == 200
+            found.append(await service.events())
+            await service.connection.execute("TRUNCATE events, event_ids")
+    before, after = found
+    assert [row["type"] for row in before] == ["unknown", "rejected", "deferred"]
+    assert [row["type"] for row in after] == ["bounced", "delivered", "deferred"]
+    assert [row["id"] for row in before] == [row["id"] for row in after]
+    assert (after[0]["bounce_category"], after[0]["bounce_class"]) == ("hard", "invalid_recipient")
+    assert (before[1]["reject_reason"], after[1]["reject_reason"]) == ("bounced", None)
+
+
 async def test_fifty_concurrent_copies_are_one_event(database: str, tmp_path: Path) -> None:
     """fifty concurrent posts of one event end as exactly one row."""
     sendgrid = play("sendgrid", tmp_path)

@@ -163,6 +163,20 @@ def test_lists_by_comma(toml: Write) -> None:
     assert load_settings(toml(""), {"RECEIVER_HANDLER_PACKAGES": '["one"]'}).handler_packages == ["one"]
 
 
+def test_tables_and_networks_from_environment(toml: Write) -> None:
+    """a source's table of words and its networks come from the environment as from the file"""
+    given = {
+        "RECEIVER_SOURCES__SHOP__TYPES": '{"New Word": "deferred"}',
+        "RECEIVER_SOURCES__SHOP__ALLOW_FROM": "192.0.2.7, 2001:db8::/32",
+        "RECEIVER_TRUSTED_PROXIES": '["127.0.0.1"]',
+    }
+    path = toml(source(f"password = '{PASSWORD}'"))
+    shop = bound(path, given)["shop"].settings
+    assert shop.types == {"New Word": "deferred"}
+    assert list(map(str, shop.allow_from)) == ["192.0.2.7/32", "2001:db8::/32"]
+    assert list(map(str, load_settings(path, given).trusted_proxies)) == ["127.0.0.1/32"]
+
+
 def test_kubernetes_variables(toml: Write) -> None:
     """what Kubernetes sets for a service called receiver is ignored, or explained where it hits a setting"""
     links = {"RECEIVER_SERVICE_HOST": "10.0.0.1", "RECEIVER_PORT_80_TCP_ADDR": "10.0.0.1"}
@@ -266,6 +280,8 @@ def test_secret_file_problems(toml: Write, tmp_path: Path) -> None:
         ("max_in_flight = '1kB'", "max_in_flight", "greater"),
         (f"max_in_flight = '{CANARY}'", "max_in_flight", "byte"),
         ("body_timeout = 0", "body_timeout", "greater"),
+        (f"trusted_proxies = ['127.0.0.1', '{CANARY}']", "trusted_proxies (number 2)", "not an address or a network"),
+        (f"proxy_header = '{CANARY}: x'", "proxy_header", "not the name of a header"),
         (f"log_level = '{CANARY}'", "log_level", "'debug'"),
         (f"handlers = '{CANARY}'", "handlers", "dictionary"),
         (f"sources = ['{CANARY}']", "sources", "dictionary"),
@@ -329,6 +345,9 @@ def test_all_at_once(toml: Write) -> None:
         (source("password = 7"), "sources.shop.password", "list"),
         (source(f"pasword = '{CANARY}'"), "sources.shop.pasword", "did you mean password?"),
         (source(f"tolerance = '{CANARY}'"), "sources.shop.tolerance", "number"),
+        (source(f"allow_from = ['::1', '{CANARY}']"), "sources.shop.allow_from (number 2)", "not an address"),
+        (source(f"types = {{ new = '{CANARY}' }}"), "sources.shop.types.new", "'deferred'"),
+        (source(f"types = '{CANARY}'"), "sources.shop.types", "not a table"),
         (source(f"password = ['{PASSWORD}', '']"), "sources.shop.password (number 2)", "is empty"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from rich.text import Text
 
@@ -21,6 +22,8 @@ from receiver.printable import printable
 from receiver.settings import Settings, missing_settings, without_password
 from receiver.sources import Source, find_sources, source_warnings, webhook_url
 from receiver.store.schema import check as check_schema
+
+LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,14 +99,19 @@ def warnings_of(checked: Checked) -> Iterator[str]:
     settings = checked.settings
     if settings.embedded:
         yield "database: the embedded Postgres is for trying and developing, not for real mail"
-    if settings.admin_host not in ("127.0.0.1", "::1", "localhost"):
+    if settings.admin_host not in LOOPBACK:
         yield f"admin_host: {settings.admin_host} shows metrics and readiness to whoever reaches it"
-    if settings.host not in ("127.0.0.1", "::1", "localhost") and settings.public_url is None:
+    if settings.host not in LOOPBACK and settings.public_url is None:
         yield "public_url: is not set, so the URLs shown here are not those to give to providers"
     if checked.handlers is not None and not checked.handlers:
         yield f"handlers: there are none in {settings.handlers_dir}, so events are only stored"
     yield from _open_file(settings)
+    if any(not one.prefixlen for one in settings.trusted_proxies):
+        yield "trusted_proxies: has every address in it, so that anybody can claim any address"
+    behind = settings.host in LOOPBACK and not settings.trusted_proxies
     for name, source in checked.sources.items():
+        if source.settings.allow_from and behind:
+            yield f"sources.{name}.allow_from: requests come from a proxy on this machine: name it in trusted_proxies"
         yield from (f"sources.{name}: {warning}" for warning in source_warnings(source))
 
 

@@ -27,6 +27,7 @@ from receiver.dispatch.worker import Worker
 from receiver.embedded import DataDirLock, lock_data_dir, start
 from receiver.errors import ConfigError, ReceiverError
 from receiver.logs import set_up_logs
+from receiver.networks import Proxies
 from receiver.outbound import Outbound
 from receiver.runfile import kept, this_run
 from receiver.settings import Settings, read_settings
@@ -131,6 +132,7 @@ async def _serve(start: _Start, number: int) -> None:
             admin_port=settings.admin_port + number if settings.admin_port else 0,
             max_in_flight=settings.max_in_flight,
             body_timeout=settings.body_timeout,
+            proxies=Proxies(settings.trusted_proxies, settings.proxy_header.lower()),
             retention=settings.retention,
             alerts=settings.alerts,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from socket import AF_INET, AF_INET6, inet_pton
@@ -26,6 +26,7 @@ _EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _OPENS_AND_CLICKS: Final = frozenset({EventType.OPENED, EventType.CLICKED})
 _FAILURES: Final = frozenset({EventType.BOUNCED, EventType.DEFERRED})
+_HELD_BACK: Final = frozenset({EventType.REJECTED, EventType.FAILED})
 _NOT_JUDGED: Final = (None, None, None)
 
 _NOBODY: Final = (None, None, None)
@@ -47,6 +48,8 @@ def rows_of(source: Source, readings: Iterable[tuple[Item, Reading]], accepted_a
     """
     name, provider, settings = source.name, source.provider.name, source.settings
     stream, brand, default_topic = settings.stream, settings.brand, settings.default_topic
+    if settings.types:
+        readings = _mapped(readings, settings.types)
     rows = []
     for item, reading in readings:
         type_ = reading.type
@@ -114,6 +117,17 @@ def rows_of(source: Source, readings: Iterable[tuple[Item, Reading]], accepted_a
             )
         )
     return rows
+
+
+def _mapped(readings: Iterable[tuple[Item, Reading]], types: Mapping[str, EventType]) -> Iterator[tuple[Item, Reading]]:
+    """The readings with the operator's own meaning of some words (`[sources.<name>.types]`)."""
+    for item, reading in readings:
+        type_ = types.get(reading.word, reading.type)
+        if type_ is not reading.type:
+            reason = reading.reject_reason if type_ in _HELD_BACK else None
+            yield item, msgspec.structs.replace(reading, type=type_, reject_reason=reason)
+        else:
+            yield item, reading
 
 
 def _recipient(text: str) -> tuple[str | None, str | None, str | None]:

@@ -19,6 +19,7 @@ from receiver.ingest.mangled import MangledBodies
 from receiver.ingest.normalize import row_of, rows_of
 from receiver.ingest.refusals import Refusals
 from receiver.ingest.writer import Writer
+from receiver.networks import among
 from receiver.sources import Source
 from receiver.store.intake import Quarantined, Row
 from receiver.vault import Vault
@@ -91,6 +92,8 @@ class Ingest:
 
     async def _authenticate(self, one: Receipt) -> None:
         try:
+            if one.source.settings.allow_from:
+                _check_address(one)
             authentic = await one.source.provider.authenticate(one.delivery)
         except Refused as refusal:
             await self._refuse(one, refusal)
@@ -234,6 +237,11 @@ def again(source: Source) -> Answer:
 _AGAINS: Final = {
     status: Answer(status=status, body=b"try again later\n", headers=_AGAIN) for status in range(400, 600)
 }
+
+
+def _check_address(one: Receipt) -> None:
+    if not among(one.source.settings.allow_from, one.delivery.client):  # the list may be outdated: it may come again
+        raise Refused(Reason.ADDRESS_NOT_ALLOWED, "the client's address is not in allow_from", again=True)
 
 
 def _never(_row: Row, _why: str) -> Quarantined:

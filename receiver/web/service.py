@@ -21,6 +21,7 @@ from receiver.ingest.receive import Ingest
 from receiver.ingest.refusals import Refusals
 from receiver.ingest.writer import Writer
 from receiver.maintenance import check_database, maintained
+from receiver.networks import Proxies
 from receiver.retention_settings import RetentionSettings
 from receiver.sources import Source
 from receiver.store.connect import KeptConnection
@@ -82,6 +83,7 @@ class Service:
     admin_port: int = 8081
     max_in_flight: int = 64 << 20
     body_timeout: float = 10.0
+    proxies: Proxies = field(default_factory=Proxies)
     retention: RetentionSettings = field(default_factory=RetentionSettings)
     alerts: AlertSettings = field(default_factory=AlertSettings)
     watch_every: float = EVERY
@@ -133,7 +135,7 @@ async def _run(
     refusals = Refusals(service.dsn, service.vault)
     ingest = Ingest(writer, service.vault, refusals)
     budget = Budget(service.max_in_flight)
-    webhooks = Webhooks(service.sources, ingest, budget, body_timeout=service.body_timeout)
+    webhooks = Webhooks(service.sources, ingest, budget, body_timeout=service.body_timeout, proxies=service.proxies)
     async with _watched(service, writer, ingest, budget) as administration:
         listener = Listener(webhooks, budget)
         admin_server = server(administration)

@@ -12,6 +12,7 @@ import structlog
 from receiver.contract import Answer, Delivery
 from receiver.errors import Reason, Refused
 from receiver.ingest.receive import Ingest, Receipt, again
+from receiver.networks import Proxies
 from receiver.sources import Source
 from receiver.web.body import decompress
 from receiver.web.budget import Budget
@@ -35,8 +36,11 @@ class Webhooks:
     Small deliveries whose bodies became whole in the same turn of the loop are received together.
     """
 
-    def __init__(self, sources: Mapping[str, Source], ingest: Ingest, budget: Budget, *, body_timeout: float) -> None:
+    def __init__(
+        self, sources: Mapping[str, Source], ingest: Ingest, budget: Budget, *, body_timeout: float, proxies: Proxies
+    ) -> None:
         self.body_time = body_timeout
+        self._proxies = proxies
         self._sources = sources
         self._ingest = ingest
         self._budget = budget
@@ -91,7 +95,7 @@ class Webhooks:
         waits = source.provider.reply.timeout - MARGIN
         receipt = Receipt(
             source,
-            _delivery(request, source, bytes(request.body)),
+            self._delivery(request, source, bytes(request.body)),
             deadline=time.monotonic() + max(waits - (self._loop.time() - request.since), 1.0),
             answer=lambda answer: request.connection.answer(request, answer),
         )
@@ -135,24 +139,23 @@ class Webhooks:
             return False
         return True
 
+    def _delivery(self, request: Request, source: Source, body: bytes) -> Delivery:
+        return Delivery(
+            source=source.name,
+            headers=request.headers,
+            body=body,
+            query=request.query,
+            path=request.path,
+            client=self._proxies.client(request.client, request.headers),
+        )
+
     def _refuse(self, request: Request, source: Source, refusal: Refused) -> Answer:
         """Count and sample a request that was refused before its body was read whole."""
-        self._ingest.refused(source, _delivery(request, source, b""), refusal.reason, refusal.detail)
+        self._ingest.refused(source, self._delivery(request, source, b""), refusal.reason, refusal.detail)
         self._ingest.counts["request", source.name, "refused"] += 1
         reply = source.provider.reply
         codes = {Reason.TOO_LARGE: reply.too_large, Reason.TOO_SLOW: reply.slow}
         return Answer(status=codes.get(refusal.reason, reply.bad_encoding), body=f"{refusal.detail}\n".encode())
-
-
-def _delivery(request: Request, source: Source, body: bytes) -> Delivery:
-    return Delivery(
-        source=source.name,
-        headers=request.headers,
-        body=body,
-        query=request.query,
-        path=request.path,
-        client=request.client,
-    )
 
 
 def _healthz(request: Request) -> Answer:
