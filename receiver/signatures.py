@@ -139,6 +139,20 @@ def check_base64(headers: Mapping[str, str], name: str, keys: Sequence[bytes], s
     check_hmac(keys, signed, [unbase64(header(headers, name), name)])
 
 
+def check_ed25519(
+    headers: Mapping[str, str], name: str, keys: Sequence[ed25519.Ed25519PublicKey], signed: bytes
+) -> None:
+    """Refuse unless the header is the base64 Ed25519 signature of what is signed, by one of the keys."""
+    signature = unbase64(header(headers, name), name)
+    if not any(ed25519_match(key, signature, signed) for key in keys):
+        raise wrong_key("public keys")
+
+
+def ed25519_key(value: str) -> ed25519.Ed25519PublicKey:
+    """A public key from the base64 of its 32 bytes. Raises ValueError."""
+    return ed25519.Ed25519PublicKey.from_public_bytes(base64.b64decode(value, validate=True))
+
+
 def check_timed(
     headers: Mapping[str, str],
     name: str,
