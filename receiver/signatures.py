@@ -202,10 +202,13 @@ def standard_webhooks(
     public_keys: Sequence[ed25519.Ed25519PublicKey] = (),
     now: datetime,
     tolerance: float = 300.0,
+    bare: bool = False,
 ) -> str:
     """Verify `webhook-*` (or `svix-*`) headers over `id.timestamp.body`; returns the message id.
 
-    Several signatures and several live keys are tried. Every attempt is signed anew, so `tolerance` holds both ways.
+    Several signatures and several live keys are tried. `tolerance`: seconds both ways, but ahead never more than 300.
+    `keys`: as the HMAC takes them; `standard_webhooks_key` makes them where the sender follows the specification in
+    that too. `bare`: a signature without `v1,` before it counts.
     """
     prefix = "webhook" if "webhook-id" in headers else "svix" if "svix-id" in headers else "webhook"
     message_id = header(headers, f"{prefix}-id")
@@ -216,9 +219,10 @@ def standard_webhooks(
         signed = message_id.encode("latin-1") + b"." + stamp.encode() + b"." + body
     except UnicodeEncodeError as error:
         raise Refused(Reason.MALFORMED_HEADER, f"{prefix}-id has characters no header can carry") from error
-    if not _standard_match(signed, given.split(), keys, public_keys):
+    parts = [f"v1,{part}" if bare and "," not in part else part for part in given.split()]
+    if not _standard_match(signed, parts, keys, public_keys):
         raise wrong_key("secrets")
-    check_time(signed_at, now, past=tolerance, ahead=tolerance)
+    check_time(signed_at, now, past=tolerance, ahead=min(tolerance, 300.0))
     return message_id
 
 

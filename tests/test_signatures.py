@@ -8,7 +8,7 @@ import sys
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import pytest
 import standardwebhooks.webhooks
@@ -224,6 +224,24 @@ def test_several_signatures() -> None:
     for several in (f"{decoys} {V1}", f"{V1} {decoys}", f"  {V1}  ", f"{V1A} {V1}"):
         assert verify(headers(several)) == ID
     assert verify(headers(f"{V1} {V1A}"), keys=(bytes(32),), public_keys=(PUBLIC_KEY,)) == ID
+
+
+def test_a_signature_without_a_version() -> None:
+    """counts only where the sender is known to write it so, and beside the others"""
+    options: dict[str, Any] = {"keys": (KEY,), "now": NOW}
+    for signature in (DIGEST, f"AAAA {DIGEST}", V1):
+        assert signatures.standard_webhooks(headers(signature), BODY, bare=True, **options) == ID
+    assert refused(headers(DIGEST)).reason is Reason.WRONG_KEY
+    with pytest.raises(Refused):
+        signatures.standard_webhooks(headers(f",{DIGEST}"), BODY, bare=True, **options)
+
+
+def test_a_wide_tolerance_is_for_the_past_alone() -> None:
+    """however old a signature may be, one from the future is refused beyond five minutes"""
+    day = 86400.0
+    assert verify(headers(), now=NOW + timedelta(hours=23), tolerance=day) == ID
+    error = refused(headers(), now=NOW - timedelta(seconds=301), tolerance=day)
+    assert (error.reason, error.authentic) == (Reason.FUTURE, True)
 
 
 def test_every_live_key_is_tried() -> None:

@@ -21,12 +21,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
-from pathlib import Path
 from typing import Any, ClassVar, Final
 from uuid import UUID
 
-import msgspec
 from pydantic import Field
 
 from receiver import signatures
@@ -37,7 +34,6 @@ from receiver.contract import (
     Delivery,
     Item,
     Occurrence,
-    Post,
     Provider,
     Reply,
     Secrets,
@@ -53,9 +49,9 @@ from receiver.providers.standard_webhooks import (
     bare_id,
     each_recipient,
     hmac_keys,
-    message_id_for,
     whsec_problems,
 )
+from receiver.signers import hmacs
 from receiver.signers import standard_webhooks as signer
 
 _RIGHT: Final = (
@@ -284,15 +280,6 @@ def _object(value: object) -> Mapping[str, Any]:
 # Simulation
 
 
-def _demo(_: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    secret = signer.new_secret()
-    return {"signing_secret": [secret]}, {"signing_secret": secret}
-
-
-def _keys(settings: ResendSettings) -> Mapping[str, str] | None:
-    return {"signing_secret": settings.signing_secret[0].get_secret_value()} if settings.signing_secret else None
-
-
 def _sample(occurrence: Occurrence) -> dict[str, Any]:
     digest = hashlib.sha256(f"{occurrence.run}.{occurrence.number}".encode()).digest()
     at = occurrence.at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -360,22 +347,12 @@ _OF_TYPE: Final[Mapping[EventType, tuple[str, Mapping[str, Any]]]] = {
 }
 
 
-def _post(items: Sequence[Any], keys: Mapping[str, str], now: datetime) -> Sequence[Post]:
-    posts = []
-    for body in map(msgspec.json.encode, items):
-        svix_id = message_id_for(body)
-        secrets = tuple(keys.values())
-        signed = signer.signed_headers(secrets, svix_id, int(now.timestamp()), body, prefix="svix")
-        posts.append(Post(headers={"content-type": "application/json", **signed}, body=body))
-    return posts
-
-
 Resend.simulation = Simulation(
     types=tuple(_OF_TYPE),
-    demo=_demo,
-    keys=_keys,
+    demo=signer.demo(),
+    keys=hmacs.keys(),
     sample=_sample,
-    post=_post,
+    post=signer.post(prefix="svix"),
     setup=(
         "Resend dashboard: Webhooks > Add Webhook. Endpoint URL: {url}. Choose the events, save, and copy the "
         "Signing Secret into `signing_secret`."

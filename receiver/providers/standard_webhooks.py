@@ -27,14 +27,10 @@ attempt, address and user agent as sent.
 
 from __future__ import annotations
 
-import hashlib
 from base64 import b64decode
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
-from pathlib import Path
 from typing import Any, ClassVar, Final
 
-import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import Field, SecretStr
 
@@ -46,7 +42,6 @@ from receiver.contract import (
     Delivery,
     Item,
     Occurrence,
-    Post,
     Provider,
     PublicKeys,
     Reply,
@@ -61,6 +56,7 @@ from receiver.contract import (
 from receiver.errors import Problem, Unreadable
 from receiver.event import Actor, BounceCategory, EventType, Reading, RejectReason
 from receiver.payload import boolean, integer, iso_time, item_of, mapping, strip, text, texts, unix_time
+from receiver.signers import hmacs
 from receiver.signers import standard_webhooks as signer
 
 SHORTEST: Final = 16  # bytes; the specification asks senders for 24 to 64
@@ -253,11 +249,6 @@ def whsec_problems(secrets: Sequence[SecretStr], key: str, right: str) -> list[P
     return found
 
 
-def message_id_for(item: bytes) -> str:
-    """A `webhook-id` as senders make it, the same for the same item."""
-    return "msg_" + hashlib.sha256(item).hexdigest()[:27]
-
-
 # Keys
 
 
@@ -277,15 +268,6 @@ def _public_key_problem(key: str) -> str | None:
 
 
 # Simulation
-
-
-def _demo(_: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    secret = signer.new_secret()
-    return {"secret": [secret]}, {"secret": secret}
-
-
-def _keys(settings: StandardWebhooksSettings) -> Mapping[str, str] | None:
-    return {"secret": settings.secret[0].get_secret_value()} if settings.secret else None
 
 
 def _sample(occurrence: Occurrence) -> dict[str, Any]:
@@ -330,21 +312,12 @@ _OF_TYPE: Final[Mapping[EventType, Mapping[str, Any]]] = {
 }
 
 
-def _post(items: Sequence[Any], keys: Mapping[str, str], now: datetime) -> Sequence[Post]:
-    posts = []
-    for body in map(msgspec.json.encode, items):
-        message_id = message_id_for(body)
-        signed = signer.signed_headers(tuple(keys.values()), message_id, int(now.timestamp()), body)
-        posts.append(Post(headers={"content-type": "application/json", **signed}, body=body))
-    return posts
-
-
 StandardWebhooks.simulation = Simulation(
     types=tuple(_WORDS.values()),
-    demo=_demo,
-    keys=_keys,
+    demo=signer.demo("secret"),
+    keys=hmacs.keys("secret"),
     sample=_sample,
-    post=_post,
+    post=signer.post(),
     setup="Make an endpoint with the address {url} at the sender, and copy its secret (`whsec_...`) into `secret`.",
     unsignable="The sender keeps the private key (`whsk_...`). List a `secret` beside `public_key` to simulate.",
 )
