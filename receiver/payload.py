@@ -276,6 +276,16 @@ def sequence(value: Any) -> Sequence[Any]:
     return value if isinstance(value, list) else ()
 
 
+def embedded(value: Any) -> Any:
+    """The JSON value that a text holds, as some providers put users' own data; None where it is no JSON."""
+    if not isinstance(value, str):
+        return None
+    try:
+        return decode(value.encode(errors="replace"))
+    except Unreadable:
+        return None
+
+
 def texts(value: Any) -> list[str]:
     """A list of strings, from a list (members that are no text are left out) or from one string."""
     if isinstance(value, list):

@@ -44,7 +44,7 @@ from receiver.contract import (
 )
 from receiver.errors import Problem, Unreadable
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
-from receiver.payload import decode, iso_time, item_of, mapping, strip, text, texts
+from receiver.payload import embedded, iso_time, item_of, mapping, strip, text, texts
 from receiver.providers.standard_webhooks import (
     bare_id,
     each_recipient,
@@ -241,7 +241,7 @@ def _common(data: Mapping[str, Any]) -> dict[str, Any]:
     headers = _headers(data["headers"]) if "headers" in data else _NO_HEADERS
     metadata = _pairs(get("tags"))
     if "x-metadata" in headers:
-        metadata = {**metadata, **_object(headers["x-metadata"])}
+        metadata = {**metadata, **mapping(embedded(headers["x-metadata"]))}
     return {
         "message_id": text(get("email_id")),
         "internet_message_id": bare_id(get("message_id")) or bare_id(headers.get("message-id")),
@@ -265,16 +265,6 @@ def _pairs(value: object) -> Mapping[str, Any]:
 def _headers(value: object) -> Mapping[str, Any]:
     """The mail's own headers, names in lower case."""
     return {name.lower(): member for name, member in _pairs(value).items()}
-
-
-def _object(value: object) -> Mapping[str, Any]:
-    """The object in a header of JSON text, or an empty one."""
-    if not isinstance(value, str):
-        return {}
-    try:
-        return mapping(decode(value.encode()))
-    except Unreadable:
-        return {}
 
 
 # Simulation
