@@ -72,6 +72,11 @@ def items_in(body: bytes, name: str, *, event_id: str | None = None) -> Iterator
     return items_of(bytes(members[name]), event_id=event_id)
 
 
+def items_of_lines(body: bytes) -> Iterator[Item | UnreadableItem]:
+    """The items of JSON Lines: one JSON value for each line; a broken line is set aside alone."""
+    return (item_of(line) for line in map(strip, body.removeprefix(BOM).split(b"\n")) if line)
+
+
 def item_of(
     body: bytes, *, event_id: str | None = None, doubtful: bool | None = None, repair: int | None = None
 ) -> Item | UnreadableItem:

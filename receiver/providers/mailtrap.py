@@ -1,0 +1,227 @@
+"""Mailtrap: events of sent mail, in batches of JSON or JSON Lines.
+
+Rests on (all seen 2026-11)
+- "Webhooks", https://docs.mailtrap.io/email-api-smtp/advanced/webhooks: batches, retries, formats, signature
+- "Webhooks", https://github.com/mailtrap/mailtrap-openapi (specs/webhooks.openapi.yml): events, fields, samples
+- the signature that all official clients test (mailtrap-ruby, spec/mailtrap/webhooks_spec.rb)
+
+What the proof covers: every byte of the body, by an HMAC-SHA256 of the secret's text (32 characters, not decoded). It
+covers no time, so an old request is accepted whenever it comes; its events are stored once. A reset in the console ends
+the old secret at once.
+
+Status codes: only 200 is kept, every other code is repeated.
+
+Identity: `event_id`, which the document gives for telling repetitions, with the word, message id, recipient, time,
+link, address and user agent as written. Without a time and an id: the whole item.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, ClassVar, Final
+from uuid import NAMESPACE_URL, uuid5
+
+from pydantic import Field
+
+from receiver.contract import (
+    Authentic,
+    Basis,
+    Covers,
+    Delivery,
+    Item,
+    Occurrence,
+    Post,
+    Provider,
+    Reply,
+    Secrets,
+    Simulation,
+    SourceSettings,
+    UnreadableItem,
+    World,
+    secret_problems,
+)
+from receiver.errors import Problem, Unreadable
+from receiver.event import BounceCategory, EventType, Reading, RejectReason
+from receiver.payload import integer, items_in, items_of, items_of_lines, mapping, strip, text, texts, unix_time
+from receiver.signatures import check_hex
+from receiver.signers import hmacs as signer
+from receiver.signers import posts
+
+MAX_BATCH: Final = 500
+_RIGHT: Final = "Mailtrap: Settings, Webhooks, your webhook, Signing secret: 32 characters"
+_PUBLISHED: Final = ("8d9a3c0e7f5b2d4a6c1e9f8b3a7d5c2e",)
+_WRAPPED: Final = re.compile(rb'\{\s*"events"\s*:')
+
+
+class MailtrapSettings(SourceSettings):
+    """`signing_secret`: the webhook's, or several."""
+
+    signing_secret: Secrets = Field([], description="signing secret(s), from the webhook's page")
+
+
+# `activity_log.*` are about the account: unknown.
+WORDS: Final[Mapping[str, EventType]] = {
+    "delivery": EventType.DELIVERED,
+    "soft bounce": EventType.DEFERRED,  # Mailtrap tries again
+    "bounce": EventType.BOUNCED,
+    "suspension": EventType.DEFERRED,  # held back by the account's limits, for now
+    "reject": EventType.REJECTED,
+    "open": EventType.OPENED,
+    "click": EventType.CLICKED,
+    "unsubscribe": EventType.UNSUBSCRIBED,
+    "spam": EventType.COMPLAINED,
+}
+# `bounce` means permanent; why, is said by a category, of which this one says that the address is not the cause.
+_BLOCKS: Final = frozenset({"spam"})
+# "Recipient in suppression list. Reason: unsubscription"; the kinds are those of the suppressions API.
+_REJECTS: Final = {
+    "unsubscription": RejectReason.UNSUBSCRIBED,
+    "spam complaint": RejectReason.COMPLAINED,
+    "hard bounce": RejectReason.BOUNCED,
+}
+
+
+class Mailtrap:
+    """One source of Mailtrap."""
+
+    name: ClassVar[str] = "mailtrap"
+    title: ClassVar[str] = "Mailtrap"
+    basis: ClassVar[Basis] = "verified"
+    covers: ClassVar[Covers] = "body"
+    words: ClassVar[Mapping[str, EventType]] = WORDS
+    reply: ClassVar[Reply] = Reply(
+        repeated=lambda code: code != 200,
+        retries="All but 200 is repeated 40 times, every 5 minutes; then the webhook is paused until it is resumed.",
+        timeout=30.0,
+        max_body=4 << 20,
+    )
+    simulation: ClassVar[Simulation]
+    Settings: ClassVar[type[SourceSettings]] = MailtrapSettings
+
+    def __init__(self, settings: MailtrapSettings, world: World) -> None:  # noqa: ARG002 - the contract's
+        self._keys = [secret.get_secret_value().encode() for secret in settings.signing_secret]
+
+    @staticmethod
+    def problems(settings: MailtrapSettings, key: str) -> Sequence[Problem]:
+        return secret_problems(settings.signing_secret, f"{key}.signing_secret", _RIGHT, published=_PUBLISHED)
+
+    async def authenticate(self, delivery: Delivery) -> Authentic:
+        check_hex(delivery.headers, "mailtrap-signature", self._keys, delivery.body)
+        return Authentic(payload=delivery.body)
+
+    def parse(self, payload: bytes) -> Iterable[Item | UnreadableItem]:
+        body = strip(payload)  # the content type is not documented for JSON Lines, so the shape tells
+        if _WRAPPED.match(body):
+            return items_in(body, "events")
+        return items_of(body) if body.startswith(b"[") else items_of_lines(body)
+
+    def read(self, item: Item) -> Sequence[Reading]:
+        if not isinstance(item.value, dict):
+            raise Unreadable("a Mailtrap event must be a JSON object")
+        return [_event(item.value)]
+
+
+def _event(value: Mapping[str, Any]) -> Reading:
+    word = text(value.get("event")) or ""
+    reason = text(value.get("reason"))
+    at = unix_time(value.get("timestamp"))
+    identity = [text(value.get(name)) for name in _IDENTITY]
+    known = at is not None or identity[0] is not None
+    return Reading(
+        type=WORDS.get(word, EventType.UNKNOWN),
+        word=word,
+        identity=identity if known else None,
+        occurred_at=at,
+        provider_event_id=text(value.get("event_id")),
+        recipient=text(value.get("email")),
+        message_id=text(value.get("message_id")),
+        verdict=_verdict(value) if word == "bounce" else None,
+        smtp_code=integer(value.get("response_code"), low=200, high=599),
+        diagnostic=text(value.get("response")) or reason,
+        reject_reason=_reject_reason(reason or "") if word == "reject" else None,
+        stream=text(value.get("sending_stream")),
+        tags=texts(value.get("category")),
+        metadata=mapping(value.get("custom_variables")) or None,
+        url=text(value.get("url")),
+        user_agent=text(value.get("user_agent")),
+        client_ip=text(value.get("ip")),
+    )
+
+
+_IDENTITY: Final = ("event_id", "event", "message_id", "email", "timestamp", "url", "ip", "user_agent")
+
+
+def _verdict(value: Mapping[str, Any]) -> BounceCategory:
+    return BounceCategory.BLOCK if text(value.get("bounce_category")) in _BLOCKS else BounceCategory.HARD
+
+
+def _reject_reason(reason: str) -> RejectReason:
+    return next((meant for kind, meant in _REJECTS.items() if kind in reason.lower()), RejectReason.OTHER)
+
+
+# The simulator's side.
+
+_VISITOR: Final = {"ip": "203.0.113.42", "user_agent": "Mozilla/5.0 (X11; Linux x86_64; rv:144.0) Firefox/144.0"}
+_OF_TYPE: Final[Mapping[EventType, Mapping[str, Any]]] = {
+    EventType.DELIVERED: {"event": "delivery"},
+    EventType.DEFERRED: {
+        "event": "soft bounce",
+        "response": "4.7.1 Temporary error, please retry",
+        "response_code": 451,
+        "bounce_category": "greylisting",
+    },
+    EventType.BOUNCED: {
+        "event": "bounce",
+        "response": "5.1.1 The email account that you tried to reach does not exist",
+        "response_code": 550,
+        "bounce_category": "badmailbox",
+    },
+    EventType.REJECTED: {"event": "reject", "reason": "Recipient in suppression list. Reason: unsubscription"},
+    EventType.OPENED: {"event": "open", **_VISITOR},
+    EventType.CLICKED: {"event": "click", **_VISITOR, "url": "https://example.com/welcome"},
+    EventType.UNSUBSCRIBED: {"event": "unsubscribe", **_VISITOR},
+    EventType.COMPLAINED: {"event": "spam"},
+}
+
+
+def _sample(what: Occurrence) -> dict[str, Any]:
+    message, event = (uuid5(NAMESPACE_URL, f"{what.run}/{what.number}/{part}") for part in ("message", "event"))
+    return {
+        **_OF_TYPE[what.type],
+        "timestamp": int(what.at.timestamp()),
+        "sending_stream": "transactional",
+        "category": "Welcome",
+        "custom_variables": {"run": what.run},
+        "message_id": str(message),
+        "email": what.recipient,
+        "event_id": str(event),
+        "sending_domain_name": "example.net",
+    }
+
+
+def _post(items: Sequence[Any], keys: Mapping[str, str], _: datetime) -> Sequence[Post]:
+    secret = keys["signing_secret"]
+    return posts.in_batches(
+        items,
+        MAX_BATCH,
+        lambda body: {"mailtrap-signature": signer.hexadecimal(secret, body)},
+        wrap=lambda batch: {"events": list(batch)},
+    )
+
+
+Mailtrap.simulation = Simulation(
+    types=tuple(_OF_TYPE),
+    demo=signer.demo(),
+    keys=signer.keys(),
+    sample=_sample,
+    post=_post,
+    setup=(
+        "Mailtrap: Settings, Webhooks, Create New Webhook. URL: {url}. Payload format: JSON or JSON Lines. Area: Email "
+        "Sending; choose stream and domain, tick all events, save. Copy the signing secret into `signing_secret`; "
+        "then Run Test must show 200."
+    ),
+)
+
+PROVIDER: Final[type[Provider]] = Mailtrap
