@@ -4,7 +4,7 @@ python := .venv/bin/python
 code := $(wildcard receiver handlers tests bench)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-peers test-pooler check bench bench-quick bench-growth chaos lock clean
+.PHONY: help run test test-peers test-pooler check docs bench bench-quick bench-growth chaos lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -33,6 +33,10 @@ check: ## lint, format, types, import layers
 	$(python) -m ruff format --check $(code)
 	$(python) -m mypy $(code)
 	.venv/bin/lint-imports
+
+docs: ## write docs/providers/ anew from the providers' files
+	@locks/install dev
+	@$(python) -m receiver.cli.provider_page docs/providers
 
 bench: ## CPU time per event, beside a no-op on the same machine; writes bench/results.json
 	@locks/install dev

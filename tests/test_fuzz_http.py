@@ -78,40 +78,43 @@ def with_value(item: Any, path: tuple[Any, ...], value: Any) -> Any:
     return changed
 
 
-@pytest.mark.parametrize("name", sorted(providers()))
+@pytest.mark.parametrize("part", [sorted(providers())[start::4] for start in range(4)], ids=lambda part: part[0])
 def test_any_value_in_any_place_is_never_a_5xx_and_never_costs_a_neighbour(
-    name: str, database: str, tmp_path: Path
+    part: list[str], database: str, tmp_path: Path
 ) -> None:
     """an authentic delivery with any JSON value in any place is answered 200, and kept as jsonb can read it."""
-    played = play(name, tmp_path)
-    simulation = played.source.provider.simulation
-
-    with in_thread(database, played) as (service, loop), httpx.Client(base_url=service.url, timeout=30) as client:
-
-        @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
-        @given(st.data())
-        def run(data: st.DataObject) -> None:
-            type_ = data.draw(st.sampled_from(sorted(simulation.types)))
-            number = data.draw(st.integers(0, 10**9))
-            good = _sample(played, type_, f"good{number}@one.test", number)
-            whole = _sample(played, type_, "bad@one.test", number + 1)
-            path = data.draw(st.sampled_from(list(places(whole))))
-            bad = with_value(whole, path, data.draw(VALUES))
-            try:
-                posts = simulation.post([good, bad, good], played.keys, _now())
-            except (UnicodeEncodeError, TypeError, AttributeError, KeyError, ValueError):
-                return  # the signer itself cannot carry this value
-            for post in posts:
-                answer = client.post(f"/webhooks/{name}", content=post.body, headers=dict(post.headers))
-                assert answer.status_code == 200, answer.text
-            kept = asyncio.run_coroutine_threadsafe(_kept(service.connection, f"good{number}@one.test"), loop).result(
-                30
-            )
-            assert kept >= 1
-
-        run()
+    played = [play(name, tmp_path) for name in part]
+    with in_thread(database, *played) as (service, loop), httpx.Client(base_url=service.url, timeout=30) as client:
+        for one in played:
+            _fuzz(one, service, loop, client)
         readable = service.connection.fetch("SELECT raw::jsonb, metadata->>'x' FROM events")
         asyncio.run_coroutine_threadsafe(readable, loop).result(30)
+
+
+def _fuzz(played: Played, service: Running, loop: asyncio.AbstractEventLoop, client: httpx.Client) -> None:
+    simulation = played.source.provider.simulation
+
+    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(st.data())
+    def run(data: st.DataObject) -> None:
+        type_ = data.draw(st.sampled_from(sorted(simulation.types)))
+        number = data.draw(st.integers(0, 10**9))
+        good = _sample(played, type_, f"good{number}@one.test", number)
+        whole = _sample(played, type_, "bad@one.test", number + 1)
+        path = data.draw(st.sampled_from(list(places(whole))))
+        bad = with_value(whole, path, data.draw(VALUES))
+        try:
+            posts = simulation.post([good, bad, good], played.keys, _now())
+        except (UnicodeEncodeError, TypeError, AttributeError, KeyError, ValueError):
+            return  # the signer itself cannot carry this value
+        for post in posts:
+            url = f"/webhooks/{played.source.name}" + (f"?{post.query}" if post.query else "")
+            answer = client.post(url, content=post.body, headers=dict(post.headers))
+            assert answer.status_code == 200, (played.source.name, answer.text)
+        kept = _kept(service.connection, f"good{number}@one.test")
+        assert asyncio.run_coroutine_threadsafe(kept, loop).result(30) >= 1
+
+    run()
 
 
 def _sample(played: Played, type_: EventType, recipient: str, number: int) -> Any:

@@ -21,6 +21,7 @@ from receiver.settings import without_password
 from receiver.sources import webhook_url
 from receiver.web.service import Listening
 
+SHOWN: Final = 8  # sources; a demo has one for every provider
 TRY: Final = "postmark"  # the provider of the first example, if there is a source for it
 
 
@@ -36,7 +37,11 @@ def show_service(checked: Checked, listening: Listening, dsn: str, *, demo: bool
         ]
     )
     _title("Sources")
-    _rows([(name, webhook_url(settings, name, listening.url)) for name in checked.sources])
+    names = list(checked.sources)
+    shown = names if len(names) <= SHOWN + 1 else [*dict.fromkeys([*(n for n in names if n == TRY), *names])][:SHOWN]
+    _rows([(name, webhook_url(settings, name, listening.url)) for name in shown])
+    if len(shown) < len(names):
+        say(f"  and {len(names) - len(shown)} more: {_invoked(sys.argv[0], os.environ)} sources")
     _handlers(checked)
     for warning in warnings_of(checked):
         show(Text(f"WARNING  {printable(warning)}", style="bold yellow"))

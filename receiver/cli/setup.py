@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 def init(
     context: typer.Context,
     *,
+    provider: Annotated[
+        list[str] | None,
+        typer.Option("--provider", help="Write the tables of these providers instead of the best-known six."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
     secret_key: Annotated[
         bool, typer.Option("--secret-key/--no-secret-key", help="Generate one, or leave it to the environment.")
@@ -21,17 +25,21 @@ def init(
     """Write a commented configuration file, readable by its owner alone, with a generated secret key.
 
     Example: receiver init
+
+    Example: receiver init --provider sparkpost --provider brevo
     """
     import os
     import secrets
 
     from receiver.cli.lines import say
     from receiver.cli.place import invocation
-    from receiver.cli.template import template
+    from receiver.cli.sources import provider_named
+    from receiver.cli.template import USUAL, template
     from receiver.settings import config_path
 
+    chosen = [provider_named(name).name for name in provider or USUAL]
     path, _ = config_path(invocation(context).config, os.environ)
-    _write(path, template(secrets.token_urlsafe(48) if secret_key else None), force=force)
+    _write(path, template(secrets.token_urlsafe(48) if secret_key else None, chosen), force=force)
     say(f"wrote {path}")
     say("Now set `database`, add a source, and run `receiver check`.")
 

@@ -10,10 +10,13 @@ from receiver.cli import options
 from receiver.cli.options import AsJson
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from receiver.cli.place import Place
+    from receiver.contract import Provider
     from receiver.sources import Source
 
-HEAD: Final = ("name", "provider", "url", "configured", "state", "last event")
+HEAD: Final = ("name", "provider", "label", "url", "state", "last event")
 COVERS: Final = {
     "body": "the whole body: nothing in it can be changed or invented without the secret",
     "fields": "the fields that say what happened",
@@ -46,32 +49,58 @@ def list_(
 def show(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="A source's name, or a provider's.")],
+    *,
+    page: Annotated[bool, typer.Option("--page", help="The provider's whole page, as Markdown.")] = False,
 ) -> None:
-    """Show how to set a source up at its provider: the URL to paste, and what its signature protects.
+    """Show how to set a source up at its provider: the URL to paste, what to tick, and what its proof protects.
 
     Example: receiver sources show postmark
     """
-    from receiver.cli.failures import CommandError
     from receiver.cli.lines import say
     from receiver.cli.place import find_place
-    from receiver.faults import did_you_mean
-    from receiver.providers import providers
+    from receiver.cli.provider_page import markdown
     from receiver.sources import webhook_url
 
     place = find_place(context)
-    configured, known = place.settings.sources, providers()
-    word = configured[name].get("provider") if name in configured else name
-    if word not in known:
-        raise CommandError(f"there is no source or provider {name!r}{did_you_mean(name, [*configured, *known])}")
-    url = webhook_url(place.settings, name, place.url)
-    provider = known[word]
-    say(f"{provider.title}: {'source' if name in configured else 'not configured, it could be the source'} {name!r}")
-    say(f"URL: {url}")
-    say("")
-    for line in provider.simulation.setup.replace("{url}", url).splitlines():
+    configured = place.settings.sources
+    provider = provider_named(str(configured.get(name, {}).get("provider", name)), [*configured])
+    if page:
+        say(markdown(provider))
+        return
+    what = "source" if name in configured else "not configured, it could be the source"
+    say(f"{provider.title}: {what} {name!r}")
+    for line in _explained(provider, webhook_url(place.settings, name, place.url), configured=name in configured):
         say(line)
-    say("")
-    say(f"Its proof covers {COVERS[provider.covers]}.")
+
+
+def provider_named(word: str, others: Sequence[str] = ()) -> type[Provider]:
+    """The provider of that name. Raises CommandError, with a guess among `others` too."""
+    from receiver.cli.failures import CommandError
+    from receiver.faults import did_you_mean
+    from receiver.providers import providers
+
+    known = providers()
+    if word not in known:
+        raise CommandError(f"there is no source or provider {word!r}{did_you_mean(word, [*others, *known])}")
+    return known[word]
+
+
+def _explained(provider: type[Provider], url: str, *, configured: bool) -> Iterator[str]:
+    from receiver.cli.provider_page import LABELS, answers
+    from receiver.cli.template import source_table
+
+    yield f"URL: {url}"
+    yield ""
+    yield from provider.simulation.setup.replace("{url}", url).splitlines()
+    if not configured:
+        yield ""
+        yield "Then write into receiver.toml (what is left out has a default):"
+        yield from (f"  {line}" for line in source_table(provider))
+    yield ""
+    yield f"Its proof covers {COVERS[provider.covers]}."
+    yield f"Without a success: {provider.reply.retries}"
+    yield "We answer: " + "; ".join(f"{what} {code}" for what, code in answers(provider)) + "."
+    yield f"This rests on: {LABELS[provider.basis]}."
 
 
 async def _list(place: Place, *, every: bool, as_json: bool) -> None:
@@ -82,7 +111,7 @@ async def _list(place: Place, *, every: bool, as_json: bool) -> None:
         for row in rows:
             json_line(row)
         return
-    names = [name for name in HEAD if every or name != "configured"]
+    names = [name for name in HEAD if every or name != "label"]
     empty = "no sources are configured; `receiver sources --all` lists the providers, `receiver init` writes a file"
     table(names, ([row[name.replace(" ", "_")] for name in names] for row in rows), empty=empty)
 
@@ -100,6 +129,7 @@ async def _configured(place: Place) -> list[dict[str, Any]]:
         {
             "name": name,
             "provider": str(raw.get("provider", "")),
+            "label": _label(raw.get("provider")),
             "url": webhook_url(settings, name, place.url),
             "configured": True,
             "state": _state(bound.get(name)),
@@ -107,6 +137,14 @@ async def _configured(place: Place) -> list[dict[str, Any]]:
         }
         for name, raw in settings.sources.items()
     ]
+
+
+def _label(provider: object) -> str | None:
+    from receiver.cli.provider_page import LABEL
+    from receiver.providers import providers
+
+    kind = providers().get(str(provider))
+    return None if kind is None else LABEL[kind.basis]
 
 
 def _state(source: Source | None) -> str:
@@ -144,6 +182,7 @@ def _known(place: Place) -> list[dict[str, Any]]:
         {
             "name": name,
             "provider": name,
+            "label": _label(name),
             "url": webhook_url(place.settings, name, place.url),
             "configured": False,
             "state": "not configured",

@@ -1,9 +1,9 @@
-"""The `receiver.toml` that `receiver init` writes: every setting and every provider, commented."""
+"""The `receiver.toml` that `receiver init` writes: every setting, and the tables of some providers, commented."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -25,14 +25,15 @@ _HEAD: Final = """\
 # Every secret can also stand in a file: secret_key_file = "/run/secrets/key", password_file = "...",
 # or RECEIVER_SECRET_KEY_FILE=/run/secrets/key.
 """
+USUAL: Final = ("sendgrid", "mailgun", "postmark", "ses", "resend", "standard_webhooks")
 _FIRST: Final = ("database", "secret_key")
 _TABLES: Final = ("sources", "handlers", "retention", "alerts")
 _FROM_ENVIRONMENT: Final = "not written here: set RECEIVER_SECRET_KEY or RECEIVER_SECRET_KEY_FILE"
 
 
-def template(secret_key: str | None) -> str:
-    """The file's text. `secret_key`: a generated one, or None to leave it to the environment."""
-    parts = (_settings(secret_key), _retention(), _alerts(), _sources(), _handlers())
+def template(secret_key: str | None, chosen: Sequence[str] = USUAL) -> str:
+    """The file's text. `secret_key`: a generated one, or None to leave it to the environment. `chosen`: providers."""
+    parts = (_settings(secret_key), _retention(), _alerts(), _sources(chosen), _handlers())
     return "\n".join(line for part in parts for line in part) + "\n"
 
 
@@ -85,26 +86,29 @@ def _alerts() -> Iterator[str]:
         yield from _field(name, field)
 
 
-def _sources() -> Iterator[str]:
+def _sources(chosen: Sequence[str]) -> Iterator[str]:
     yield ""
     yield "# Sources: one table for each account of a provider. The name stands in the URL to give to the provider:"
-    yield "# https://your-host/webhooks/<name>. `receiver sources show <name>` explains the set-up there."
+    yield "# https://your-host/webhooks/<name>. `receiver sources show <provider>` explains the set-up there, and what"
+    yield f"# to write here; `receiver sources --all` lists all {len(providers())} providers."
     yield "# Every source may also say:"
     for name, field in SourceSettings.model_fields.items():
         if name != "provider":
             yield f"#   {name}: {field.description}"
-    for provider in providers().values():
-        yield from _source(provider)
+    for name in chosen:
+        yield ""
+        yield f"# {providers()[name].title}"
+        for line in source_table(providers()[name]):
+            yield f"# {line}"
 
 
-def _source(provider: type[Provider]) -> Iterator[str]:
-    yield ""
-    yield f"# {provider.title}"
-    yield f"# [sources.{provider.name}]"
-    yield f"# provider = {toml_value(provider.name)}"
+def source_table(provider: type[Provider]) -> Iterator[str]:
+    """The lines of `[sources.<name>]` with every setting of the provider's own."""
+    yield f"[sources.{provider.name}]"
+    yield f"provider = {toml_value(provider.name)}"
     for name, field in provider.Settings.model_fields.items():
         if name not in SourceSettings.model_fields:
-            yield f"# {name} = {_example(provider.Settings, name)}  # {field.description or name}"
+            yield f"{name} = {_example(provider.Settings, name)}  # {field.description or name}"
 
 
 def _example(model: type[BaseModel], name: str) -> str:
