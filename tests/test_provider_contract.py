@@ -246,6 +246,8 @@ async def _accepted_with(here: Folder, settings: Mapping[str, Any], keys: Mappin
 
 def _joined(ours: object, theirs: object, order: int) -> object:
     """Both values in one list where the setting holds secrets; names such as a user's stay ours."""
+    if isinstance(theirs, list) and isinstance(ours, str):
+        ours = [ours]
     if isinstance(ours, list):
         return ours + _list(theirs) if order > 0 else _list(theirs) + ours
     if isinstance(ours, str) and isinstance(theirs, str) and len(theirs) >= 20:  # secrets, keys, paths

@@ -47,8 +47,6 @@ async def demo(database: str, tmp_path: Path) -> AsyncIterator[Running]:
 # A service for each provider would take long.
 PARTS = [[*providers()][start::4] for start in range(4)]
 in_parts = pytest.mark.parametrize("part", PARTS, ids=["first", "second", "third", "fourth"])
-    "part", [[*providers()][start::4] for start in range(4)], ids=["first", "second", "third", "fourth"]
-)
 
 
 async def _every_type(receiver: Receiver, demo: Running, provider: str) -> None:

@@ -83,7 +83,7 @@ def _page(provider: type[Provider]) -> Iterator[str]:
     yield from (f"| {what} | {code} |" for what, code in answers(provider))
     yield ""
     yield provider.reply.retries
-    yield f"It waits {provider.reply.timeout:g} seconds for an answer. A body may have {provider.reply.max_body >> 10} KiB."
+    yield f"It waits {provider.reply.timeout:g} s for an answer. A body may have {provider.reply.max_body >> 10} KiB."
     yield ""
     yield "## What this rests on, and what the proof protects"
     yield ""
