@@ -352,6 +352,7 @@ async def test_sources(
     assert "wrong" in wrong["state"]
     every = await receiver("sources", "--all", "--json")
     assert {row["provider"] for row in every.rows if not row["configured"]} >= {"sendgrid", "ses", "resend"}
+    assert {row["label"] for row in every.rows} <= {"verified", "from documents", "recipe"}
     shown = await receiver("sources", "show", "shop")
     assert "https://hooks.example.net/webhooks/shop" in shown.out
     assert "nothing of the body" in shown.out
@@ -385,3 +386,14 @@ def test_moments() -> None:
     for wrong in ("", "soon", "99999999d", "-1h"):
         with pytest.raises(Exception, match="say how long ago"):
             moment(wrong)
+
+
+async def test_a_provider_explains_itself(receiver: Receiver) -> None:
+    """what to tick, what to write, what it does without a success and what the proof covers stand in one place"""
+    shown = await receiver("sources", "show", "sendgrid")
+    assert shown.code == 0
+    for words in ("/webhooks/sendgrid", "Event Webhook", "[sources.sendgrid]", "public_key =", "repeated for 24 hours", "401"):
+        assert words in shown.out
+    page = await receiver("sources", "show", "sendgrid", "--page")
+    for words in ("# Twilio SendGrid", "| `spamreport` | `complained` |", "Rests on", "## Answers"):
+        assert words in page.out
