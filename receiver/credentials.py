@@ -21,6 +21,7 @@ from receiver.errors import Problem, Reason, Refused
 from receiver.signatures import check_basic, header, same
 
 RIGHT: Final = "At least 16 random characters, the same as at the provider: `openssl rand -hex 24` makes some"
+CHALLENGE: Final = 'Basic realm="webhooks", charset="UTF-8"'
 TOKEN: Final = "token"  # noqa: S105  # the name of the query parameter
 _IN_URL: Final = re.compile(r"[A-Za-z0-9._~-]+")
 _BEARER: Final = "bearer "
@@ -39,9 +40,10 @@ class CredentialSettings(SourceSettings):
 
 
 class Credentials:
-    """The credentials of one source."""
+    """The credentials of one source. `ask`: its sender keeps Basic credentials back until a 401 asks for them."""
 
-    def __init__(self, settings: CredentialSettings) -> None:
+    def __init__(self, settings: CredentialSettings, *, ask: bool = False) -> None:
+        self._ask = ask
         self._username = settings.username
         self._passwords = [secret.get_secret_value() for secret in settings.password]
         self._tokens = _bytes(settings.bearer_token)
@@ -58,8 +60,6 @@ class Credentials:
 
     def check(self, delivery: Delivery) -> None:
         """Refuse unless the delivery carries everything that is set, if anything is."""
-        if self._passwords:
-            check_basic(delivery.headers, self._username, self._passwords)
         if self._tokens:
             self._check(bearer_token(delivery), self._tokens, "the token of the header Authorization")
         if self._values:
@@ -67,6 +67,14 @@ class Credentials:
             self._check(value, self._values, f"the value of the header {self._header}")
         if self._url_secrets:
             self._check(_url_secret(delivery), self._url_secrets, "the secret in the URL")
+        if self._passwords:
+            self._check_basic(delivery)
+
+    def _check_basic(self, delivery: Delivery) -> None:
+        if self._ask and "authorization" not in delivery.headers:
+            detail = "asked for the Basic credentials, which this sender shows only then"
+            raise Refused(Reason.MISSING_CREDENTIALS, detail, challenge=CHALLENGE)
+        check_basic(delivery.headers, self._username, self._passwords)
 
     @staticmethod
     def _check(given: bytes, right: Sequence[bytes], what: str) -> None:

@@ -47,10 +47,18 @@ class Refused(ReceiverError):
     `again`: the cause may pass or is likely our own mistake, so answer with the provider's "try again" code.
     `authentic`: the signature is right and only its time is not, so the delivery is kept in quarantine.
     `proof`: then the signed text, where it is not the whole body; see `Authentic`.
+    `challenge`: the value of `WWW-Authenticate` in a 401, for a sender that shows its credentials only when asked.
     """
 
     def __init__(
-        self, reason: Reason, detail: str, *, again: bool = False, authentic: bool = False, proof: bytes | None = None
+        self,
+        reason: Reason,
+        detail: str,
+        *,
+        again: bool = False,
+        authentic: bool = False,
+        proof: bytes | None = None,
+        challenge: str | None = None,
     ) -> None:
         super().__init__(detail)
         self.reason = reason
@@ -58,6 +66,7 @@ class Refused(ReceiverError):
         self.again = again
         self.authentic = authentic
         self.proof = proof
+        self.challenge = challenge
 
 
 class Unreadable(ReceiverError):

@@ -19,7 +19,9 @@ from receiver import sns
 from receiver.contract import Answer, Authentic, Delivery, World
 from receiver.errors import Reason, Refused, Unavailable
 from receiver.providers.ses import Ses, SesSettings
+from receiver.providers.ses_raw import SesRaw, SesRawSettings
 from receiver.signers import sns as signer
+from receiver.signers.credentials import basic
 from receiver.sns_certificates import FORGET_FAILURE, MAX_FAILED, Certificates, load_certificates, public_roots
 
 NOW: Final = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -606,6 +608,20 @@ async def test_subscriptions_are_confirmed(web: Web, authority: Authority) -> No
     assert found.answer.status == 200
     assert web.calls == [URL, ISSUER_URL, call]
     assert signer.SAMPLE_TOKEN.encode() not in found.answer.body
+
+
+async def test_raw_subscriptions_are_confirmed(web: Web, authority: Authority) -> None:
+    """with raw message delivery too, the message about the subscription is signed, and confirmed once proven"""
+    made = SesRawSettings.model_validate({"provider": "ses_raw", "topics": [TOPIC], "password": "a password of ours"})
+    provider = SesRaw(made, World(fetch=web.fetch, now=lambda: NOW))
+    provider._topics._certificates = certificates(web, authority)
+    proof = {"authorization": basic("webhook", "a password of ours")}
+    with pytest.raises(Unavailable):
+        await provider.authenticate(delivery(confirmation(authority), **proof))
+    assert "ConfirmSubscription" in web.calls[-1]
+    forged = delivery(confirmation(authority) | {"Token": "f" * 64}, **proof)
+    with pytest.raises(Refused, match="fits none"):
+        await provider.authenticate(forged)
 
 
 async def test_a_confirmation_that_fails_is_tried_again(web: Web, authority: Authority) -> None:

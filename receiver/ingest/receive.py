@@ -199,6 +199,11 @@ class Ingest:
 
     async def _refuse(self, one: Receipt, refusal: Refused) -> None:
         source, reply, reason, detail = one.source, one.source.provider.reply, refusal.reason, refusal.detail
+        if refusal.challenge is not None:  # no failure, unless nothing follows: then the sample tells why
+            self._refusals.add(source.name, one.delivery, reason, detail)
+            asking = (("www-authenticate", refusal.challenge),)
+            self._end(one, "challenged", Answer(status=401, body=_TEXTS[401], headers=asking))
+            return
         answer = again(source) if refusal.again else _answer(reply.refused)
         if refusal.authentic:
             one.proof = refusal.proof
