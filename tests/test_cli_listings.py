@@ -392,7 +392,14 @@ async def test_a_provider_explains_itself(receiver: Receiver) -> None:
     """what to tick, what to write, what it does without a success and what the proof covers stand in one place"""
     shown = await receiver("sources", "show", "sendgrid")
     assert shown.code == 0
-    for words in ("/webhooks/sendgrid", "Event Webhook", "[sources.sendgrid]", "public_key =", "repeated for 24 hours", "401"):
+    for words in (
+        "/webhooks/sendgrid",
+        "Event Webhook",
+        "[sources.sendgrid]",
+        "public_key =",
+        "repeated for 24 hours",
+        "401",
+    ):
         assert words in shown.out
     page = await receiver("sources", "show", "sendgrid", "--page")
     for words in ("# Twilio SendGrid", "| `spamreport` | `complained` |", "Rests on", "## Answers"):
