@@ -1,8 +1,8 @@
 """MailerSend: activity of sent mail, in both versions of its payload.
 
 Rests on (seen 2026-11, in the texts of client authors who cite it)
-- "Webhooks", https://developers.mailersend.com/api/v1/account/webhooks.html: events, signature, the ping and its secret,
-  the payload of version 2 with a sample; 2xx within 3 seconds, 4xx other than 429 never repeated
+- "Webhooks", https://developers.mailersend.com/api/v1/account/webhooks.html: events, signature, the ping and its
+  secret, the payload of version 2 with a sample; 2xx within 3 seconds, 4xx other than 429 never repeated
 - version 1, which ends on 2026-12-01: what clients read of it
 
 What the proof covers: every byte of the body, by an HMAC-SHA256 (hexadecimal) with the webhook's signing secret. It
