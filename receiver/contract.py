@@ -227,6 +227,7 @@ class Simulation:
     `post(items, keys, now)`: the requests that carry the items, batched and signed as the provider does it.
     `setup`: what to do in the provider's console, `{url}` stands for the webhook URL.
     `unsignable`: for people, when `keys` is `None`: how to add a second key that the simulator has.
+    `names_recipients`: whether the provider's events say whose address it was.
     """
 
     types: Sequence[EventType]
@@ -236,6 +237,7 @@ class Simulation:
     post: Callable[[Sequence[Any], Mapping[str, str], datetime], Sequence[Post]]
     setup: str
     unsignable: str = ""
+    names_recipients: bool = True
 
 
 class Provider(Protocol):

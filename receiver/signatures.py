@@ -70,6 +70,13 @@ def unix_seconds(value: str, name: str) -> int:
     return int(value)
 
 
+def unix_milliseconds(value: str, name: str) -> float:
+    """Seconds since 1970 of a whole number of milliseconds as providers send it in headers. Raises Refused."""
+    if not (value.isascii() and value.isdigit() and len(value) <= 15):
+        raise Refused(Reason.MALFORMED_HEADER, f"{name} is not a number of milliseconds")
+    return int(value) / 1000
+
+
 def check_time(
     signed_at: float, now: datetime, *, past: float | None, ahead: float = 300.0, proof: bytes | None = None
 ) -> None:
