@@ -16,6 +16,7 @@ from receiver.cli import (
     quarantine,
     refused,
     replay,
+    reprocess,
     retention,
     serve,
     setup,
@@ -75,6 +76,7 @@ app.add_typer(quarantine.group, name="quarantine", rich_help_panel=LOOKING)
 app.add_typer(refused.group, name="refused", rich_help_panel=LOOKING)
 app.add_typer(dead_letters.group, name="dead-letters", rich_help_panel=LOOKING)
 app.add_typer(replay.group, name="replay", rich_help_panel=LOOKING)
+app.command(rich_help_panel=LOOKING)(reprocess.reprocess)
 app.add_typer(retention.group, name="retention", rich_help_panel=LOOKING)
 app.add_typer(alerts.group, name="alerts", rich_help_panel=LOOKING)
 app.command(rich_help_panel=TRYING)(simulate.simulate)

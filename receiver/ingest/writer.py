@@ -21,7 +21,7 @@ from receiver.errors import SchemaError
 from receiver.histogram import Histogram
 from receiver.ingest.link import Link
 from receiver.store import intake
-from receiver.store.intake import MAX_ROWS, Quarantined, Row
+from receiver.store.intake import BAD_ROWS, MAX_ROWS, Quarantined, Row
 from receiver.store.partitions import MissingPartition, ensure_partitions
 
 log = structlog.get_logger("writer")
@@ -51,16 +51,6 @@ _CONTENTION: Final = (
     asyncpg.QueryCanceledError,
     asyncpg.DeadlockDetectedError,
     asyncpg.SerializationError,
-)
-# The rows themselves are the trouble; the second is raised by the driver before Postgres sees them.
-_BAD_ROWS: Final = (
-    asyncpg.DataError,
-    asyncpg.IntegrityConstraintViolationError,
-    asyncpg.ProgramLimitExceededError,
-    asyncpg.UntranslatableCharacterError,
-    ValueError,
-    TypeError,
-    OverflowError,
 )
 # The database is away, refuses connections, is read-only, is full: hold the requests and try again.
 _AWAY: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, SchemaError)
@@ -309,7 +299,7 @@ class Writer:
         except MissingPartition:
             if not await ensure_partitions(connection, ahead=0):
                 raise
-        except _BAD_ROWS:
+        except BAD_ROWS:
             await self._write_each(connection, group)
 
     async def _write_each(self, connection: asyncpg.Connection, group: Sequence[Waiting]) -> None:
@@ -383,7 +373,7 @@ class Writer:
         """Store the request's rows, and quarantine those that Postgres cannot hold."""
         try:
             await self._write_whole(connection, [waiting], lock=lock)
-        except _BAD_ROWS:
+        except BAD_ROWS:
             bad = await self._sift(connection, waiting.rows, waiting.set_aside, lock=lock)
             await self._commit(connection, (), [*waiting.quarantined, *bad], lock=lock)
             self.counts["set_aside"] += len(bad)
@@ -395,7 +385,7 @@ class Writer:
         """Halve the rows until those that Postgres cannot hold are alone; the others are committed."""
         try:
             await self._commit(connection, rows, (), lock=lock)
-        except _BAD_ROWS as error:
+        except BAD_ROWS as error:
             if len(rows) == 1:
                 return [set_aside(rows[0], f"Postgres cannot hold it: {type(error).__name__}")]
             middle = len(rows) // 2

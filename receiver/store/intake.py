@@ -13,6 +13,17 @@ from receiver.store.partitions import MissingPartition, is_missing_partition
 
 MAX_ROWS: Final = 5000  # rows in one transaction; the log's reader relies on short ones (no paging of late rows)
 
+# The rows themselves are the trouble; the second is raised by the driver before Postgres sees them.
+BAD_ROWS: Final = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+    asyncpg.UntranslatableCharacterError,
+    ValueError,
+    TypeError,
+    OverflowError,
+)
+
 # The columns that a delivery gives, in the order of a row's tuple; Postgres gives the rest by their defaults.
 COLUMNS: Final = (
     "id", "occurred_at", "type", "source", "provider", "provider_type", "recipient", "recipient_domain",
