@@ -114,6 +114,20 @@ def credential_problems(
     return found
 
 
+def signed_problems(
+    settings: CredentialSettings, name: str, key: str, right: str, *, published: Sequence[str] = ()
+) -> list[Problem]:
+    """Problems of a source whose sender signs, if a secret is set (the setting `name`), or sends credentials, or both.
+
+    `right`: where the secret is found at the provider.
+    """
+    secrets: Sequence[SecretStr] = getattr(settings, name)
+    if not secrets and not Credentials(settings).any:
+        return [Problem(key, f"sets neither `{name}` nor credentials, so nothing would prove the sender", right)]
+    signed = secret_problems(secrets, f"{key}.{name}", right, published=published) if secrets else []
+    return signed + credential_problems(settings, key, right, required=False)
+
+
 def _shape_problems(settings: CredentialSettings, key: str) -> list[Problem]:
     found: list[Problem] = []
     if settings.password and settings.bearer_token:

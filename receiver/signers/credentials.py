@@ -44,6 +44,17 @@ def keys(settings: Any) -> dict[str, str]:
     return found
 
 
+def keys_with(setting: str) -> Callable[[Any], dict[str, str] | None]:
+    """For `Simulation.keys` of a sender that signs with `setting`, sends credentials, or both."""
+
+    def found(settings: Any) -> dict[str, str] | None:
+        secrets = getattr(settings, setting)
+        signing = {setting: secrets[0].get_secret_value()} if secrets else {}
+        return signing | keys(settings) or None
+
+    return found
+
+
 def headers(given: Mapping[str, str]) -> dict[str, str]:
     """The headers that carry the credentials among the simulator's keys."""
     found: dict[str, str] = {}
