@@ -7,6 +7,7 @@ setup.py         init, migrate, check, health
 template.py      the file that init writes
 sources.py, handlers.py, events.py, quarantine.py, refused.py, dead_letters.py, retention.py
 controlling.py   what the commands of `receiver handlers` do   asking.py   before what cannot be undone
+doctor.py        the command             released.py   refused requests verified again
 replay.py        the command             replaying.py  its work
 simulate.py      the command             simulator.py  its work
 """

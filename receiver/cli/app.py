@@ -11,6 +11,7 @@ from receiver.cli import (
     alerts,
     cursors,
     dead_letters,
+    doctor,
     events,
     handlers,
     quarantine,
@@ -68,6 +69,7 @@ def options(
 for _command in (setup.init, serve.serve, serve.work, setup.migrate, setup.check, setup.health):
     app.command(rich_help_panel=RUNNING)(_command)
 app.command(rich_help_panel=LOOKING)(setup.database)
+app.command(rich_help_panel=LOOKING)(doctor.doctor)
 app.add_typer(sources.group, name="sources", rich_help_panel=LOOKING)
 app.add_typer(handlers.group, name="handlers", rich_help_panel=LOOKING)
 app.add_typer(cursors.group, name="cursors", rich_help_panel=RUNNING)

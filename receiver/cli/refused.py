@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from receiver.cli import options
+from receiver.cli.asking import DryRun, Yes
 from receiver.cli.options import AsJson, Limit, OfSource, Reveal
 
 if TYPE_CHECKING:
     from receiver.cli.place import Place
 
-group = options.group("A sample of the requests that did not prove their sender: `list` and `show`.")
+group = options.group("A sample of the requests that did not prove their sender: `list`, `show` and `release`.")
 
 
 @group.command("list")
@@ -49,6 +50,28 @@ def show(
     from receiver.cli.sealed import show_sealed
 
     run_async(show_sealed(find_place(context), "refused", id_, reveal=reveal, as_json=as_json))
+
+
+@group.command()
+def release(
+    context: typer.Context,
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A source's name.")],
+    *,
+    since: Annotated[Any, typer.Option(parser=options.moment, help="Only requests since then, such as 2h.")] = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Verify a source's refused requests again with the present settings, and store those that are authentic now.
+
+    For after a mistake in the settings was mended; `receiver doctor` finds it. Time windows count from when they came.
+
+    Example: receiver refused release shop --dry-run
+    """
+    from receiver.cli.place import find_place, run_async
+    from receiver.cli.released import release as do
+
+    run_async(do(find_place(context), source, since=since, dry_run=dry_run, yes=yes, as_json=as_json))
 
 
 async def _list(place: Place, source: str | None, reason: str | None, limit: int, *, as_json: bool) -> None:

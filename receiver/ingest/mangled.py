@@ -9,6 +9,8 @@ import json
 from collections.abc import Iterator
 from typing import Final
 
+import msgspec
+
 from receiver.contract import Delivery
 from receiver.errors import Reason, Refused, Unavailable, Unreadable
 from receiver.ingest.credit import Credit
@@ -28,13 +30,14 @@ class MangledBodies:
     async def why_wrong(self, source: Source, delivery: Delivery, refusal: Refused) -> tuple[Reason, str]:
         """The reason and its words: those of the refusal, unless the signature fits a body that we can guess."""
         if len(delivery.body) <= MAX_BODY and source.provider.covers == "body" and self._credit.take(source.name):
-            how = await _how_changed(source, delivery)
+            how = await how_changed(source, delivery)
             if how is not None:
                 return Reason.BODY_CHANGED, f"the key is right, but something on the way {how} (a proxy?)"
         return refusal.reason, refusal.detail
 
 
-async def _how_changed(source: Source, delivery: Delivery) -> str | None:
+async def how_changed(source: Source, delivery: Delivery) -> str | None:
+    """What something on the way did to the body, if the signature fits a body that we can guess."""
     tried = {delivery.body}
     for guess, how in _as_it_may_have_been(delivery.body):
         if guess in tried:
@@ -65,11 +68,4 @@ def _as_it_may_have_been(body: bytes) -> Iterator[tuple[bytes, str]]:
 
 
 def _with_body(delivery: Delivery, body: bytes) -> Delivery:
-    return Delivery(
-        source=delivery.source,
-        headers=delivery.headers,
-        body=body,
-        query=delivery.query,
-        client=delivery.client,
-        at=delivery.at,
-    )
+    return msgspec.structs.replace(delivery, body=body)

@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 
 import structlog
 
-from receiver.contract import Answer, Authentic, Delivery, Item, UnreadableItem
+from receiver.contract import Answer, Authentic, Delivery, Item, SourceSettings, UnreadableItem
 from receiver.errors import Reason, Refused, Unavailable, Unreadable
 from receiver.event import Reading
 from receiver.ingest.head import request_head
@@ -93,7 +93,7 @@ class Ingest:
     async def _authenticate(self, one: Receipt) -> None:
         try:
             if one.source.settings.allow_from:
-                _check_address(one)
+                check_address(one.source.settings, one.delivery)
             authentic = await one.source.provider.authenticate(one.delivery)
         except Refused as refusal:
             await self._refuse(one, refusal)
@@ -244,8 +244,9 @@ _AGAINS: Final = {
 }
 
 
-def _check_address(one: Receipt) -> None:
-    if not among(one.source.settings.allow_from, one.delivery.client):  # the list may be outdated: it may come again
+def check_address(settings: SourceSettings, delivery: Delivery) -> None:
+    """Refuse a client that is not in `allow_from`."""
+    if not among(settings.allow_from, delivery.client):  # the list may be outdated: it may come again
         raise Refused(Reason.ADDRESS_NOT_ALLOWED, "the client's address is not in allow_from", again=True)
 
 
