@@ -98,7 +98,7 @@ def test_all_commands_are_there() -> None:
         *("handlers list", "handlers pause", "handlers resume", "handlers rewind", "handlers backfill"),
         *("handlers cancel", "handlers skip-to", "handlers remove"),
         *("sources list", "sources show", "events list", "events show", "events schema"),
-        *("refused list", "refused show", "refused release", "doctor", "alerts list", "alerts test"),
+        *("refused list", "refused show", "refused release", "doctor", "reprocess", "alerts list", "alerts test"),
         *("quarantine list", "quarantine show", "quarantine discard"),
         *("dead-letters list", "dead-letters groups", "dead-letters show", "dead-letters retry"),
         *("dead-letters discard", "replay start", "replay list", "replay resume", "replay cancel"),
