@@ -7,6 +7,7 @@ found alone, by `last_fields`, which costs the body's length once and decodes no
 from __future__ import annotations
 
 import re
+from binascii import a2b_qp
 from collections.abc import Callable, Collection, Iterator
 from typing import Final
 from urllib.parse import unquote_plus
@@ -42,6 +43,19 @@ def last_fields(content_type: str, body: bytes, names: Collection[str]) -> dict[
     longest = 3 * max(map(len, names))  # each letter may be written as %XX
     last = {decode(name): value for name, value in fields if len(name) <= longest}
     return {name: decode(value) for name, value in last.items() if name in names and len(value) <= MAX_SHORT}
+
+
+def bytes_of(body: bytes) -> list[tuple[bytes, bytes]]:
+    """(name, value) of every field of an urlencoded body, as the bytes that a sender may have signed.
+
+    Raises ValueError. An escape is rewritten as one of quoted-printable, whose decoder is ten times as fast: this is
+    work for strangers.
+    """
+    return [(_unescaped(name), _unescaped(value)) for name, value in _urlencoded(body)]
+
+
+def _unescaped(value: bytes) -> bytes:
+    return a2b_qp(value.replace(b"+", b" ").replace(b"=", b"=3D").replace(b"%", b"="))
 
 
 def _fields(content_type: str, body: bytes) -> tuple[Iterator[tuple[bytes, bytes]], Callable[[bytes], str]]:

@@ -127,6 +127,14 @@ def any_hmac(keys: Sequence[bytes], signed: bytes, given: Sequence[bytes]) -> bo
     return found
 
 
+def any_hmac_sha1(keys: Sequence[bytes], signed: bytes, given: bytes) -> bool:
+    """Whether the signature is that of one of the keys, with HMAC-SHA1, which is still sound as a MAC (RFC 6194)."""
+    found = False
+    for key in keys:
+        found |= hmac.compare_digest(hmac.digest(key, signed, "sha1"), given)
+    return found
+
+
 # What nearly every provider does: HMAC-SHA256 of some bytes, with the signature as text in a header.
 
 

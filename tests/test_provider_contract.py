@@ -246,6 +246,8 @@ async def _accepted_with(here: Folder, settings: Mapping[str, Any], keys: Mappin
 
 def _joined(ours: object, theirs: object, order: int) -> object:
     """Both values in one list where the setting holds secrets; names such as a user's stay ours."""
+    if ours == theirs:  # such as the URL that is signed
+        return ours
     if isinstance(theirs, list) and isinstance(ours, str):
         ours = [ours]
     if isinstance(ours, list):
