@@ -206,8 +206,8 @@ Maileroo.simulation = Simulation(
     sample=_sample,
     post=_post,
     setup=(
-        "Maileroo dashboard: your domain > Events. Add the callback URL {url} for all events and copy the shared secret "
-        "into `signing_secret`."
+        "Maileroo dashboard: your domain > Events. Add the callback URL {url} for all events and copy the shared "
+        "secret into `signing_secret`."
     ),
 )
 
