@@ -12,6 +12,8 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Final
 from urllib.parse import unquote_plus
 
+from receiver.errors import Unreadable
+
 MAX_FIELDS: Final = 1000  # a forwarded message has one for each of its headers and attachments
 MAX_PART_HEADER: Final = 4096
 MAX_SHORT: Final = 1024  # bytes a value may have that `last_fields` decodes
@@ -35,6 +37,18 @@ def fields_of(content_type: str, body: bytes) -> list[tuple[str, str]]:
     """
     fields, decode = _fields(content_type, body)
     return [(decode(name), decode(value)) for name, value in fields]
+
+
+def object_of(content_type: str, body: bytes) -> dict[str, str | list[str]]:
+    """The fields by name; of a repeated one a list. Raises Unreadable."""
+    try:
+        fields = fields_of(content_type, body)
+    except ValueError as error:
+        raise Unreadable(str(error)) from error
+    found: dict[str, list[str]] = {}
+    for name, value in fields:
+        found.setdefault(name, []).append(value)
+    return {name: values if len(values) > 1 else values[0] for name, values in found.items()}
 
 
 def last_fields(content_type: str, body: bytes, names: Collection[str]) -> dict[str, str]:
