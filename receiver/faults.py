@@ -82,12 +82,19 @@ def right_value(model: type[BaseModel], key: str) -> str:
 
 
 def toml_value(value: object) -> str:
-    """A text, number, truth value or list of them, as TOML writes it."""
+    """A text, number, truth value, or a list or table of them, as TOML writes it."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):
         return f"[{', '.join(map(toml_value, value))}]"
+    if isinstance(value, dict):
+        members = (f"{_toml_key(key)} = {toml_value(member)}" for key, member in value.items())
+        return f"{{ {', '.join(members)} }}"
     return json.dumps(value) if isinstance(value, (str, int, float)) else json.dumps(str(value))
+
+
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -117,11 +117,11 @@ _INNER: Final = bytes(byte ^ 0x36 for byte in range(256))
 _OUTER: Final = bytes(byte ^ 0x5C for byte in range(256))
 
 
-def any_hmac(keys: Sequence[bytes], signed: bytes, given: Sequence[bytes]) -> bool:
+def any_hmac(keys: Sequence[bytes], signed: bytes, given: Sequence[bytes], algorithm: str = "sha256") -> bool:
     """Whether one of the given signatures is that of one of the keys. All pairs are compared."""
     found = False
     for key in keys:
-        expected = _hmac(key, signed)
+        expected = _hmac(key, signed) if algorithm == "sha256" else hmac.digest(key, signed, algorithm)
         for signature in given:
             found |= hmac.compare_digest(expected, signature)
     return found
@@ -138,9 +138,9 @@ def any_hmac_sha1(keys: Sequence[bytes], signed: bytes, given: bytes) -> bool:
 # What nearly every provider does: HMAC-SHA256 of some bytes, with the signature as text in a header.
 
 
-def check_hmac(keys: Sequence[bytes], signed: bytes, given: Sequence[bytes]) -> None:
-    """Refuse unless one of the given signatures is that of one of the keys (HMAC-SHA256)."""
-    if not any_hmac(keys, signed, given):
+def check_hmac(keys: Sequence[bytes], signed: bytes, given: Sequence[bytes], algorithm: str = "sha256") -> None:
+    """Refuse unless one of the given signatures is that of one of the keys (HMAC of that algorithm)."""
+    if not any_hmac(keys, signed, given, algorithm):
         raise wrong_key("signing secrets")
 
 

@@ -8,10 +8,11 @@
     signature_headers  headers that prove the sender: each must be needed, unharmed
     signature_in_body  paths of the body's fields that prove the sender (of a form: the last name of the path)
     covered_in_body    paths of further fields that the signature covers
-    query              what follows `?` in the URL of each recorded request
+    query              what follows `?` in the URL of each recorded request that has no line of its own for it
     volatile           paths in an item of what may differ between an event and its repetition
 
-`<word>[__variant].http`: header lines, an empty line, and exactly the body's bytes. `<the same>.json`:
+`<word>[__variant].http`: header lines, an empty line, and exactly the body's bytes; where the URL's query is the
+request's own, a line `?query` goes before. `<the same>.json`:
 `{"events": [{column: value, ...}], "unreadable": 0}`; a column that is not named must be empty.
 """
 
@@ -75,6 +76,7 @@ class Fixture:
     headers: Mapping[str, str]
     body: bytes = field(repr=False)
     expected: Mapping[str, Any] = field(repr=False)
+    query: str = ""
 
     @property
     def word(self) -> str:
@@ -92,7 +94,7 @@ class Fixture:
             source=self.folder.name,
             headers=self.headers if headers is None else headers,
             body=self.body if body is None else body,
-            query=self.folder.query if query is None else query,
+            query=self.query if query is None else query,
             at=self.folder.now + later,
         )
 
@@ -142,9 +144,13 @@ def all_fixtures() -> list[Fixture]:
 def _load(path: Path) -> Fixture:
     head, blank, body = path.read_bytes().partition(b"\n\n")
     assert blank, f"{path} has no empty line after its headers"
-    lines = [line.partition(":") for line in head.decode().splitlines()]
+    written = head.decode().splitlines()
+    here = folder(path.parent.name)
+    query = written.pop(0)[1:] if written[0].startswith("?") else here.query
+    lines = [line.partition(":") for line in written]
     return Fixture(
-        folder=folder(path.parent.name),
+        folder=here,
+        query=query,
         name=path.stem,
         headers={name.strip().lower(): value.strip() for name, _, value in lines},
         body=body,

@@ -67,7 +67,7 @@ def test_imports_are_what_is_declared() -> None:
 
 
 def test_wheel_holds_the_package_alone(tmp_path: Path) -> None:
-    """the wheel installs `receiver`, its types marker, schema.sql and the migrations, and no other package."""
+    """the wheel installs `receiver`, its types marker, schema.sql, migrations and recipes, and no other package."""
     copy = tmp_path / "source"
     ignored = shutil.ignore_patterns(".*", "tests", "docs", "bench", "__pycache__")
     shutil.copytree(TOP, copy, ignore=ignored)
@@ -84,5 +84,7 @@ def test_wheel_holds_the_package_alone(tmp_path: Path) -> None:
     migrations = {f"receiver/store/migrations/{path.name}" for path in TOP.glob("receiver/store/migrations/*.sql")}
     assert migrations
     others = {"receiver/py.typed", "receiver/schema.sql", "receiver/event.schema.json", f"{info}/licenses/LICENSE"}
-    assert others | migrations <= names
+    recipes = {f"receiver/recipes/{path.name}" for path in TOP.glob("receiver/recipes/*.toml")}
+    assert len(recipes) > 10
+    assert others | migrations | recipes <= names
     assert "receiver = receiver.cli:main" in zipfile.ZipFile(wheel).read(f"{info}/entry_points.txt").decode()

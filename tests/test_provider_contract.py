@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -169,13 +170,28 @@ async def test_damaged_signature_fields_are_refused(fixture: Fixture) -> None:
             await _refused(provider, fixture, body=body)
 
 
+@every_fixture
+async def test_damaged_secret_of_the_url_is_refused(fixture: Fixture) -> None:
+    """where the proof lies in the URL it is needed, unharmed"""
+    if fixture.folder.query:
+        provider = fixture.folder.provider()
+        for query in (
+            "",
+            "token=",
+            fixture.folder.query[:-1],
+            fixture.folder.query + "x",
+            _other(fixture.folder.query),
+        ):
+            await _refused(provider, fixture, query=query)
+
+
 @every_folder
 def test_every_proof_is_tried(name: str) -> None:
     """a folder says where the proof lies, and each of its requests carries it there"""
     here = folder(name)
-    assert here.signature_headers or here.signature_in_body
+    assert here.signature_headers or here.signature_in_body or here.query
     for fixture in fixtures(name):
-        assert set(here.signature_headers) & set(fixture.headers) or here.signature_in_body, fixture.name
+        assert set(here.signature_headers) & set(fixture.headers) or here.signature_in_body or here.query, fixture.name
         for path in here.signature_in_body:
             assert _edit(fixture, path, None) != fixture.body, (fixture.name, path)
 
@@ -197,9 +213,7 @@ async def test_another_body(fixture: Fixture) -> None:
 async def test_what_is_not_covered_is_said(name: str) -> None:
     """where the body is not covered a changed body is accepted, and the file's docstring says what that means"""
     kind = providers()[name]
-    documented = __import__(kind.__module__, fromlist=["__doc__"]).__doc__
-    assert documented
-    assert re.search(r"cover", documented)
+    assert re.search(r"cover", _about(kind))
     if kind.covers in {"body", "fields"}:
         return
     for fixture in fixtures(name):
@@ -417,7 +431,12 @@ def test_reply_codes(name: str) -> None:
         assert reply.repeated(reply.refused) is not reply.final_refusal
     assert reply.retries.endswith(".")
     assert 0 < reply.timeout <= 60
-    assert "Status codes:" in (__import__(kind.__module__, fromlist=["__doc__"]).__doc__ or "")
+    assert "Status codes:" in _about(kind)
+
+
+def _about(kind: type[Provider]) -> str:
+    """What a provider's file says of itself: its docstring, or a recipe's text."""
+    return getattr(kind, "about", None) or sys.modules[kind.__module__].__doc__ or ""
 
 
 def _occurrence(here: Folder, type_: EventType, number: int = 0) -> Occurrence:

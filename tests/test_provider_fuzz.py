@@ -257,7 +257,7 @@ def _read_all(here: Folder, provider: Provider, items: list[Any]) -> list[Readin
     found: list[Reading] = []
     for post in here.kind.simulation.post(items, here.keys, here.now):
         headers = {key.lower(): value for key, value in post.headers.items()}
-        delivery = fixtures(here.name)[0].delivery(headers=headers, body=post.body)
+        delivery = fixtures(here.name)[0].delivery(headers=headers, body=post.body, query=post.query)
         try:
             authentic = _await(provider.authenticate(delivery))
             parsed = list(provider.parse(authentic.payload))

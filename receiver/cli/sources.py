@@ -10,7 +10,7 @@ from receiver.cli import options
 from receiver.cli.options import AsJson
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from receiver.cli.place import Place
     from receiver.contract import Provider
@@ -69,7 +69,7 @@ def show(
         return
     what = "source" if name in configured else "not configured, it could be the source"
     say(f"{provider.title}: {what} {name!r}")
-    for line in _explained(provider, webhook_url(place.settings, name, place.url), configured=name in configured):
+    for line in _explained(provider, webhook_url(place.settings, name, place.url), configured.get(name)):
         say(line)
 
 
@@ -85,19 +85,21 @@ def provider_named(word: str, others: Sequence[str] = ()) -> type[Provider]:
     return known[word]
 
 
-def _explained(provider: type[Provider], url: str, *, configured: bool) -> Iterator[str]:
+def _explained(provider: type[Provider], url: str, table: Mapping[str, Any] | None) -> Iterator[str]:
+    """`table`: the source's own, if it is configured; some proofs depend on it."""
     from receiver.cli.provider_page import LABELS, answers
     from receiver.cli.template import source_table
 
     yield f"URL: {url}"
     yield ""
     yield from provider.simulation.setup.replace("{url}", url).splitlines()
-    if not configured:
+    if table is None:
         yield ""
         yield "Then write into receiver.toml (what is left out has a default):"
         yield from (f"  {line}" for line in source_table(provider))
+    covers_with = getattr(provider, "covers_with", None)
     yield ""
-    yield f"Its proof covers {COVERS[provider.covers]}."
+    yield f"Its proof covers {COVERS[covers_with(table) if covers_with and table else provider.covers]}."
     yield f"Without a success: {provider.reply.retries}"
     yield "We answer: " + "; ".join(f"{what} {code}" for what, code in answers(provider)) + "."
     yield f"This rests on: {LABELS[provider.basis]}."

@@ -112,8 +112,11 @@ def source_table(provider: type[Provider]) -> Iterator[str]:
 
 
 def _example(model: type[BaseModel], name: str) -> str:
-    """A default worth showing, else a place to fill in."""
-    default = model.model_fields[name].get_default()
+    """An example or a default worth showing, else a place to fill in."""
+    field = model.model_fields[name]
+    default = field.get_default()
+    if field.examples:
+        return toml_value(field.examples[0])
     if isinstance(default, (bool, int, float)) or (isinstance(default, str) and default):
         return toml_value(default)
     return toml_value("..." if default is None or isinstance(default, SecretStr) else ["..."])
