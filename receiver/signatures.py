@@ -16,8 +16,9 @@ from functools import lru_cache
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256, HashAlgorithm
 
 from receiver.errors import Reason, Refused
 
@@ -281,6 +282,19 @@ def ecdsa_match(key: ec.EllipticCurvePublicKey, signature: bytes, signed: bytes)
     except InvalidSignature:
         return False
     return True
+
+
+def check_rsa(
+    keys: Sequence[rsa.RSAPublicKey], signature: bytes, signed: bytes, algorithm: HashAlgorithm, *, what: str
+) -> None:
+    """Refuse unless one of the keys made the RSA signature (PKCS #1 v1.5). `what`: the keys, for people."""
+    for key in keys:
+        try:
+            key.verify(signature, signed, PKCS1v15(), algorithm)
+        except InvalidSignature:
+            continue
+        return
+    raise wrong_key(what)
 
 
 def basic_credentials(headers: Mapping[str, str]) -> tuple[bytes, bytes]:

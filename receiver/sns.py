@@ -19,14 +19,12 @@ from typing import Final
 from urllib.parse import urlencode
 
 import msgspec
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256, HashAlgorithm
 
 from receiver.errors import Reason, Refused
 from receiver.payload import strip
-from receiver.signatures import unbase64, wrong_key
+from receiver.signatures import check_rsa, unbase64
 
 NOTIFICATION: Final = "Notification"
 MAX_FIELDS: Final = 50  # of an envelope; SNS documents a dozen
@@ -163,14 +161,8 @@ def proof_of(envelope: Mapping[str, str]) -> Proof:
 
 
 def check(proof: Proof, keys: Sequence[RSAPublicKey]) -> None:
-    """Refuse what none of the keys signed: RSA, PKCS #1 v1.5."""
-    for key in keys:
-        try:
-            key.verify(proof.signature, proof.signed, PKCS1v15(), proof.algorithm)
-        except InvalidSignature:
-            continue
-        return
-    raise wrong_key("certificates")
+    """Refuse what none of the keys signed."""
+    check_rsa(keys, proof.signature, proof.signed, proof.algorithm, what="certificates")
 
 
 def certificate_url(envelope: Mapping[str, str], topic: Topic) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from base64 import b64encode
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -11,8 +10,10 @@ from uuid import NAMESPACE_URL, uuid5
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
+
+from receiver.signers import rsa as signer
 
 SAMPLE_TOPIC: Final = "arn:aws:sns:us-east-1:123456789012:ses-events"
 SAMPLE_TOKEN: Final = "2336412f37fb687f5d51e6e241d09c805a5a57b30d712f794cc5f6a988666d92"  # noqa: S105 - made up
@@ -56,11 +57,8 @@ def sign(message: Mapping[str, str], private_key: str) -> dict[str, str]:
     names = ["Message", "MessageId", "Timestamp", "TopicArn", "Type"]
     names += ["Subject"] if message["Type"] == "Notification" else ["SubscribeURL", "Token"]
     lines = [line for name in sorted(names) if name in message for line in (name, message[name])]
-    key = serialization.load_pem_private_key(private_key.encode(), None)
-    assert isinstance(key, rsa.RSAPrivateKey)
-    digest = hashes.SHA1() if message["SignatureVersion"] == "1" else hashes.SHA256()  # noqa: S303 - SNS's default
-    signature = key.sign("".join(line + "\n" for line in lines).encode(), padding.PKCS1v15(), digest)
-    return {**message, "Signature": b64encode(signature).decode()}
+    signed = "".join(line + "\n" for line in lines).encode()
+    return {**message, "Signature": signer.sign(private_key, signed, sha1=message["SignatureVersion"] == "1")}
 
 
 def notification(text: str, now: datetime, *, topic: str = SAMPLE_TOPIC, version: str = "2") -> dict[str, str]:
