@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import re
 from binascii import a2b_qp
-from collections.abc import Callable, Collection, Iterator
-from typing import Final
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, Final
 from urllib.parse import unquote_plus
 
 from receiver.errors import Unreadable
 
 MAX_FIELDS: Final = 1000  # a forwarded message has one for each of its headers and attachments
 MAX_PART_HEADER: Final = 4096
+MAX_KEYS: Final = 8  # of a name such as `data[merges][EMAIL]`
 MAX_SHORT: Final = 1024  # bytes a value may have that `last_fields` decodes
 
 _BOUNDARY: Final = re.compile(r'boundary="?([^";,\r\n]{1,70})"?', re.IGNORECASE)
 # Possessive (`++`, `*+`), so that nothing is tried twice in a header that only looks like one.
 _NAME: Final = re.compile(rb';\s*+name="((?:[^"\\\r\n]++|\\.)*+)"', re.IGNORECASE)
+_BRACKETS: Final = re.compile(r"[^][]++(?:\[[^][]*+\])++")
 _FILENAME: Final = re.compile(rb';\s*+filename="((?:[^"\\\r\n]++|\\.)*+)"', re.IGNORECASE)
 
 
@@ -49,6 +51,30 @@ def object_of(content_type: str, body: bytes) -> dict[str, str | list[str]]:
     for name, value in fields:
         found.setdefault(name, []).append(value)
     return {name: values if len(values) > 1 else values[0] for name, values in found.items()}
+
+
+def nested(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What `object_of` gives, where a name such as `data[merges][EMAIL]` tells the place, and `x[]` is `x`.
+
+    Where two names contradict each other the later one stays. A name of another form is a key as it is.
+    """
+    found: dict[str, Any] = {}
+    for name, value in fields.items():
+        *way, last = _keys(name)
+        place = found
+        for key in way:
+            inner = place.get(key)
+            if not isinstance(inner, dict):
+                inner = place[key] = {}
+            place = inner
+        place[last] = value
+    return found
+
+
+def _keys(name: str) -> list[str]:
+    if not _BRACKETS.fullmatch(name) or name.count("[") > MAX_KEYS:
+        return [name]
+    return name.removesuffix("[]").replace("]", "").split("[")
 
 
 def last_fields(content_type: str, body: bytes, names: Collection[str]) -> dict[str, str]:
