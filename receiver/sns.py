@@ -43,7 +43,7 @@ _ARN: Final = re.compile(
     r"arn:(?P<partition>aws[a-z-]{0,12}):sns:(?P<region>[a-z]{2,5}(?:-[a-z]{2,12}){1,3}-[0-9]{1,2})"
     r":[0-9]{12}:[A-Za-z0-9_-]{1,256}"
 )
-_CERTIFICATE_PATH: Final = re.compile(r"/SimpleNotificationService-[0-9a-f]{32}\.pem")
+_CERTIFICATE: Final = re.compile(r"SimpleNotificationService-[0-9a-f]{32}\.pem")
 _TOKEN: Final = re.compile(r"[0-9A-Za-z]{16,1024}")
 
 # The signed fields of each type, in their order.
@@ -56,38 +56,49 @@ _SPELLINGS: Final = {"SigningCertUrl": "SigningCertURL", "SubscribeUrl": "Subscr
 _HASHES: Final[Mapping[str, HashAlgorithm]] = {"1": SHA1(), "2": SHA256()}  # noqa: S303 - version 1 is SNS's default
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Topic:
-    """A topic's ARN and what follows from it. `suffix`: the domain of its partition."""
+    """A topic's ARN and what follows from it.
+
+    `host`: the endpoint of SNS in the topic's region. `certificates`: what the URL of a signing certificate begins
+    with, and `certificate_file` what follows. `certificate_names`: one of these such a certificate bears; `None`
+    where its roots issue certificates for nothing else.
+    """
 
     arn: str
-    region: str
-    suffix: str
-
-    @property
-    def host(self) -> str:
-        """The endpoint of SNS in the topic's region."""
-        return f"sns.{self.region}.{self.suffix}"
-
-    @property
-    def certificate_names(self) -> frozenset[str]:
-        """The names one of which a signing certificate of this region bears.
-
-        Older regions share `sns.amazonaws.com`, newer ones have `sns-signing.<region>...`, China and GovCloud
-        `sns-<region>...`, where both GovCloud regions use the name of us-gov-west-1.
-        """
-        own = f"{self.region}.{self.suffix}"
-        names = {f"sns.{self.suffix}", f"sns.{own}", f"sns-signing.{own}", f"sns-{own}"}
-        if self.region.startswith("us-gov-"):
-            names.add(f"sns-us-gov-west-1.{self.suffix}")
-        return frozenset(names)
+    host: str
+    certificates: str
+    certificate_file: re.Pattern[str]
+    certificate_names: frozenset[str] | None
 
 
 def topic_of(arn: str) -> Topic | None:
     """The topic of a well-formed ARN of a partition we know; None for anything else."""
     found = _ARN.fullmatch(arn)
     suffix = SUFFIXES.get(found["partition"]) if found else None
-    return Topic(arn, found["region"], suffix) if found and suffix else None
+    if not found or not suffix:
+        return None
+    host = f"sns.{found['region']}.{suffix}"
+    return Topic(
+        arn=arn,
+        host=host,
+        certificates=f"https://{host}/",
+        certificate_file=_CERTIFICATE,
+        certificate_names=_names(found["region"], suffix),
+    )
+
+
+def _names(region: str, suffix: str) -> frozenset[str]:
+    """The names one of which a signing certificate of this region bears.
+
+    Older regions share `sns.amazonaws.com`, newer ones have `sns-signing.<region>...`, China and GovCloud
+    `sns-<region>...`, where both GovCloud regions use the name of us-gov-west-1.
+    """
+    own = f"{region}.{suffix}"
+    names = {f"sns.{suffix}", f"sns.{own}", f"sns-signing.{own}", f"sns-{own}"}
+    if region.startswith("us-gov-"):
+        names.add(f"sns-us-gov-west-1.{suffix}")
+    return frozenset(names)
 
 
 def envelope_of(body: bytes) -> dict[str, str]:
@@ -171,9 +182,9 @@ def certificate_url(envelope: Mapping[str, str], topic: Topic) -> str:
     Compared as text from the first to the last character: nothing is left for URL parsers to disagree about.
     """
     url = envelope.get("SigningCertURL", "")
-    base = f"https://{topic.host}"
-    if not url.startswith(base + "/") or _CERTIFICATE_PATH.fullmatch(url[len(base) :]) is None:
-        raise Refused(Reason.CERTIFICATE, f"SigningCertURL is not a signing certificate on {topic.host}")
+    base = topic.certificates
+    if not url.startswith(base) or topic.certificate_file.fullmatch(url[len(base) :]) is None:
+        raise Refused(Reason.CERTIFICATE, f"SigningCertURL is not a signing certificate below {base}")
     return url
 
 

@@ -20,7 +20,14 @@ import certifi
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.x509.oid import AuthorityInformationAccessOID
-from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
+from cryptography.x509.verification import (
+    ClientVerifier,
+    ExtensionPolicy,
+    PolicyBuilder,
+    ServerVerifier,
+    Store,
+    VerificationError,
+)
 
 from receiver.contract import Fetch
 from receiver.errors import Reason, Refused, Unavailable
@@ -85,8 +92,11 @@ class Certificates:
         self._running: dict[str, asyncio.Task[_Kept]] = {}
         self._slots = asyncio.Semaphore(MAX_AT_ONCE)
 
-    async def key(self, url: str, names: Collection[str]) -> RSAPublicKey:
-        """The key of the certificate at `url`, issued to one of `names`. Raises Refused (try again)."""
+    async def key(self, url: str, names: Collection[str] | None) -> RSAPublicKey:
+        """The key of the certificate at `url`, issued to one of `names`. Raises Refused (try again).
+
+        `names`: `None` where the roots issue certificates for nothing else, so that any name will do.
+        """
         kept = self._kept.get(url)
         if kept is not None and kept.until > self._now():
             return kept.key
@@ -100,7 +110,7 @@ class Certificates:
         if until > asyncio.get_running_loop().time():
             raise _refused(why)
 
-    def _start(self, url: str, names: Collection[str]) -> asyncio.Task[_Kept]:
+    def _start(self, url: str, names: Collection[str] | None) -> asyncio.Task[_Kept]:
         if len(self._running) >= MAX_WAITING:
             raise _refused("too many unknown signing certificates at once")
         task = asyncio.get_running_loop().create_task(self._get(url, names))
@@ -119,7 +129,7 @@ class Certificates:
             until = asyncio.get_running_loop().time() + FORGET_FAILURE
             _put(self._failed, url, (until, str(error)), MAX_FAILED)
 
-    async def _get(self, url: str, names: Collection[str]) -> _Kept:
+    async def _get(self, url: str, names: Collection[str] | None) -> _Kept:
         async with self._slots:
             try:
                 found = load_certificates(await self._fetch(url, max_bytes=MAX_CERTIFICATE))
@@ -134,13 +144,9 @@ class Certificates:
         return _Kept(key, found[0].not_valid_after_utc)
 
     async def _check_chain(
-        self, leaf: x509.Certificate, issuers: list[x509.Certificate], names: Collection[str]
+        self, leaf: x509.Certificate, issuers: list[x509.Certificate], names: Collection[str] | None
     ) -> None:
-        name = next((name for name in dns_names(leaf) if name in names), None)
-        if name is None:
-            raise _refused("the signing certificate was not issued to SNS")
-        policy = PolicyBuilder().store(Store(list(self._roots()))).time(self._now())
-        verifier = policy.build_server_verifier(x509.DNSName(name))
+        verifier = self._verifier(leaf, names)
         for _ in range(MAX_ISSUERS + 1):
             try:
                 verifier.verify(leaf, issuers)
@@ -153,6 +159,16 @@ class Certificates:
                 break
             issuers.append(_load_any(await self._fetch(missing, max_bytes=MAX_CERTIFICATE)))
         raise _refused(f"the signing certificate is not trusted: {failure}") from failure
+
+    def _verifier(self, leaf: x509.Certificate, names: Collection[str] | None) -> ServerVerifier | ClientVerifier:
+        policy = PolicyBuilder().store(Store(list(self._roots()))).time(self._now())
+        if names is None:  # neither a server's nor a client's: only the chain counts
+            authorities, any_leaf = ExtensionPolicy.webpki_defaults_ca(), ExtensionPolicy.permit_all()
+            return policy.extension_policies(ca_policy=authorities, ee_policy=any_leaf).build_client_verifier()
+        name = next((name for name in dns_names(leaf) if name in names), None)
+        if name is None:
+            raise _refused("the signing certificate was not issued to SNS")
+        return policy.build_server_verifier(x509.DNSName(name))
 
 
 def _put(store: dict[str, _Value], url: str, value: _Value, most: int) -> None:

@@ -207,6 +207,7 @@ def test_host_and_names_follow_from_the_topic(arn: str, host: str, names: set[st
     """region and partition of a topic give its endpoint and the names its certificates may bear"""
     topic = sns.topic_of(arn)
     assert topic is not None
+    assert topic.certificate_names is not None
     assert topic.host == host
     assert names <= topic.certificate_names
     assert not any(name.startswith("sns.s3") for name in topic.certificate_names)

@@ -27,15 +27,8 @@ two `MessageId`s, and that shall end as one row wherever SES says the same both 
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, ClassVar, Final
-
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from pydantic import Field
+from typing import ClassVar, Final
 
 from receiver import sns
 from receiver.contract import (
@@ -44,7 +37,6 @@ from receiver.contract import (
     Covers,
     Delivery,
     Item,
-    Post,
     Provider,
     Reply,
     Simulation,
@@ -52,33 +44,16 @@ from receiver.contract import (
     UnreadableItem,
     World,
 )
-from receiver.errors import ConfigError, Problem, Reason, Refused
+from receiver.errors import Problem
 from receiver.event import EventType, Reading
-from receiver.payload import iso_time
 from receiver.ses_events import WORDS, items_of_message, readings
-from receiver.signatures import check_time
 from receiver.signers import ses as samples
 from receiver.signers import sns as signer
-from receiver.sns_certificates import load_certificates
-from receiver.sns_topics import RIGHT_TOPIC, Texts, Topics, topic_problems
-
-_RIGHT_CERTIFICATE: Final = "Give the path of a PEM file with an RSA certificate, or its text; for trying only"
-_PINNED: Final = (
-    "certificates: PINNED FOR TRYING: whatever these keys signed is accepted, what Amazon SNS signed is refused, "
-    "and no subscription is confirmed. Remove the line before this source faces Amazon."
-)
+from receiver.sns_topics import Topics, TopicSettings, pinned_keys, proof_problems, proof_warnings
 
 
-class SesSettings(SourceSettings):
+class SesSettings(TopicSettings):
     """The topics are the proof of the sender; everything else has a default."""
-
-    topics: Texts = Field([], description="ARNs of the SNS topics to accept; messages of all others are refused")
-    confirm: bool = Field(default=True, description="confirm subscriptions of the listed topics automatically")
-    certificates: Texts = Field(
-        [],
-        repr=False,  # the text of a trial's PEM file may hold its private key too
-        description="for trying: accept what these certificates (PEM file or text) signed, instead of SNS's",
-    )
 
 
 class Ses:
@@ -106,46 +81,22 @@ class Ses:
     Settings: ClassVar[type[SourceSettings]] = SesSettings
 
     def __init__(self, settings: SesSettings, world: World) -> None:
-        self._settings = settings
-        self._world = world
-        self._topics = Topics(settings.topics, world, confirm=settings.confirm, pinned=_pinned_keys(settings))
+        self._tolerance = settings.tolerance
+        self._topics = Topics(settings.topics, world, confirm=settings.confirm, pinned=pinned_keys(settings))
 
     @staticmethod
     def problems(settings: SesSettings, key: str) -> Sequence[Problem]:
-        """No topic, an ill-formed one, a certificate that cannot be used."""
-        found = topic_problems(settings.topics, key)
-        if not settings.topics:
-            found.append(Problem(f"{key}.topics", "is missing, so nothing would prove the sender", RIGHT_TOPIC))
-        for one in settings.certificates:
-            try:
-                _pinned_key(one)
-            except (OSError, ValueError) as error:
-                found.append(Problem(f"{key}.certificates", str(error), _RIGHT_CERTIFICATE))
-        return found
+        return proof_problems(settings, key)
 
     @staticmethod
     def warnings(settings: SesSettings) -> list[str]:
-        """What is allowed but must be said loudly."""
-        return [_PINNED] if settings.certificates else []
+        return proof_warnings(settings)
 
     async def authenticate(self, delivery: Delivery) -> Authentic:
         """The envelope as payload, or the answer to SNS's handshake."""
         if sns.is_raw(delivery.headers):
             raise sns.raw_delivery()
-        envelope = sns.envelope_of(delivery.body)
-        signed = await self._topics.prove(envelope)
-        self._check_age(envelope["Timestamp"], signed)
-        if envelope["Type"] == sns.NOTIFICATION:
-            return Authentic(payload=envelope, proof=signed)
-        return Authentic(answer=await self._topics.handshake(envelope))
-
-    def _check_age(self, stamp: str, proof: bytes) -> None:
-        if self._settings.tolerance is None:
-            return
-        moment = iso_time(stamp)
-        if moment is None:
-            raise Refused(Reason.MISSING_FIELD, "the field Timestamp is not a time")
-        check_time(moment.timestamp(), self._world.now(), past=self._settings.tolerance, proof=proof)
+        return await self._topics.authenticate(delivery, self._tolerance)
 
     def parse(self, payload: Mapping[str, str]) -> Iterable[Item | UnreadableItem]:
         """The one item of a notification; none for the notices that SES sends when it is set up."""
@@ -156,63 +107,14 @@ class Ses:
         return readings(item, self.words)
 
 
-def _pinned_keys(settings: SesSettings) -> list[RSAPublicKey]:
-    try:
-        return [_pinned_key(one) for one in settings.certificates]
-    except (OSError, ValueError) as error:
-        raise ConfigError([Problem("certificates", str(error), _RIGHT_CERTIFICATE)]) from error
-
-
-def _pinned_key(one: str) -> RSAPublicKey:
-    """The key of a pinned certificate, from PEM text or a file. Raises OSError, ValueError."""
-    found = load_certificates(_pem(one))
-    key = found[0].public_key() if found else None
-    if not isinstance(key, RSAPublicKey):
-        where = "the text" if "-----BEGIN" in one else one[:300]
-        raise ValueError(f"{where} holds no RSA certificate")  # noqa: TRY004 - a wrong value, not a wrong call
-    return key
-
-
-def _pem(one: str) -> bytes:
-    return one.encode() if "-----BEGIN" in one else Path(one).read_bytes()
-
-
 # The simulator's side.
-
-_PRIVATE: Final = re.compile(r"-----BEGIN (?:RSA )?PRIVATE KEY-----[^-]+-----END (?:RSA )?PRIVATE KEY-----")
-
-
-def _demo(directory: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    private, certificate = signer.make_key("SNS of this demo", datetime.now(UTC))
-    path = directory / "ses-demo.pem"
-    path.write_text(certificate)
-    settings = {"topics": [signer.SAMPLE_TOPIC], "certificates": [str(path)]}
-    return settings, {"private_key": private, **signer.arn_parts(signer.SAMPLE_TOPIC)}
-
-
-def _keys(settings: SesSettings) -> dict[str, str] | None:
-    """The private key, where somebody who tries things out has put it into the file of a pinned certificate."""
-    for one in settings.certificates:
-        found = _PRIVATE.search(_pem(one).decode(errors="replace"))
-        if found and settings.topics:
-            return {"private_key": found[0], **signer.arn_parts(settings.topics[0])}
-    return None
-
-
-def _post(items: Sequence[Any], keys: Mapping[str, str], now: datetime) -> Sequence[Post]:
-    topic, version = signer.arn_of(keys), keys.get("version", "2")
-    texts = [json.dumps(item, separators=(",", ":")) for item in items]
-    unsigned = [signer.notification(text, now, topic=topic, version=version) for text in texts]
-    signed = [signer.sign(message, keys["private_key"]) for message in unsigned]
-    return [Post(headers=signer.headers_of(message), body=signer.body_of(message)) for message in signed]
-
 
 Ses.simulation = Simulation(
     types=samples.TYPES,
-    demo=_demo,
-    keys=_keys,
+    demo=signer.demo(signer.SAMPLE_TOPIC),
+    keys=signer.keys,
     sample=samples.sample,
-    post=_post,
+    post=signer.post,
     setup=(
         "1. Amazon SNS, Topics: create a standard topic and put its ARN into `topics`.\n"
         "2. Amazon SES, Configuration sets, your set, Event destinations: add the topic for all event types (or,\n"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 from uuid import NAMESPACE_URL, uuid5
 
 from cryptography import x509
@@ -13,13 +15,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
+from receiver.contract import Post
 from receiver.signers import rsa as signer
 
 SAMPLE_TOPIC: Final = "arn:aws:sns:us-east-1:123456789012:ses-events"
 SAMPLE_TOKEN: Final = "2336412f37fb687f5d51e6e241d09c805a5a57b30d712f794cc5f6a988666d92"  # noqa: S105 - made up
 _CERTIFICATE: Final = "SimpleNotificationService-0123456789abcdef0123456789abcdef.pem"
-
-
+_PRIVATE: Final = re.compile(r"-----BEGIN (?:RSA )?PRIVATE KEY-----[^-]+-----END (?:RSA )?PRIVATE KEY-----")
 _ARN_PARTS: Final = ("partition", "region", "account", "topic")
 
 
@@ -122,3 +124,33 @@ def _host(topic: str) -> str:
     partition, region = topic.split(":")[1], topic.split(":")[3]
     domain = {"aws-cn": "amazonaws.com.cn", "aws-eusc": "amazonaws.eu"}.get(partition, "amazonaws.com")
     return f"sns.{region}.{domain}"
+
+
+def demo(topic: str) -> Callable[[Path], tuple[dict[str, Any], dict[str, str]]]:
+    """For `Simulation.demo`: a topic whose messages are signed by a fresh key, whose certificate is pinned."""
+
+    def make(directory: Path) -> tuple[dict[str, Any], dict[str, str]]:
+        private, certificate = make_key("SNS of this demo", datetime.now(UTC))
+        path = directory / f"{topic.rpartition(':')[2]}-demo.pem"
+        path.write_text(certificate)
+        return {"topics": [topic], "certificates": [str(path)]}, {"private_key": private, **arn_parts(topic)}
+
+    return make
+
+
+def keys(settings: Any) -> dict[str, str] | None:
+    """For `Simulation.keys`: the private key, where somebody who tries out put it into a pinned certificate's file."""
+    for one in settings.certificates:
+        found = _PRIVATE.search(one if "-----BEGIN" in one else Path(one).read_text(errors="replace"))
+        if found and settings.topics:
+            return {"private_key": found[0], **arn_parts(settings.topics[0])}
+    return None
+
+
+def post(items: Sequence[Any], given: Mapping[str, str], now: datetime) -> Sequence[Post]:
+    """For `Simulation.post`: one notification for each item."""
+    topic, version = arn_of(given), given.get("version", "2")
+    texts = [json.dumps(item, separators=(",", ":")) for item in items]
+    unsigned = [notification(text, now, topic=topic, version=version) for text in texts]
+    signed = [sign(message, given["private_key"]) for message in unsigned]
+    return [Post(headers=headers_of(message), body=body_of(message)) for message in signed]
