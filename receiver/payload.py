@@ -291,6 +291,11 @@ def embedded(value: Any) -> Any:
         return None
 
 
+def objects(value: Any) -> list[Mapping[str, Any]]:
+    """The objects of an array, or the one object; one empty object where there is none."""
+    return [mapping(member) for member in sequence(value)] or [mapping(value)]
+
+
 def texts(value: Any) -> list[str]:
     """A list of strings, from a list (members that are no text are left out) or from one string."""
     if isinstance(value, list):

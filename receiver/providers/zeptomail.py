@@ -51,7 +51,7 @@ from receiver.contract import (
 from receiver.credentials import Credentials, CredentialSettings, signed_problems
 from receiver.errors import Problem, Reason, Refused, Unreadable
 from receiver.event import BounceCategory, EventType, Reading
-from receiver.payload import first_text, iso_time, item_of, mapping, sequence, stable_text, strip, text, texts
+from receiver.payload import first_text, iso_time, item_of, mapping, objects, sequence, stable_text, strip, text, texts
 from receiver.signatures import check_hmac, header, unbase64
 from receiver.signers import credentials, posts
 from receiver.signers import hmacs as signer
@@ -127,16 +127,11 @@ class ZeptoMail:
             raise Unreadable("a ZeptoMail event must be a JSON object with the member `event_name`")
         return [
             reading
-            for message in _each(event.get("event_message"))
-            for data in _each(message.get("event_data"))
-            for details in _each(data.get("details"))
+            for message in objects(event.get("event_message"))
+            for data in objects(message.get("event_data"))
+            for details in objects(data.get("details"))
             for reading in _readings(words[0], event, message, details)
         ]
-
-
-def _each(value: object) -> Sequence[Mapping[str, Any]]:
-    """The objects of a list, or one object; one empty object where there is none."""
-    return [mapping(member) for member in sequence(value)] or [mapping(value)]
 
 
 def _json(body: bytes) -> bytes:
