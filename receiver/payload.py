@@ -374,4 +374,18 @@ def first_text(source: Mapping[str, Any], *keys: str) -> str | None:
     return None
 
 
+def bare_id(value: Any) -> str | None:
+    """A message id without angle brackets."""
+    found = text(value)
+    return found.strip("<> ") or None if found else None
+
+
+def own_data(value: Any, name: str) -> Mapping[str, Any]:
+    """What a sender may put in one field: an object, the JSON text of one, or another text, then kept under `name`."""
+    members = embedded(value) if isinstance(value, str) else value
+    if isinstance(members, dict):
+        return members
+    return {name: value} if text(value) else {}
+
+
 Reader = Callable[[Any], Any]

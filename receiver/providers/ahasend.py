@@ -46,8 +46,7 @@ from receiver.contract import (
 )
 from receiver.errors import Problem, Unreadable
 from receiver.event import Actor, BounceCategory, EventType, Reading, RejectReason
-from receiver.payload import boolean, first_text, integer, iso_time, item_of, mapping, strip, text
-from receiver.providers.standard_webhooks import bare_id
+from receiver.payload import bare_id, boolean, first_text, integer, iso_time, item_of, mapping, strip, text
 from receiver.signers import hmacs
 from receiver.signers import standard_webhooks as signer
 

@@ -54,7 +54,7 @@ from receiver.contract import (
 from receiver.credentials import Credentials, CredentialSettings, credential_problems
 from receiver.errors import Problem, Unreadable
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
-from receiver.payload import first_text, iso_time, items_of, mapping, text
+from receiver.payload import bare_id, first_text, iso_time, items_of, mapping, text
 from receiver.signers import credentials as signer
 from receiver.signers import posts
 
@@ -180,7 +180,7 @@ def _event(value: Mapping[str, Any]) -> Reading:
         provider_event_id=text(value.get("id")),
         recipient=text(data.get("recipient")),
         message_id=text(data.get("messageId")),
-        internet_message_id=(text(data.get("internetMessageId")) or "").strip("<> ") or None,
+        internet_message_id=bare_id(data.get("internetMessageId")),
         sender=text(data.get("sender")),
         verdict=_VERDICTS.get(word),
         diagnostic=text(details.get("statusMessage")),

@@ -44,7 +44,18 @@ from receiver.contract import (
 from receiver.credentials import Credentials, CredentialSettings, credential_problems
 from receiver.errors import Problem, Unreadable
 from receiver.event import Actor, BounceCategory, EventType, Reading, RejectReason
-from receiver.payload import embedded, first_text, integer, items_of, stable_text, text, texts, unix_time
+from receiver.payload import (
+    bare_id,
+    embedded,
+    first_text,
+    integer,
+    items_of,
+    own_data,
+    stable_text,
+    text,
+    texts,
+    unix_time,
+)
 from receiver.signers import credentials as signer
 from receiver.signers import posts
 
@@ -135,7 +146,7 @@ def _event(value: Mapping[str, Any], recipient: str | None, topic: str | None) -
     get = value.get
     word = text(get("event")) or ""
     type_ = WORDS.get(word, EventType.UNKNOWN)
-    message_id = (text(get("message-id")) or "").strip("<> ") or None
+    message_id = bare_id(get("message-id"))
     return Reading(
         type=type_,
         word=word,
@@ -154,7 +165,7 @@ def _event(value: Mapping[str, Any], recipient: str | None, topic: str | None) -
         campaign=text(get("camp_id")),
         template_id=text(get("template_id") or None),
         tags=_tags(value),
-        metadata=_metadata(get("X-Mailin-custom")),
+        metadata=own_data(get("X-Mailin-custom"), "X-Mailin-custom") or None,
         subject=text(get("subject")),
         url=first_text(value, "link", "URL"),  # the second in marketing webhooks
         user_agent=text(get("user_agent")),
@@ -179,14 +190,6 @@ def _tags(value: Mapping[str, Any]) -> list[str]:
     tag = value.get("tag")
     members = embedded(tag)
     return texts(value.get("tags")) or texts(members if isinstance(members, list) else tag)
-
-
-def _metadata(custom: object) -> Mapping[str, Any] | None:
-    """The header's JSON object, or the text that it is."""
-    members = embedded(custom)
-    if isinstance(members, dict):
-        return members or None
-    return {"X-Mailin-custom": custom} if text(custom) else None
 
 
 # Simulation

@@ -45,7 +45,8 @@ from receiver.credentials import Credentials, CredentialSettings, credential_pro
 from receiver.errors import Problem, Unreadable
 from receiver.event import EventType, Reading
 from receiver.mapping import CompiledMapping, MappingSettings
-from receiver.providers.standard_webhooks import bare_id, each_recipient
+from receiver.payload import bare_id
+from receiver.providers.standard_webhooks import each_recipient
 from receiver.recipes import DAY_AND_MORE, Recipe, recipes
 from receiver.signature_scheme import SignatureScheme, SignatureSettings, scheme_problems
 from receiver.signers import credentials as demo_credentials

@@ -46,8 +46,7 @@ from receiver.contract import (
 from receiver.credentials import Credentials, CredentialSettings, credential_problems
 from receiver.errors import Problem, Unreadable
 from receiver.event import BounceCategory, EventType, Reading
-from receiver.payload import integer, iso_time, mapping, stable_text, text, texts, unix_time
-from receiver.providers.standard_webhooks import bare_id
+from receiver.payload import bare_id, integer, iso_time, mapping, stable_text, text, texts, unix_time
 from receiver.signers import credentials as signer
 from receiver.signers import posts
 

@@ -42,8 +42,7 @@ from receiver.contract import (
 )
 from receiver.errors import Problem, Reason, Refused, Unreadable
 from receiver.event import Actor, BounceCategory, EventType, Reading, RejectReason
-from receiver.payload import boolean, integer, iso_time, item_of, mapping, sequence, strip, text, unix_time
-from receiver.providers.standard_webhooks import bare_id
+from receiver.payload import bare_id, boolean, integer, iso_time, item_of, mapping, sequence, strip, text, unix_time
 from receiver.signatures import check_timed, header
 from receiver.signers import hmacs, posts
 

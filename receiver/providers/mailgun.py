@@ -61,7 +61,7 @@ from receiver.credentials import Credentials, CredentialSettings, credential_pro
 from receiver.errors import Problem, Reason, Refused, Unreadable
 from receiver.event import Actor, BounceCategory, EventType, Reading, RejectReason
 from receiver.mailgun_bodies import Claim, claim_of, event_of, from_form, is_form_event
-from receiver.payload import first_text, integer, mapping, sequence, text, texts, unix_time
+from receiver.payload import bare_id, first_text, integer, mapping, sequence, text, texts, unix_time
 from receiver.signatures import any_hmac, check_time, wrong_key
 from receiver.signers import credentials, in_body, posts
 
@@ -208,7 +208,7 @@ def _reading(value: Mapping[str, Any], signed: str | None) -> Reading:
     headers = mapping(mapping(get("message")).get("headers"))
     client = mapping(get("client-info"))
     envelope = mapping(get("envelope"))
-    message_id = (text(headers.get("message-id")) or "").strip("<> ") or None
+    message_id = bare_id(headers.get("message-id"))
     people = event in _PEOPLE
     return Reading(
         type=type_,

@@ -40,7 +40,7 @@ from receiver.contract import (
 from receiver.credentials import Credentials, CredentialSettings, credential_problems
 from receiver.errors import Problem, Unreadable
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
-from receiver.payload import boolean, embedded, first_text, items_of, stable_text, text, unix_time
+from receiver.payload import boolean, first_text, items_of, own_data, stable_text, text, unix_time
 from receiver.signers import credentials as signer
 from receiver.signers import posts
 
@@ -165,12 +165,8 @@ def _verdict(value: Mapping[str, Any]) -> BounceCategory:
 
 
 def _metadata(value: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """`CustomID`, and `Payload`: the members of its JSON object, or the text that it is."""
-    payload, custom_id = value.get("Payload"), text(value.get("CustomID"))
-    members = embedded(payload) if isinstance(payload, str) else payload
-    if not isinstance(members, dict):
-        members = {"Payload": payload} if text(payload) else {}
-    return {**({"CustomID": custom_id} if custom_id else {}), **members} or None
+    custom_id = text(value.get("CustomID"))
+    return {**({"CustomID": custom_id} if custom_id else {}), **own_data(value.get("Payload"), "Payload")} or None
 
 
 # Simulation

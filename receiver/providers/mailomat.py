@@ -49,8 +49,7 @@ from receiver.contract import (
 from receiver.credentials import Credentials, CredentialSettings, credential_problems
 from receiver.errors import Problem, Reason, Refused, Unreadable
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
-from receiver.payload import integer, iso_time, item_of, mapping, strip, text, unix_time
-from receiver.providers.standard_webhooks import bare_id
+from receiver.payload import bare_id, integer, iso_time, item_of, mapping, strip, text, unix_time
 from receiver.signatures import check_hmac, check_time, header, unhex, unix_seconds
 from receiver.signers import credentials, hmacs
 

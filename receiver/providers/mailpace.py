@@ -51,8 +51,7 @@ from receiver.contract import (
 )
 from receiver.errors import Problem, Unreadable
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
-from receiver.payload import iso_time, mapping, stable_text, text, texts
-from receiver.providers.standard_webhooks import bare_id
+from receiver.payload import bare_id, iso_time, mapping, stable_text, text, texts
 from receiver.signatures import check_ed25519, ed25519_key
 from receiver.signers import ed25519 as signer
 from receiver.signers import posts

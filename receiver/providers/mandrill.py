@@ -59,7 +59,18 @@ from receiver.contract import (
 from receiver.errors import Problem, Reason, Refused, Unreadable
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
 from receiver.forms import bytes_of
-from receiver.payload import first_text, items_of, mapping, sequence, stable_text, strip, text, texts, unix_time
+from receiver.payload import (
+    bare_id,
+    first_text,
+    items_of,
+    mapping,
+    sequence,
+    stable_text,
+    strip,
+    text,
+    texts,
+    unix_time,
+)
 from receiver.signatures import any_hmac_sha1, header, unbase64, wrong_key
 from receiver.signers import hmacs
 
@@ -246,8 +257,7 @@ def _reject_reason(msg: Mapping[str, Any]) -> str | None:
 
 def _message_id_header(msg: Mapping[str, Any]) -> str | None:
     """Of an inbound message."""
-    found = first_text(mapping(msg.get("headers")), "Message-Id", "Message-ID")
-    return (found or "").strip("<> ") or None
+    return bare_id(first_text(mapping(msg.get("headers")), "Message-Id", "Message-ID"))
 
 
 # Simulation

@@ -55,8 +55,7 @@ from receiver.contract import (
 )
 from receiver.errors import ConfigError, Problem, Reason, Refused, Unreadable
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
-from receiver.payload import first_text, item_of, mapping, strip, text, texts, unix_time
-from receiver.providers.standard_webhooks import bare_id
+from receiver.payload import bare_id, first_text, item_of, mapping, strip, text, texts, unix_time
 from receiver.signatures import check_rsa, header, unbase64
 from receiver.signers import posts
 from receiver.signers import rsa as signer

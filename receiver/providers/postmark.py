@@ -56,7 +56,7 @@ from receiver.contract import (
 from receiver.credentials import Credentials, CredentialSettings, credential_problems
 from receiver.errors import Problem, Unreadable
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
-from receiver.payload import boolean, first_text, mapping, sequence, stable_text, text
+from receiver.payload import bare_id, boolean, first_text, mapping, sequence, stable_text, text
 from receiver.signers import credentials as signer
 from receiver.signers import posts
 
@@ -273,7 +273,7 @@ def _message_id_header(headers: object) -> str | None:
     for member in sequence(headers):
         pair = mapping(member)
         if (text(pair.get("Name")) or "").lower() == "message-id":
-            return (text(pair.get("Value")) or "").strip("<> ") or None
+            return bare_id(pair.get("Value"))
     return None
 
 

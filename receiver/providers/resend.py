@@ -44,9 +44,8 @@ from receiver.contract import (
 )
 from receiver.errors import Problem, Unreadable
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
-from receiver.payload import embedded, iso_time, item_of, mapping, strip, text, texts
+from receiver.payload import bare_id, embedded, iso_time, item_of, mapping, strip, text, texts
 from receiver.providers.standard_webhooks import (
-    bare_id,
     each_recipient,
     hmac_keys,
     whsec_problems,

@@ -52,7 +52,7 @@ from receiver.contract import (
 )
 from receiver.errors import Problem, Unreadable
 from receiver.event import Actor, BounceCategory, EventType, Reading, RejectReason
-from receiver.payload import integer, items_of, mapping, stable_text, text, texts, unix_time
+from receiver.payload import bare_id, integer, items_of, mapping, stable_text, text, texts, unix_time
 from receiver.signers import ecdsa
 
 SIGNATURE: Final = "x-twilio-email-event-webhook-signature"
@@ -216,7 +216,7 @@ class SendGrid:
                 identity=identity,
                 occurred_at=occurred_at,
                 message_id=_message_id(raw_id),
-                internet_message_id=smtp_id.strip("<> ") or None if smtp_id else None,
+                internet_message_id=bare_id(smtp_id),
                 verdict=verdict,
                 diagnostic=text(get("reason")) or text(get("response")),
                 reject_reason=reject_reason,

@@ -45,8 +45,17 @@ from receiver.credentials import Credentials, CredentialSettings, credential_pro
 from receiver.errors import Problem, Unreadable
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
 from receiver.forms import is_form, object_of
-from receiver.payload import first_text, iso_time, item_from_value, item_of, stable_text, strip, text, unix_time
-from receiver.providers.standard_webhooks import bare_id
+from receiver.payload import (
+    bare_id,
+    first_text,
+    iso_time,
+    item_from_value,
+    item_of,
+    stable_text,
+    strip,
+    text,
+    unix_time,
+)
 from receiver.signers import credentials, posts
 
 _RIGHT: Final = (

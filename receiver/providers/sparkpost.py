@@ -45,6 +45,7 @@ from receiver.credentials import Credentials, CredentialSettings, credential_pro
 from receiver.errors import Problem, Unreadable
 from receiver.event import Actor, BounceCategory, EventType, Reading, RejectReason
 from receiver.payload import (
+    bare_id,
     boolean,
     first_text,
     integer,
@@ -251,7 +252,7 @@ def _message_id_header(headers: object) -> str | None:
     for member in sequence(headers):
         for name, value in mapping(member).items():
             if name.lower() == "message-id":
-                return (text(value) or "").strip("<> ") or None
+                return bare_id(value)
     return None
 
 

@@ -49,8 +49,7 @@ from receiver.contract import (
 from receiver.credentials import Credentials, CredentialSettings, signed_problems
 from receiver.errors import Problem, Unreadable
 from receiver.event import BounceCategory, EventType, Reading
-from receiver.payload import integer, iso_time, items_in, mapping, stable_text, text, texts
-from receiver.providers.standard_webhooks import bare_id
+from receiver.payload import bare_id, integer, iso_time, items_in, mapping, stable_text, text, texts
 from receiver.signatures import check_base64
 from receiver.signers import credentials, posts
 from receiver.signers import hmacs as signer

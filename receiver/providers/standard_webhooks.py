@@ -55,7 +55,7 @@ from receiver.contract import (
 )
 from receiver.errors import Problem, Unreadable
 from receiver.event import Actor, BounceCategory, EventType, Reading, RejectReason
-from receiver.payload import boolean, integer, iso_time, item_of, mapping, strip, text, texts, unix_time
+from receiver.payload import bare_id, boolean, integer, iso_time, item_of, mapping, strip, text, texts, unix_time
 from receiver.signers import hmacs
 from receiver.signers import standard_webhooks as signer
 
@@ -218,12 +218,6 @@ def each_recipient(type_: EventType, addresses: Sequence[str]) -> tuple[Sequence
     if type_ in (EventType.OPENED, EventType.CLICKED):
         return (None,), "ambiguous"
     return addresses, "ambiguous" if type_ is EventType.COMPLAINED else None
-
-
-def bare_id(value: object) -> str | None:
-    """A message id without angle brackets."""
-    found = text(value)
-    return found.strip("<> ") or None if found else None
 
 
 def hmac_keys(secrets: Sequence[SecretStr]) -> list[bytes]:
