@@ -245,7 +245,8 @@ class Provider(Protocol):
 
     `words`: what the provider's own words become; where a word alone does not tell, what it mostly becomes.
     A provider whose `authenticate` may wait for something from outside says so with `waits: ClassVar[bool] = True`:
-    its deliveries then wait alone.
+    its deliveries then wait alone. One that reports by GET, in the URL's query, says so with
+    `by_get: ClassVar[bool] = True`: a GET with a query is then a delivery with an empty body.
     """
 
     name: ClassVar[str]

@@ -51,7 +51,7 @@ class Webhooks:
     # What the listener asks ---------------------------------------------------------------------------------------
 
     def begin(self, request: Request) -> Answer | None:
-        """None to get the body of a POST; else the answer."""
+        """None to get the body of a delivery; else the answer."""
         path, query = request.target()
         if not path.startswith(PREFIX):
             return _healthz(request) if path == "/healthz" else _NOT_FOUND
@@ -59,7 +59,7 @@ class Webhooks:
         source = self._sources.get(name)
         if source is None or (rest and not getattr(source.settings, "url_secret", None)):
             return _NOT_FOUND
-        if request.method == b"POST":
+        if request.method == b"POST" or (request.method == b"GET" and query and _by_get(source)):
             return self._post(request, source, query, rest)
         if request.method in (b"GET", b"HEAD"):  # providers' consoles probe the URL when it is saved
             return _READY
@@ -156,6 +156,10 @@ class Webhooks:
         reply = source.provider.reply
         codes = {Reason.TOO_LARGE: reply.too_large, Reason.TOO_SLOW: reply.slow}
         return Answer(status=codes.get(refusal.reason, reply.bad_encoding), body=f"{refusal.detail}\n".encode())
+
+
+def _by_get(source: Source) -> bool:
+    return getattr(source.provider, "by_get", False)
 
 
 def _healthz(request: Request) -> Answer:
