@@ -59,13 +59,13 @@ WORDS: Final[Mapping[str, EventType]] = {
     "unsub": EventType.UNSUBSCRIBED,
 }
 _GREYLISTED: Final = "greylisted"  # "Delivery will be re-attempted"
-# Why it was blocked, by `error`; `preblocked`: the address bounced before, so that it was not tried.
+# Why it was blocked, by `error`; `preblocked`: the address bounced before, so that it was not tried. Not among them is
+# `no mail host`: a server that does not answer says nothing about the address.
 _REJECTS: Final[Mapping[str, RejectReason]] = {
     "preblocked": RejectReason.BOUNCED,
     "user unknown": RejectReason.INVALID,
     "mailbox inactive": RejectReason.INVALID,
     "invalid domain": RejectReason.INVALID,
-    "no mail host": RejectReason.INVALID,
     "content blocked": RejectReason.CONTENT,
     "policy issue": RejectReason.POLICY,
 }

@@ -113,9 +113,9 @@ _VERDICTS: Final[Mapping[str, BounceCategory]] = {
     "hard_bounce": BounceCategory.HARD,
     "soft_bounce": BounceCategory.SOFT,
 }
+# Not `soft-bounce`: such an address is held back for some days and is not dead, as `bounced` would say.
 _REJECTS: Final[Mapping[str, RejectReason]] = {
     "hard-bounce": RejectReason.BOUNCED,
-    "soft-bounce": RejectReason.BOUNCED,
     "spam": RejectReason.COMPLAINED,
     "unsub": RejectReason.UNSUBSCRIBED,
     "invalid": RejectReason.INVALID,
@@ -189,16 +189,16 @@ def _message(value: Mapping[str, Any], word: str) -> Reading:
     attempt = _last_attempt(msg)
     recipient = text(msg.get("email"))
     message_id = first_text(value, "_id") or first_text(msg, "_id")
-    internet_message_id = _message_id_header(msg)
+    header_id = first_text(mapping(msg.get("headers")), "Message-Id", "Message-ID")  # of an inbound message
     reason = _reject_reason(msg)
     return Reading(
         type=type_,
         word=word,
-        identity=_identity(value, word, message_id or internet_message_id, recipient),
+        identity=_identity(value, word, message_id or header_id, recipient),
         occurred_at=unix_time(value.get("ts")),
         recipient=recipient,
         message_id=message_id,
-        internet_message_id=internet_message_id,
+        internet_message_id=bare_id(header_id),
         sender=first_text(msg, "sender", "from_email"),
         verdict=_VERDICTS.get(word),
         diagnostic=_diagnostic(type_, msg, attempt) or (reason if type_ is EventType.REJECTED else None),
@@ -253,11 +253,6 @@ def _diagnostic(type_: EventType, msg: Mapping[str, Any], attempt: Mapping[str, 
 def _reject_reason(msg: Mapping[str, Any]) -> str | None:
     reject = msg.get("reject")
     return first_text(reject, "reason") if isinstance(reject, dict) else text(reject)
-
-
-def _message_id_header(msg: Mapping[str, Any]) -> str | None:
-    """Of an inbound message."""
-    return bare_id(first_text(mapping(msg.get("headers")), "Message-Id", "Message-ID"))
 
 
 # Simulation
