@@ -49,8 +49,7 @@ from receiver.credentials import TOKEN, Credentials, CredentialSettings, credent
 from receiver.errors import Problem, Unreadable
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
 from receiver.forms import is_form, object_of
-from receiver.payload import iso_time, item_from_value, item_of, strip, text
-from receiver.providers.standard_webhooks import bare_id
+from receiver.payload import bare_id, iso_time, item_from_value, item_of, strip, text
 from receiver.signers import credentials, posts
 
 _FORM: Final = "application/x-www-form-urlencoded"
