@@ -42,7 +42,7 @@ async def test_a_get_without_proof_stores_nothing(database: str, tmp_path: Path)
     async with running(database, play("elastic_email", tmp_path, url_secret=SECRET)) as service:
         for url in (f"?{urlencode(BOUNCE)}", f"/wrong{SECRET}?{urlencode(BOUNCE)}", "?token=wrong"):
             assert (await service.client.get(f"/webhooks/elastic_email{url}")).status_code in {401, 503}
-        for url in ("", f"/{SECRET}", f"?token={SECRET}", f"/{SECRET}?to=somebody"):
+        for url in ("", f"/{SECRET}", f"?token={SECRET}", f"/{SECRET}?"):
             assert (await service.client.get(f"/webhooks/elastic_email{url}")).status_code == 200
             assert (await service.client.head(f"/webhooks/elastic_email{url}")).status_code == 200
         assert await service.count("events") == 0
