@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import pytest
 
+from receiver.cli.provider_page import markdown
 from receiver.contract import Delivery, Provider, World
 from receiver.errors import Reason, Refused
 from receiver.providers import providers
@@ -113,3 +114,8 @@ def test_a_signed_url_must_be_known(versions: list[str] | None, found: list[str]
     given: dict[str, Any] = {"provider": "hubspot", "client_secret": ["3f2504e0-4f89-41d3-9a0c-0305e82c3301"]}
     settings = kind.Settings.model_validate(given | ({} if versions is None else {"signature_versions": versions}))
     assert [problem.key.rpartition(".")[2] for problem in kind.problems(settings, "sources.hubspot")] == found
+
+
+def test_the_page_shows_what_is_accepted_by_default() -> None:
+    """what can be copied from the provider's page accepts v3 alone"""
+    assert 'signature_versions = ["v3"]' in markdown(providers()["hubspot"])

@@ -117,7 +117,7 @@ def _example(model: type[BaseModel], name: str) -> str:
     default = field.get_default()
     if field.examples:
         return toml_value(field.examples[0])
-    if isinstance(default, (bool, int, float)) or (isinstance(default, str) and default):
+    if isinstance(default, (bool, int, float)) or (isinstance(default, (str, list)) and default):
         return toml_value(default)
     return toml_value("..." if default is None or isinstance(default, SecretStr) else ["..."])
 
