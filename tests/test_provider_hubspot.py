@@ -96,15 +96,17 @@ async def test_the_uri_is_decoded_as_documented(letter: str) -> None:
     """each character of HubSpot's table is decoded in the signed URI, in either case; no other is"""
     code = f"%{ord(letter):02X}"
     for written in (code, code.lower()):
-        provider = _provider(f"{URL}?a={written}&b=%26%20")
-        await provider.authenticate(_v3(f"{URL}?a={letter}&b=%26%20", _stamp()))
-        assert await _reason(provider, _v3(f"{URL}?a={letter}&b=& ", _stamp())) is Reason.WRONG_KEY
+        query, provider = f"a={written}&b=%26%20", _provider(f"{URL}/{written}")
+        await provider.authenticate(_v3(f"{URL}/{letter}?a={letter}&b=%26%20", _stamp(), query))
+        assert await _reason(provider, _v3(f"{URL}/{letter}?a={letter}&b=& ", _stamp(), query)) is Reason.WRONG_KEY
 
 
-async def test_the_query_of_the_request_counts() -> None:
-    """a query that HubSpot calls with is signed, whether or not `public_url` has it"""
-    await _provider().authenticate(_v3(f"{URL}?x=1", _stamp(), query="x=1"))
-    assert await _reason(_provider(), _v3(URL, _stamp(), query="x=1")) is Reason.WRONG_KEY
+@pytest.mark.parametrize("url", [URL, f"{URL}?x=1"])
+async def test_the_query_of_the_request_counts(url: str) -> None:
+    """the query that HubSpot calls with is signed, whether or not `public_url` has it; another is refused"""
+    await _provider(url).authenticate(_v3(f"{URL}?x=1", _stamp(), query="x=1"))
+    for query in ("", "x=2"):
+        assert await _reason(_provider(url), _v3(f"{URL}?x=1", _stamp(), query=query)) is Reason.WRONG_KEY
 
 
 @pytest.mark.parametrize(("versions", "found"), [(None, ["public_url"]), (["v2"], ["public_url"]), (["v1"], [])])

@@ -115,7 +115,7 @@ class HubSpot:
     def __init__(self, settings: HubSpotSettings, world: World) -> None:
         self._keys = [secret.get_secret_value().encode() for secret in settings.client_secret]
         self._versions = settings.signature_versions
-        self._url = settings.public_url or ""
+        self._url = (settings.public_url or "").partition("?")[0]  # its query is taken as it came
         self._tolerance = settings.tolerance or WINDOW
         self._now = world.now
 
@@ -134,7 +134,7 @@ class HubSpot:
 
     async def authenticate(self, delivery: Delivery) -> Authentic:
         version = self._version(delivery.headers)
-        uri = self._url if "?" in self._url or not delivery.query else f"{self._url}?{delivery.query}"
+        uri = f"{self._url}?{delivery.query}" if delivery.query else self._url
         if version == "v3":
             self._check_v3(delivery, uri)
         else:
@@ -271,7 +271,7 @@ def _post(items: Sequence[Any], keys: Mapping[str, str], now: datetime) -> Seque
         signature = hmacs.base64(keys["client_secret"], b"POST", uri.encode(), body, stamp.encode())
         return {"x-hubspot-request-timestamp": stamp, "x-hubspot-signature-v3": signature}
 
-    return posts.in_batches(items, BATCH, headers)
+    return posts.in_batches(items, BATCH, headers, query=uri.partition("?")[2])
 
 
 HubSpot.simulation = Simulation(
