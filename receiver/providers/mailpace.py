@@ -22,9 +22,9 @@ the change that is reported, all as written. Without a time: the recipient and t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from email.utils import getaddresses
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -57,6 +57,8 @@ from receiver.signers import ed25519 as signer
 from receiver.signers import posts
 
 _SIGNATURE: Final = "x-mailpace-signature"
+_PART: Final = re.compile(r'(?:"[^"]*"|[^,"])+')  # of a list with commas, which may stand in a quoted name too
+_IN_BRACKETS: Final = re.compile(r"<([^<>]+)>$")
 _RIGHT: Final = (
     "It is the base64 text (44 characters) under app.mailpace.com, your domain, Webhooks, Public Key Verification; "
     "each domain has its own"
@@ -158,9 +160,11 @@ def _reading(word: str, email: Mapping[str, Any], recipient: str | None, of: int
 
 
 def _recipients(email: Mapping[str, Any]) -> Sequence[str | None]:
-    """Each address of `to`, `cc` and `bcc` once; one None where there is none."""
-    lists = [found for name in ("to", "cc", "bcc") if (found := text(email.get(name)))]
-    return list(dict.fromkeys(address for _, address in getaddresses(lists) if address)) or [None]
+    """Each address of `to`, `cc` and `bcc` once, without names; one None where there is none."""
+    written = [text(email.get(name)) or "" for name in ("to", "cc", "bcc")]
+    parts = [part.strip() for value in written for part in _PART.findall(value)]
+    bare = [found[1] if (found := _IN_BRACKETS.search(part)) else part for part in parts if part]
+    return list(dict.fromkeys(bare)) or [None]
 
 
 # Simulation

@@ -310,7 +310,8 @@ SocketLabs.simulation = Simulation(
     setup=(
         "SocketLabs control panel: Configuration > Event Webhooks. Endpoint URL: {url}. Copy the Secret Key into "
         "`secret_key` (and, where one is shown, the Validation Key into `validation_key`), restart the receiver, then "
-        "press Validate and choose all events. They come from 142.0.176.0/20, the validation from 52.152.150.178."
+        "press Validate and choose all events. They come from 142.0.176.0/20, the validation from 52.152.150.178: both "
+        "can stand in `allow_from`."
     ),
 )
 
