@@ -126,7 +126,7 @@ COMMENT ON COLUMN events.url IS 'The link that was clicked.';
 COMMENT ON COLUMN events.user_agent IS 'User agent of an open or click.';
 COMMENT ON COLUMN events.client_ip IS 'Address of an open or click.';
 COMMENT ON COLUMN events.country IS 'Country of an open or click as the provider says.';
-COMMENT ON COLUMN events.attribution IS 'ambiguous: the provider named several recipients and does not say which of them it was.';
+COMMENT ON COLUMN events.attribution IS 'ambiguous: the provider named several recipients and does not say which of them it was. unverified: a bounce message or feedback report, which anybody can forge.';
 COMMENT ON COLUMN events.echo IS 'Repeats an outcome that was reported before: no metric, no streak.';
 COMMENT ON COLUMN events.is_test IS 'A provider''s test or simulator event. Handlers skip them unless they ask.';
 COMMENT ON COLUMN events.accepted_at IS 'Time of the HTTP request, where it differs much from received_at (released from quarantine).';

@@ -79,9 +79,9 @@ class Suppression:
     def of(cls, event: Event, reason: Why, scope: Scope, *, topic: str = "") -> Suppression | None:
         """What the event means for its recipient, within its brand unless the scope is `all`.
 
-        None where it is not certain whom the event concerns.
+        None where it is not certain whom the event concerns, or that it is true (see `Contacts.verified`).
         """
-        if event.recipient is None or event.attribution == "ambiguous":
+        if event.recipient is None or event.attribution is not None:
             return None
         return cls(
             address=event.recipient,
@@ -123,7 +123,8 @@ class Contacts:
         """Note when things happened to the events' recipients: one statement, however many events.
 
         Only the latest time of each kind is kept, so order, duplicates and batches make no difference. Opens and clicks
-        of machines, incoming mail and events that may concern somebody else do not count; an echo only as last event.
+        of machines, incoming mail, what may concern somebody else and what is unverified do not count; an echo only as
+        last event.
         """
         times: dict[str, list[datetime | None]] = {}
         for event in events:
@@ -163,6 +164,18 @@ class Contacts:
         hashed = self._vault.address_hash(normalized(address))
         return await store.is_suppressed(self._sql, hashed, stream, brand, topic)
 
+    async def verified(self, event: Event) -> Event | None:
+        """The event as one to go by; None where it is ambiguous, or unverified and no send of ours stands behind it.
+
+        That is a bounce message or feedback report, which anybody can write. A send is known if an event that came
+        another way has the same recipient, and the message id that the report names.
+        """
+        if event.attribution == "unverified" and event.recipient is not None:
+            ids = [one for one in (event.message_id, event.internet_message_id) if one]
+            if await store.is_known_send(self._sql, event.recipient, ids):
+                return msgspec.structs.replace(event, attribution=None)
+        return event if event.attribution is None else None
+
     async def lift(self, address: str, *, reason: Why) -> int:
         """Lift the address's suppressions for one reason; returns how many. Older events do not bring them back."""
         return await store.lift(self._sql, self._vault.address_hash(normalized(address)), reason)
@@ -177,7 +190,7 @@ def normalized(address: str) -> str:
 
 
 def _counts(event: Event) -> bool:
-    return event.attribution != "ambiguous" and event.actor is not Actor.MACHINE and event.type is not EventType.INBOUND
+    return event.attribution is None and event.actor is not Actor.MACHINE and event.type is not EventType.INBOUND
 
 
 def _merge(times: list[datetime | None], event: Event) -> None:

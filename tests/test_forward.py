@@ -104,7 +104,7 @@ async def test_inert_unless_configured(
     database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """without its table the handler is not there, and nothing complains; the other shipped ones are"""
-    assert {one.name for one in load_handlers(HANDLERS)} == {"engagement", "follow_up", "suppression"}
+    assert {one.name for one in load_handlers(HANDLERS)} == {"engagement", "follow_up", "reports", "suppression"}
     receiver = command_for(database, tmp_path, capsys, monkeypatch)
     monkeypatch.setenv("RECEIVER_HANDLERS_DIR", str(HANDLERS))
     for name, text in (("PROVIDER", "postmark"), ("USERNAME", "hooks"), ("PASSWORD", "a password that is long enough")):

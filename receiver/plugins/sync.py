@@ -83,6 +83,7 @@ class SyncContacts:
     suppress_many = _waits(Contacts.suppress_many)
     is_suppressed = _waits(Contacts.is_suppressed)
     lift = _waits(Contacts.lift)
+    verified = _waits(Contacts.verified)
 
     def update(self, address: str, **attributes: Any) -> Contact:
         """Set attributes of a contact (others stay), making it if need be."""

@@ -64,6 +64,14 @@ SELECT EXISTS (
         OR (scope = 'topic' AND topic = $4 AND (brand = '' OR brand = $3))))
 """
 
+# Neither other reports nor incoming mail: strangers choose the message ids of both.
+_IS_KNOWN_SEND: Final = """
+SELECT EXISTS (
+    SELECT FROM events
+    WHERE recipient = $1 AND (message_id = ANY ($2) OR internet_message_id = ANY ($2))
+      AND attribution IS NULL AND type <> 'inbound' AND NOT is_test)
+"""
+
 _LIFT: Final = (
     "UPDATE suppressions SET lifted_at = clock_timestamp() WHERE address_hash = $1 AND reason = $2 AND active"
 )
@@ -98,6 +106,12 @@ async def suppress(sql: Sql, rows: Sequence[SuppressionRow]) -> None:
 
 async def is_suppressed(sql: Sql, address_hash: bytes, stream: str, brand: str, topic: str) -> bool:
     found: Any = await sql.fetchval(_IS_SUPPRESSED, address_hash, stream, brand, topic)
+    return bool(found)
+
+
+async def is_known_send(sql: Sql, recipient: str, message_ids: Sequence[str]) -> bool:
+    """Whether a trusted event tells of a message with one of these ids to the recipient."""
+    found: Any = await sql.fetchval(_IS_KNOWN_SEND, recipient, message_ids)
     return bool(found)
 
 

@@ -22,6 +22,10 @@ COMMENT ON COLUMN handlers.breaker_since IS 'Since when its breaker is open, bec
 COMMENT ON COLUMN handlers.breaker_error IS 'The failure that opened the breaker, scrubbed of addresses.';
 COMMENT ON COLUMN handlers.breaker_probe_at IS 'When the next event is tried while the breaker is open.';
 
+-- Events -----------------------------------------------------------------------------------------------------------
+
+COMMENT ON COLUMN events.attribution IS 'ambiguous: the provider named several recipients and does not say which of them it was. unverified: a bounce message or feedback report, which anybody can forge.';
+
 -- Quarantine -------------------------------------------------------------------------------------------------------
 
 COMMENT ON COLUMN quarantine.fingerprint IS 'SHA-256 of the content, or of the signed text where that is not the content: each is kept once while it is open.';
