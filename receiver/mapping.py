@@ -20,7 +20,7 @@ from receiver.contract import Delivery, Item, UnreadableItem
 from receiver.errors import Unreadable
 from receiver.event import Actor, BounceCategory, EventType, RejectReason
 from receiver.faults import did_you_mean
-from receiver.forms import fields_of
+from receiver.forms import object_of
 from receiver.payload import (
     Reader,
     boolean,
@@ -261,7 +261,8 @@ class CompiledMapping:
     def items(self, delivery: Delivery) -> Iterable[Item | UnreadableItem]:
         """The events of a body. Raises Unreadable."""
         if self._format == "form":
-            return self._picked(delivery, item_from_value(_form(delivery)))
+            fields = object_of(delivery.headers.get("content-type", ""), delivery.body)
+            return self._picked(delivery, item_from_value(fields))
         body = strip(delivery.body)
         if self._format == "lines":
             items: Iterable[Item | UnreadableItem] = (item_of(line) for line in map(strip, body.splitlines()) if line)
@@ -349,22 +350,6 @@ def _whole(body: bytes) -> Item:
     if isinstance(item, UnreadableItem):
         raise Unreadable(item.why)
     return item
-
-
-def _form(delivery: Delivery) -> dict[str, Any]:
-    """A form's fields by name; of a repeated one, a list. Raises Unreadable."""
-    try:
-        fields = fields_of(delivery.headers.get("content-type", ""), delivery.body)
-    except ValueError as error:
-        raise Unreadable(str(error)) from error
-    found: dict[str, Any] = {}
-    for name, value in fields:
-        if name in found:
-            before = found[name] if isinstance(found[name], list) else [found[name]]
-            found[name] = [*before, value]
-        else:
-            found[name] = value
-    return found
 
 
 def _decoded(value: Any) -> Any:

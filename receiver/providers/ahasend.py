@@ -27,7 +27,6 @@ from uuid import NAMESPACE_URL, uuid5
 
 from pydantic import Field
 
-from receiver import signatures
 from receiver.contract import (
     Authentic,
     Basis,
@@ -46,7 +45,8 @@ from receiver.contract import (
 )
 from receiver.errors import Problem, Unreadable
 from receiver.event import Actor, BounceCategory, EventType, Reading, RejectReason
-from receiver.payload import bare_id, boolean, first_text, integer, iso_time, item_of, mapping, strip, text
+from receiver.payload import bare_id, boolean, first_text, integer, iso_time, mapping, text
+from receiver.providers.standard_webhooks import Proof, Signed, one_item
 from receiver.signers import hmacs
 from receiver.signers import standard_webhooks as signer
 
@@ -114,21 +114,18 @@ class AhaSend:
     simulation: ClassVar[Simulation]
 
     def __init__(self, settings: AhaSendSettings, world: World) -> None:
-        self._keys = [secret.get_secret_value().encode() for secret in settings.signing_secret]
-        self._tolerance = settings.tolerance or WINDOW
-        self._now = world.now
+        keys = [secret.get_secret_value().encode() for secret in settings.signing_secret]
+        self._proof = Proof(keys, settings, world, window=WINDOW)
 
     @staticmethod
     def problems(settings: AhaSendSettings, key: str) -> Sequence[Problem]:
         return secret_problems(settings.signing_secret, f"{key}.signing_secret", _RIGHT)
 
     async def authenticate(self, delivery: Delivery) -> Authentic:
-        now, headers, body = self._now(), delivery.headers, delivery.body
-        webhook_id = signatures.standard_webhooks(headers, body, keys=self._keys, now=now, tolerance=self._tolerance)
-        return Authentic(payload=(webhook_id, body))
+        return self._proof.check(delivery)
 
-    def parse(self, payload: tuple[str, bytes]) -> Iterable[Item | UnreadableItem]:
-        return [item_of(strip(payload[1]), event_id=payload[0])]
+    def parse(self, payload: Signed) -> Iterable[Item | UnreadableItem]:
+        return one_item(payload)
 
     def read(self, item: Item) -> Sequence[Reading]:
         value = item.value

@@ -25,7 +25,6 @@ from uuid import NAMESPACE_URL, uuid5
 
 from pydantic import Field
 
-from receiver import signatures
 from receiver.contract import (
     Authentic,
     Basis,
@@ -43,8 +42,8 @@ from receiver.contract import (
 )
 from receiver.errors import Problem, Unreadable
 from receiver.event import BounceCategory, EventType, Reading
-from receiver.payload import first_text, item_of, mapping, strip, text, unix_time
-from receiver.providers.standard_webhooks import hmac_keys, whsec_problems
+from receiver.payload import first_text, mapping, text, unix_time
+from receiver.providers.standard_webhooks import Proof, Signed, hmac_keys, one_item, whsec_problems
 from receiver.signers import hmacs
 from receiver.signers import standard_webhooks as signer
 
@@ -92,21 +91,17 @@ class Loops:
     simulation: ClassVar[Simulation]
 
     def __init__(self, settings: LoopsSettings, world: World) -> None:
-        self._keys = hmac_keys(settings.signing_secret)
-        self._tolerance = settings.tolerance or 300.0
-        self._now = world.now
+        self._proof = Proof(hmac_keys(settings.signing_secret), settings, world)
 
     @staticmethod
     def problems(settings: LoopsSettings, key: str) -> Sequence[Problem]:
         return whsec_problems(settings.signing_secret, f"{key}.signing_secret", _RIGHT)
 
     async def authenticate(self, delivery: Delivery) -> Authentic:
-        now, headers, body = self._now(), delivery.headers, delivery.body
-        webhook_id = signatures.standard_webhooks(headers, body, keys=self._keys, now=now, tolerance=self._tolerance)
-        return Authentic(payload=(webhook_id, body))
+        return self._proof.check(delivery)
 
-    def parse(self, payload: tuple[str, bytes]) -> Iterable[Item | UnreadableItem]:
-        return [item_of(strip(payload[1]), event_id=payload[0])]
+    def parse(self, payload: Signed) -> Iterable[Item | UnreadableItem]:
+        return one_item(payload)
 
     def read(self, item: Item) -> Sequence[Reading]:
         value = item.value

@@ -26,7 +26,6 @@ from uuid import UUID
 
 from pydantic import Field
 
-from receiver import signatures
 from receiver.contract import (
     Authentic,
     Basis,
@@ -44,10 +43,13 @@ from receiver.contract import (
 )
 from receiver.errors import Problem, Unreadable
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
-from receiver.payload import bare_id, embedded, iso_time, item_of, mapping, strip, text, texts
+from receiver.payload import bare_id, embedded, iso_time, mapping, text, texts
 from receiver.providers.standard_webhooks import (
+    Proof,
+    Signed,
     each_recipient,
     hmac_keys,
+    one_item,
     whsec_problems,
 )
 from receiver.signers import hmacs
@@ -120,23 +122,17 @@ class Resend:
     simulation: ClassVar[Simulation]
 
     def __init__(self, settings: ResendSettings, world: World) -> None:
-        self._keys = hmac_keys(settings.signing_secret)
-        self._tolerance = settings.tolerance or 300.0
-        self._now = world.now
+        self._proof = Proof(hmac_keys(settings.signing_secret), settings, world)
 
     @staticmethod
     def problems(settings: ResendSettings, key: str) -> Sequence[Problem]:
         return whsec_problems(settings.signing_secret, f"{key}.signing_secret", _RIGHT)
 
     async def authenticate(self, delivery: Delivery) -> Authentic:
-        svix_id = signatures.standard_webhooks(
-            delivery.headers, delivery.body, keys=self._keys, now=self._now(), tolerance=self._tolerance
-        )
-        return Authentic(payload=(svix_id, delivery.body))
+        return self._proof.check(delivery)
 
-    def parse(self, payload: tuple[str, bytes]) -> Iterable[Item | UnreadableItem]:
-        svix_id, body = payload
-        return (item_of(strip(body), event_id=svix_id),)
+    def parse(self, payload: Signed) -> Iterable[Item | UnreadableItem]:
+        return one_item(payload)
 
     def read(self, item: Item) -> Sequence[Reading]:
         value = item.value

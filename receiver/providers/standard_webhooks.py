@@ -59,6 +59,7 @@ from receiver.payload import bare_id, boolean, integer, iso_time, item_of, mappi
 from receiver.signers import hmacs
 from receiver.signers import standard_webhooks as signer
 
+WINDOW: Final = 300.0  # seconds; each attempt is signed anew
 SHORTEST: Final = 16  # bytes; the specification asks senders for 24 to 64
 
 # Samples from the documents of Standard Webhooks, Svix and Resend.
@@ -119,10 +120,8 @@ class StandardWebhooks:
     simulation: ClassVar[Simulation]
 
     def __init__(self, settings: StandardWebhooksSettings, world: World) -> None:
-        self._keys = hmac_keys(settings.secret)
-        self._public_keys = [_public_key(key) for key in settings.public_key]
-        self._tolerance = settings.tolerance or 300.0
-        self._now = world.now
+        public_keys = [_public_key(key) for key in settings.public_key]
+        self._proof = Proof(hmac_keys(settings.secret), settings, world, public_keys=public_keys)
 
     @staticmethod
     def problems(settings: StandardWebhooksSettings, key: str) -> Sequence[Problem]:
@@ -136,19 +135,10 @@ class StandardWebhooks:
         return found
 
     async def authenticate(self, delivery: Delivery) -> Authentic:
-        webhook_id = signatures.standard_webhooks(
-            delivery.headers,
-            delivery.body,
-            keys=self._keys,
-            public_keys=self._public_keys,
-            now=self._now(),
-            tolerance=self._tolerance,
-        )
-        return Authentic(payload=(webhook_id, delivery.body))
+        return self._proof.check(delivery)
 
-    def parse(self, payload: tuple[str, bytes]) -> Iterable[Item | UnreadableItem]:
-        webhook_id, body = payload
-        return (item_of(strip(body), event_id=webhook_id),)
+    def parse(self, payload: Signed) -> Iterable[Item | UnreadableItem]:
+        return one_item(payload)
 
     def read(self, item: Item) -> Sequence[Reading]:
         value = item.value
@@ -205,6 +195,45 @@ def _common(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 # What other providers that follow the specification use too
+
+Signed = tuple[str, bytes]  # webhook id, body
+
+
+class Proof:
+    """What proves one source's requests. `window`: seconds a signature may be old; `bare`: see `signatures`."""
+
+    def __init__(
+        self,
+        keys: Sequence[bytes],
+        settings: SourceSettings,
+        world: World,
+        *,
+        window: float = WINDOW,
+        public_keys: Sequence[Ed25519PublicKey] = (),
+        bare: bool = False,
+    ) -> None:
+        self._keys, self._public_keys, self._bare = keys, public_keys, bare
+        self._tolerance = settings.tolerance or window
+        self._now = world.now
+
+    def check(self, delivery: Delivery) -> Authentic:
+        """The payload is `Signed`. Raises Refused."""
+        webhook_id = signatures.standard_webhooks(
+            delivery.headers,
+            delivery.body,
+            keys=self._keys,
+            public_keys=self._public_keys,
+            now=self._now(),
+            tolerance=self._tolerance,
+            bare=self._bare,
+        )
+        return Authentic(payload=(webhook_id, delivery.body))
+
+
+def one_item(payload: Signed) -> Sequence[Item | UnreadableItem]:
+    """The body as one item, with the webhook id, which repetitions keep, as its event id."""
+    webhook_id, body = payload
+    return (item_of(strip(body), event_id=webhook_id),)
 
 
 def each_recipient(type_: EventType, addresses: Sequence[str]) -> tuple[Sequence[str | None], str | None]:

@@ -26,7 +26,6 @@ from uuid import NAMESPACE_URL, uuid5
 
 from pydantic import Field
 
-from receiver import signatures
 from receiver.contract import (
     Authentic,
     Basis,
@@ -44,8 +43,8 @@ from receiver.contract import (
 )
 from receiver.errors import Problem, Unreadable
 from receiver.event import Actor, BounceCategory, EventType, Reading
-from receiver.payload import boolean, integer, iso_time, item_of, mapping, strip, text, texts
-from receiver.providers.standard_webhooks import hmac_keys, whsec_problems
+from receiver.payload import boolean, integer, iso_time, mapping, text, texts
+from receiver.providers.standard_webhooks import Proof, Signed, hmac_keys, one_item, whsec_problems
 from receiver.signers import hmacs
 from receiver.signers import standard_webhooks as signer
 
@@ -88,22 +87,17 @@ class Sweego:
     simulation: ClassVar[Simulation]
 
     def __init__(self, settings: SweegoSettings, world: World) -> None:
-        self._keys = hmac_keys(settings.signing_secret)
-        self._tolerance = settings.tolerance or WINDOW
-        self._now = world.now
+        self._proof = Proof(hmac_keys(settings.signing_secret), settings, world, window=WINDOW, bare=True)
 
     @staticmethod
     def problems(settings: SweegoSettings, key: str) -> Sequence[Problem]:
         return whsec_problems(settings.signing_secret, f"{key}.signing_secret", _RIGHT)
 
     async def authenticate(self, delivery: Delivery) -> Authentic:
-        signatures.standard_webhooks(
-            delivery.headers, delivery.body, keys=self._keys, now=self._now(), tolerance=self._tolerance, bare=True
-        )
-        return Authentic(payload=delivery.body)
+        return self._proof.check(delivery)
 
-    def parse(self, payload: bytes) -> Iterable[Item | UnreadableItem]:
-        return [item_of(strip(payload))]
+    def parse(self, payload: Signed) -> Iterable[Item | UnreadableItem]:
+        return one_item(payload)
 
     def read(self, item: Item) -> Sequence[Reading]:
         value = item.value
