@@ -10,13 +10,13 @@ A wrong credential is nearly always our own mistake, so each refusal here asks f
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from pydantic import Field, SecretStr
 
-from receiver.contract import Delivery, Secrets, SourceSettings, secret_problems
+from receiver.contract import Covers, Delivery, Secrets, SourceSettings, secret_problems
 from receiver.errors import Problem, Reason, Refused
 from receiver.signatures import check_basic, header, same
 
@@ -91,6 +91,11 @@ def bearer_token(delivery: Delivery) -> bytes:
     if value[: len(_BEARER)].lower() != _BEARER:
         raise Refused(Reason.MALFORMED_HEADER, "the header Authorization is not of the kind Bearer", again=True)
     return _latin1(value[len(_BEARER) :], "authorization")
+
+
+def covers_with(table: Mapping[str, Any]) -> Covers:
+    """What the proof of a source covers where a signing secret is optional, from its table in the configuration."""
+    return "body" if {"signing_secret", "signing_secret_file"} & set(table) else "nothing"
 
 
 def credential_problems(

@@ -95,6 +95,13 @@ def test_one_of_the_proofs_must_be_configured() -> None:
     assert keys(url_secret="short") == keys(url_secret="short", signing_secret=SECRET) == ["m.url_secret"]
 
 
+def test_what_is_covered_depends_on_the_settings() -> None:
+    """a source that only has a secret in its URL is not said to be protected by a signature"""
+    kind: Any = providers()["mailchimp"]
+    assert kind.covers_with({"signing_secret": SECRET}) == kind.covers_with({"signing_secret_file": "x"}) == "body"
+    assert kind.covers_with({"url_secret": URL_SECRET}) == "nothing"
+
+
 def test_names_with_brackets() -> None:
     """brackets say the place; a name that is no such path stays a key, and a later name wins over an earlier one"""
     deep = "a" + "[b]" * 20

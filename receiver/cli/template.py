@@ -103,11 +103,12 @@ def _sources(chosen: Sequence[str]) -> Iterator[str]:
 
 
 def source_table(provider: type[Provider]) -> Iterator[str]:
-    """The lines of `[sources.<name>]` with every setting of the provider's own."""
+    """The lines of `[sources.<name>]` with every setting of the provider's own, or that it words anew."""
     yield f"[sources.{provider.name}]"
     yield f"provider = {toml_value(provider.name)}"
     for name, field in provider.Settings.model_fields.items():
-        if name not in SourceSettings.model_fields:
+        shared = SourceSettings.model_fields.get(name)
+        if shared is None or shared.description != field.description:
             yield f"{name} = {_example(provider.Settings, name)}  # {field.description or name}"
 
 

@@ -41,7 +41,7 @@ from receiver.contract import (
     World,
     secret_problems,
 )
-from receiver.credentials import Credentials, CredentialSettings, credential_problems
+from receiver.credentials import Credentials, CredentialSettings, covers_with, credential_problems
 from receiver.errors import Problem, Unreadable
 from receiver.event import EventType, Reading
 from receiver.mapping import CompiledMapping, MappingSettings
@@ -158,15 +158,11 @@ class Generic(Mapped):
     reply: ClassVar[Reply]
     Settings: ClassVar[type[SourceSettings]] = GenericSettings
     simulation: ClassVar[Simulation]
+    covers_with = staticmethod(covers_with)
 
     def _told(self, settings: GenericSettings) -> tuple[MappingSettings, SignatureSettings, float]:
         window = 300.0 if settings.signature.scheme == "standard_webhooks" else DAY_AND_MORE
         return settings, settings.signature, window
-
-    @staticmethod
-    def covers_with(table: Mapping[str, Any]) -> Covers:
-        """What the proof of a source covers, from its table in the configuration."""
-        return "body" if {"signing_secret", "signing_secret_file"} & set(table) else "nothing"
 
     @staticmethod
     def warnings(settings: GenericSettings) -> Sequence[str]:

@@ -46,7 +46,7 @@ from receiver.contract import (
     World,
     secret_problems,
 )
-from receiver.credentials import Credentials, CredentialSettings, credential_problems
+from receiver.credentials import Credentials, CredentialSettings, covers_with, credential_problems
 from receiver.errors import Problem, Unreadable
 from receiver.event import BounceCategory, EventType, Reading
 from receiver.forms import nested, object_of
@@ -105,6 +105,7 @@ class Mailchimp:
         timeout=10.0,
     )
     simulation: ClassVar[Simulation]
+    covers_with = staticmethod(covers_with)
     Settings: ClassVar[type[SourceSettings]] = MailchimpSettings
 
     def __init__(self, settings: MailchimpSettings, world: World) -> None:

@@ -91,6 +91,7 @@ class MandrillSettings(SourceSettings):
     """The key of the webhook, or several; `public_url` is signed and so required."""
 
     webhook_key: Secrets = Field(default=[], description="the webhook's key(s)")
+    public_url: str | None = Field(None, description="the URL exactly as entered at Mandrill, which signs it")
 
 
 # `event`; sync events have `type` instead and concern no message.
