@@ -44,7 +44,7 @@ _ARN: Final = re.compile(
     r":[0-9]{12}:[A-Za-z0-9_-]{1,256}"
 )
 _CERTIFICATE: Final = re.compile(r"SimpleNotificationService-[0-9a-f]{32}\.pem")
-_TOKEN: Final = re.compile(r"[0-9A-Za-z]{16,1024}")
+_TOKEN: Final = re.compile(r"[0-9A-Za-z._~-]{16,1024}")
 
 # The signed fields of each type, in their order.
 _SIGNED: Final[Mapping[str, Sequence[str]]] = {

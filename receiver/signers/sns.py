@@ -1,4 +1,4 @@
-"""How Amazon SNS writes and signs what it posts, for the simulator and the tests."""
+"""How Amazon SNS, and Scaleway's service of that kind, write and sign what they post: for the simulator and tests."""
 
 from __future__ import annotations
 
@@ -63,25 +63,24 @@ def sign(message: Mapping[str, str], private_key: str) -> dict[str, str]:
     return {**message, "Signature": signer.sign(private_key, signed, sha1=message["SignatureVersion"] == "1")}
 
 
-def notification(text: str, now: datetime, *, topic: str = SAMPLE_TOPIC, version: str = "2") -> dict[str, str]:
+def notification(text: str, now: datetime, *, topic: str = SAMPLE_TOPIC, version: str = "") -> dict[str, str]:
     """An unsigned notification that carries `text`; the same text always gets the same MessageId."""
     host = _host(topic)
+    subject = {} if _of_scaleway(topic) else {"Subject": "Amazon SES Email Event Notification"}
     return {
         "Type": "Notification",
         "MessageId": str(uuid5(NAMESPACE_URL, topic + text)),
         "TopicArn": topic,
-        "Subject": "Amazon SES Email Event Notification",
+        **subject,
         "Message": text,
         "Timestamp": stamp(now),
-        "SignatureVersion": version,
-        "SigningCertURL": f"https://{host}/{_CERTIFICATE}",
+        "SignatureVersion": version or _version(topic),
+        "SigningCertURL": _certificate(topic),
         "UnsubscribeURL": f"https://{host}/?Action=Unsubscribe&SubscriptionArn={_subscription(topic)}",
     }
 
 
-def confirmation(
-    now: datetime, *, topic: str = SAMPLE_TOPIC, version: str = "2", leave: bool = False
-) -> dict[str, str]:
+def confirmation(now: datetime, *, topic: str = SAMPLE_TOPIC, version: str = "", leave: bool = False) -> dict[str, str]:
     """An unsigned request to confirm a subscription, or (`leave`) the notice that one was ended."""
     host = _host(topic)
     verb = "chosen to deactivate the subscription" if leave else "chosen to subscribe to the topic"
@@ -93,8 +92,8 @@ def confirmation(
         "Message": f"You have {verb} {topic}.\nVisit the SubscribeURL included in this message.",
         "SubscribeURL": f"https://{host}/?Action=ConfirmSubscription&TopicArn={topic}&Token={SAMPLE_TOKEN}",
         "Timestamp": stamp(now),
-        "SignatureVersion": version,
-        "SigningCertURL": f"https://{host}/{_CERTIFICATE}",
+        "SignatureVersion": version or _version(topic),
+        "SigningCertURL": _certificate(topic),
     }
 
 
@@ -120,8 +119,24 @@ def _subscription(topic: str) -> str:
     return f"{topic}:{uuid5(NAMESPACE_URL, topic)}"
 
 
+def _of_scaleway(topic: str) -> bool:
+    return topic.startswith("arn:scw:")
+
+
+def _version(topic: str) -> str:
+    return "1" if _of_scaleway(topic) else "2"
+
+
+def _certificate(topic: str) -> str:
+    if _of_scaleway(topic):
+        return f"https://messaging.s3.fr-par.scw.cloud/{topic.split(':')[3]}/sns/sns_certificate_0123456789abcdef.crt"
+    return f"https://{_host(topic)}/{_CERTIFICATE}"
+
+
 def _host(topic: str) -> str:
     partition, region = topic.split(":")[1], topic.split(":")[3]
+    if _of_scaleway(topic):
+        return f"sns.mnq.{region}.scaleway.com"
     domain = {"aws-cn": "amazonaws.com.cn", "aws-eusc": "amazonaws.eu"}.get(partition, "amazonaws.com")
     return f"sns.{region}.{domain}"
 
@@ -149,7 +164,7 @@ def keys(settings: Any) -> dict[str, str] | None:
 
 def post(items: Sequence[Any], given: Mapping[str, str], now: datetime) -> Sequence[Post]:
     """For `Simulation.post`: one notification for each item."""
-    topic, version = arn_of(given), given.get("version", "2")
+    topic, version = arn_of(given), given.get("version", "")
     texts = [json.dumps(item, separators=(",", ":")) for item in items]
     unsigned = [notification(text, now, topic=topic, version=version) for text in texts]
     signed = [sign(message, given["private_key"]) for message in unsigned]
