@@ -26,11 +26,19 @@ from receiver.payload import mapping, texts
 
 LEVELS: Final = 4  # of multiparts within each other
 PARTS: Final = 50  # of a mail that are looked at
-RECIPIENTS: Final = 1000  # of a report
+MARKS: Final = 1000  # what looks like the boundary of one multipart
+RECIPIENTS: Final = 500  # of a report
 FIELDS: Final = 300  # of one header or block
-HEAD: Final = 64 * 1024  # bytes of a header
+HEAD: Final = 32 * 1024  # bytes of a header
 VALUE: Final = 4000  # characters of a field
 STATUS: Final = 1 << 20  # bytes of a report's machine-readable part
+
+# Each recipient's event repeats the headers. So that a small mail does not become many megabytes, those of a report on
+# more than FEW recipients are cut down to what is read.
+FEW: Final = 20
+_SHORT: Final = 500  # characters
+_RETURN_PATHS: Final = ("delivered-to", "x-original-to", "envelope-to", "to", "return-path", "original-mail-from")
+_READ: Final = ("message-id", "date", "from", "subject", *_RETURN_PATHS)
 
 _STATUS_KINDS: Final = frozenset({"message/delivery-status", "message/global-delivery-status"})
 _FEEDBACK_KIND: Final = "message/feedback-report"
@@ -42,6 +50,7 @@ _RETURNED_KINDS: Final = frozenset(
 )
 
 _HEAD_END: Final = re.compile(rb"\A\r?\n|\r?\n[ \t]*\r?\n")
+_MARK_END: Final = re.compile(rb"(--)?[ \t]{0,100}(?:\r?\n|\Z)")
 _BLOCK_END: Final = re.compile(rb"\r?\n[ \t]*\r?\n")
 _FOLD: Final = re.compile(r"\r?\n[ \t]+")
 _NAME: Final = re.compile(r"[!-9;-~]{1,100}")
@@ -74,7 +83,10 @@ def reports_of(mail: bytes) -> list[dict[str, Any]]:
     common = {"headers": headers, "returned": _returned(parts), "sha256": sha256(mail).hexdigest()}
     for part in parts:
         if part.kind in _STATUS_KINDS:
-            return [{**common, **block} for block in _recipients(_decoded(part))]
+            blocks = list(_recipients(_decoded(part)))
+            if len(blocks) > FEW:
+                common |= {"headers": _short(headers), "returned": _short(common["returned"])}
+            return [{**common, **block} for block in blocks]
         if part.kind == _FEEDBACK_KIND:
             return [{**common, "feedback": _some_fields(_decoded(part))}]
     if _REPORT.search(first(headers, "content-type")):
@@ -91,6 +103,10 @@ def _recipients(status: bytes) -> Iterator[dict[str, Any]]:
     message = next((one for one in blocks if one and one not in found), {})
     for number, recipient in enumerate(found):
         yield {"message": message, "recipient": recipient, "number": number}
+
+
+def _short(fields: Any) -> Fields:
+    return {name: value[:_SHORT] for name in _READ if (value := first(fields, name))}
 
 
 def _some_fields(body: bytes) -> Fields:
@@ -115,28 +131,38 @@ def _parts(headers: Fields, body: bytes, levels: int) -> Iterator[Part]:
     if not word.startswith("multipart/") or boundary is None or not levels:
         yield Part(word, headers, body)
         return
+    empty = True
     for chunk in _chunks(body, (boundary[1] or boundary[2]).encode(errors="replace")):
         head, rest = _split(chunk)
         yield from _parts(_fields(head), rest, levels - 1)
+        empty = False
+    if empty:  # counts as a part too, or a mail could be made of endless empty ones
+        yield Part(word, headers, b"")
 
 
 def _chunks(body: bytes, boundary: bytes) -> Iterator[bytes]:
     """What stands between the lines of a boundary; of a mail that was cut off, also the last piece."""
-    start = None
-    for line in re.finditer(rb"(?:\A|\r?\n)--%s(--)?[ \t]*(?:\r?\n|\Z)" % re.escape(boundary), body):
-        if start is not None:
-            yield body[start : line.start()]
-        if line[1]:
-            return
-        start = line.end()
+    body, mark = b"\n" + body, b"\n--" + boundary
+    start, found = None, body.find(mark)
+    for _ in range(MARKS):
+        if found < 0:
+            break
+        line = _MARK_END.match(body, found + len(mark))
+        if line:
+            if start is not None:
+                yield body[start:found].removesuffix(b"\r")
+            if line[1]:
+                return
+            start = line.end()
+        found = body.find(mark, found + len(mark))
     if start is not None:
         yield body[start:]
 
 
 def _split(mail: bytes) -> tuple[bytes, bytes]:
     """(header, body)."""
-    end = _HEAD_END.search(mail)
-    return (mail, b"") if end is None else (mail[: end.start()], mail[end.end() :])
+    end = _HEAD_END.search(mail, 0, 8 * HEAD)
+    return (mail[: 8 * HEAD], b"") if end is None else (mail[: end.start()], mail[end.end() :])
 
 
 def _fields(head: bytes) -> Fields:
@@ -234,7 +260,7 @@ def unencoded(value: str) -> str | None:
 def return_path_id(template: re.Pattern[str], *given: Mapping[str, Any]) -> str | None:
     """What stands in place of `{id}` in the first address that fits the template, of those where a return path is."""
     for fields in given:
-        for name in ("delivered-to", "x-original-to", "envelope-to", "to", "return-path", "original-mail-from"):
+        for name in _RETURN_PATHS:
             for value in texts(fields.get(name)):
                 fits = template.fullmatch(value.rpartition("<")[2].partition(">")[0].strip())
                 if fits:

@@ -182,6 +182,9 @@ def nested(levels: int) -> bytes:
     return mail
 
 
+EMPTY: Final = b"--b\nContent-Type: multipart/mixed; boundary=c\n\n"
+
+
 def parted(parts: int) -> bytes:
     """A report that stands behind so many other parts."""
     other = b"--b\nContent-Type: text/plain\n\nx\n"
@@ -196,6 +199,7 @@ def test_what_is_too_much() -> None:
     assert words(nested(2000)) == ["(no report)"]
     assert read(parted(PARTS - 1)) == (1, 0)
     assert read(parted(PARTS)) == (0, 1)
+    assert read(parted(0).replace(b"--b\n", EMPTY * 2 * PARTS + b"--b\n", 1)) == (0, 1)
     head = b"Content-Type: message/delivery-status\n\nReporting-MTA: dns; mx.example.net\n\n"
     assert read(head + (STATUS + b"\n") * RECIPIENTS) == (RECIPIENTS, 0)
     assert read(head + (STATUS + b"\n") * (RECIPIENTS + 1)) == (0, 1)
@@ -255,6 +259,17 @@ def test_any_bytes(mail: bytes) -> None:
     """any bytes are read or set aside, and raise nothing"""
     read(mail)
     read(b"Content-Type: message/feedback-report\n\nFeedback-Type: abuse\nOriginal-Rcpt-To: " + mail)
+
+
+def test_a_report_on_many_is_no_flood() -> None:
+    """what all recipients of a report share is cut down where they are many, so that a small mail stays small"""
+    head = b"Message-ID: <r1@x.example>\nX-Long: " + b"y" * 3000 + b"\nContent-Type: message/delivery-status\n\n"
+    (one,) = PROVIDER.parse(head + STATUS)
+    assert isinstance(one, Item)
+    assert "yyy" in one.text
+    items = [one for one in PROVIDER.parse(head + (STATUS + b"\n") * RECIPIENTS) if isinstance(one, Item)]
+    assert sum(len(one.text) for one in items) < RECIPIENTS * 500
+    assert len({tuple(reading.identity or ()) for one in items for reading in PROVIDER.read(one)}) == RECIPIENTS
 
 
 def test_unreadable_mails_are_kept_whole() -> None:

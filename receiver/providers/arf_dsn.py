@@ -9,8 +9,10 @@ What the proof covers: nothing of the body. The credentials prove that our own m
 report says is true: whoever can write to the bounce address can forge one. So every event here has
 `attribution = 'unverified'`, and suppresses nobody until a known send stands behind it: an event that came another
 way, with the same recipient and with the message id that the returned message names or that our own return path holds
-(`return_path`). That is worth as much as message ids are hard to guess. The handler
-`reports` looks for it.
+(`return_path`). The handler `reports` looks for it. That is worth as much as message ids are hard to guess.
+
+What is kept: the report's fields and the headers of both mails, in `raw`, without any body. Only what cannot be read is
+kept whole, encrypted, in the quarantine.
 
 Status codes: what they mean is decided by the script that posts (see the set-up): it has the mail server try again
 after anything but a 2xx, so that no report is lost.
@@ -220,7 +222,7 @@ ArfDsn.simulation = Simulation(
     sample=samples.sample,
     post=_post,
     setup=(
-        "1. Make a script /usr/local/bin/post-report, readable by the mail server alone:\n"
+        "1. Make a script /usr/local/bin/post-report, readable by the user alone that runs it:\n"
         "     #!/bin/sh\n"
         "     curl --fail --silent --show-error --max-time 40 --user 'webhook:<password>' \\\n"
         "       --header 'Content-Type: message/rfc822' --data-binary @- {url} || exit 75\n"
