@@ -57,6 +57,8 @@ def test_every_python_block_is_python(page: str, code: str) -> None:
 def test_every_setting_in_the_documents_exists(page: str, text: str) -> None:
     """every TOML block of README and docs names settings and providers that exist."""
     table = tomllib.loads(text)
+    if {"now", "window"} <= set(table):  # a fixture folder's provider.toml, which the contract suite reads
+        return
     assert set(table) <= set(Settings.model_fields), page
     for source in table.get("sources", {}).values():
         assert set(source) <= set(providers()[source["provider"]].Settings.model_fields), page
