@@ -124,12 +124,8 @@ class SignatureScheme:
                     signatures.check_time(self._seconds(stamp), now, past=self._window)
 
     def _given(self, value: str) -> bytes:
-        value, prefix = value.strip(), self._settings.prefix
-        if not value.startswith(prefix):
-            wrong = f"the header {self._header} does not begin with the configured prefix"
-            raise Refused(Reason.MALFORMED_HEADER, wrong)
         decode = signatures.unhex if self._settings.encoding == "hex" else signatures.unbase64
-        return decode(value.removeprefix(prefix), self._header)
+        return decode(value.strip().removeprefix(self._settings.prefix), self._header)
 
     def _stamp(self, delivery: Delivery) -> str:
         stamp = signatures.header(delivery.headers, self._time_header).strip()
