@@ -4,7 +4,8 @@ What a source sets is required: Basic credentials and a header means both. Of se
 replaces the other) any will do; all are compared, in constant time. No credential covers the body: whoever knows it can
 say anything, and a body that was changed on the way is accepted.
 
-A wrong credential is nearly always our own mistake, so each refusal here asks for the provider's "try again" code.
+A wrong credential is nearly always our own mistake, so each refusal here asks for the provider's "try again" code;
+but a token of OAuth's is answered with 401, after which its sender gets a new one.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pydantic import Field, SecretStr
 
 from receiver.contract import Covers, Delivery, Secrets, SourceSettings, secret_problems
 from receiver.errors import Problem, Reason, Refused
+from receiver.oauth import Client, ClientSettings, client_problems
 from receiver.signatures import check_basic, header, same
 
 RIGHT: Final = "At least 16 random characters, the same as at the provider: `openssl rand -hex 24` makes some"
@@ -39,6 +41,10 @@ class CredentialSettings(SourceSettings):
     url_secret: Secrets = Field([], description="secret(s) of the URL: /webhooks/<source>/<secret> or ?token=<secret>")
 
 
+class OAuthSettings(CredentialSettings, ClientSettings):
+    """For a provider that knows OAuth 2.0 too."""
+
+
 class Credentials:
     """The credentials of one source. `ask`: its sender keeps Basic credentials back until a 401 asks for them."""
 
@@ -50,7 +56,8 @@ class Credentials:
         self._header = (settings.header_name or "").lower()
         self._values = _bytes(settings.header_value)
         self._url_secrets = _bytes(settings.url_secret)
-        self.any = bool(self._passwords or self._tokens or self._values or self._url_secrets)
+        self._client = Client(settings) if isinstance(settings, OAuthSettings) else None
+        self.any = bool(self._passwords or self._tokens or self._values or self._url_secrets or self._client)
 
     def require(self, delivery: Delivery) -> None:
         """Refuse unless the delivery carries everything that is set, and something is."""
@@ -60,6 +67,8 @@ class Credentials:
 
     def check(self, delivery: Delivery) -> None:
         """Refuse unless the delivery carries everything that is set, if anything is."""
+        if self._client:
+            self._client.check(delivery)
         if self._tokens:
             self._check(bearer_token(delivery), self._tokens, "the token of the header Authorization")
         if self._values:
@@ -111,10 +120,12 @@ def credential_problems(
         if secrets:
             found += secret_problems(secrets, f"{key}.{name}", right, published=published)
     found += _shape_problems(settings, key)
-    if required and not Credentials(settings).any:
-        wrong = (
-            "sets none of `password`, `bearer_token`, `header_value`, `url_secret`, so nothing would prove the sender"
-        )
+    if isinstance(settings, OAuthSettings):
+        found += client_problems(settings, key)
+    if required and not found and not Credentials(settings).any:
+        names = "`password`, `bearer_token`, `header_value`, `url_secret`"
+        names += ", `client_secret`" if isinstance(settings, OAuthSettings) else ""
+        wrong = f"sets none of {names}, so nothing would prove the sender"
         return [Problem(key, wrong, right)]
     return found
 
@@ -135,9 +146,11 @@ def signed_problems(
 
 def _shape_problems(settings: CredentialSettings, key: str) -> list[Problem]:
     found: list[Problem] = []
-    if settings.password and settings.bearer_token:
+    authorizing = [name for name in ("password", "bearer_token", "client_secret") if getattr(settings, name, None)]
+    if len(authorizing) > 1:
         right = "One request has one header Authorization: use one of them, or a header of your own"
-        found.append(Problem(f"{key}.bearer_token", "cannot be required together with `password`", right))
+        wrong = f"cannot be required together with `{authorizing[0]}`"
+        found.append(Problem(f"{key}.{authorizing[1]}", wrong, right))
     if settings.password and (not settings.username.strip() or ":" in settings.username):
         right = "The user name that the webhook's URL or settings carry"
         found.append(Problem(f"{key}.username", "is empty or has a colon", right))

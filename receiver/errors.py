@@ -29,6 +29,7 @@ class Reason(StrEnum):
     FUTURE = "future"
     MISSING_CREDENTIALS = "missing_credentials"
     WRONG_CREDENTIALS = "wrong_credentials"
+    EXPIRED_TOKEN = "expired_token"  # noqa: S105 - a reason, no secret
     UNKNOWN_TOPIC = "unknown_topic"
     CERTIFICATE = "certificate"
     ADDRESS_NOT_ALLOWED = "address_not_allowed"

@@ -61,6 +61,14 @@ def among(networks: Sequence[Network], client: str | None) -> bool:
     return address is not None and any(address in network for network in networks)
 
 
+def neighbourhood(client: str | None) -> str:
+    """What is counted as one address: of IPv6 a /64, which one host may have whole."""
+    address = None if client is None else read_address(client)
+    if isinstance(address, IPv6Address):
+        return str(IPv6Network((int(address), 64), strict=False))
+    return str(address)
+
+
 @dataclass(frozen=True, slots=True)
 class Proxies:
     """The proxies whose `header` is believed."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, get_args, get_origin
 
 from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
+from receiver import oauth
 from receiver.contract import Provider, SourceSettings, World
 from receiver.errors import ConfigError, Problem
 from receiver.faults import did_you_mean, json_list, problems_of, setting_names, split_list
@@ -50,7 +51,7 @@ def find_sources(settings: Settings, world: World) -> tuple[dict[str, Source], l
             bound[name] = found
         else:
             problems += found
-    return bound, problems
+    return bound, [*problems, *_shared_clients(bound)]
 
 
 def webhook_url(settings: Settings, name: str, listening: str | None = None) -> str:
@@ -83,6 +84,16 @@ def _bind(name: str, settings: Settings, world: World) -> Source | list[Problem]
     if bound is None or problems:
         return problems
     return Source(name=name, provider=provider(bound, world), settings=bound)
+
+
+def _shared_clients(sources: Mapping[str, Source]) -> Iterator[Problem]:
+    """A client's name leads to its source, so no two may have one."""
+    owners = dict[str, str]()
+    for name, source in sources.items():
+        if isinstance(source.settings, oauth.ClientSettings) and source.settings.client_id:
+            first = owners.setdefault(source.settings.client_id, name)
+            if first != name:
+                yield Problem(f"sources.{name}.client_id", f"is also that of sources.{first}", oauth.RIGHT)
 
 
 def _provider(word: object, key: str) -> type[Provider] | Problem:

@@ -22,6 +22,7 @@ import httpx
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
+from receiver import oauth
 from receiver.cli.failures import CommandError
 from receiver.cli.lines import say
 from receiver.cli.output import json_line
@@ -110,14 +111,18 @@ def prepare(
     if plan.type not in simulation.types:
         known = ", ".join(simulation.types)
         raise CommandError(f"{provider.title} does not report {plan.type}; it does: {known}")
+    target = _url(place, name, url, remote=remote)
     keys = _keys(place, name, simulation) if keys_file is None else _read_keys(keys_file)
-    refusals = frozenset({reply.refused, reply.again})
+    refusals = {reply.refused, reply.again}
+    if keys_file is None and (client := _client(place, name)):
+        keys = {**keys, "bearer_token": "none" if bad_signature else _token(target, *client)}
+        refusals.add(401)
     return Prepared(
         source=name,
-        url=_url(place, name, url, remote=remote),
+        url=target,
         simulation=simulation,
         keys=_wrong(keys, simulation) if bad_signature else keys,
-        expected=refusals if bad_signature else frozenset({reply.stored}),
+        expected=frozenset(refusals) if bad_signature else frozenset({reply.stored}),
     )
 
 
@@ -145,6 +150,28 @@ def _keys(place: Place, name: str, simulation: Simulation) -> Mapping[str, str]:
     if keys is None:
         raise CommandError(f"the simulator cannot sign for {name!r}. {simulation.unsignable}")
     return keys
+
+
+def _client(place: Place, name: str) -> tuple[str, str] | None:
+    """Name and secret of the source's OAuth client, if it has one."""
+    if not {"client_secret", "client_secret_file"} & place.settings.sources[name].keys():
+        return None
+    bound, _ = find_sources(place.settings, local_world())
+    settings = bound[name].settings if name in bound else None
+    if not isinstance(settings, oauth.ClientSettings) or not settings.client_secret:
+        return None
+    return settings.client_id or "", settings.client_secret[0].get_secret_value()
+
+
+def _token(url: str, id_: str, secret: str) -> str:
+    """An access token, as the provider gets it from the service at that URL."""
+    asked = urlsplit(url)._replace(path=oauth.PATH, query="").geturl()
+    try:
+        answer = httpx.post(asked, auth=(id_, secret), data={"grant_type": "client_credentials"})
+        answer.raise_for_status()
+        return str(answer.json()["access_token"])
+    except (httpx.HTTPError, ValueError, KeyError) as error:
+        raise CommandError(f"{asked} gives no token: {error}") from error
 
 
 def _read_keys(path: Path) -> Mapping[str, str]:

@@ -10,12 +10,13 @@ from typing import Final
 class Credit:
     """Each key begins with `burst` tokens and gets one more every `every` seconds, up to `burst`.
 
-    The keys must be few, such as the names of sources: none is ever forgotten.
+    `most`: keys that are remembered, those that took a token last; None: all, so they must be few.
     """
 
-    def __init__(self, burst: int, every: float) -> None:
+    def __init__(self, burst: int, every: float, *, most: int | None = None) -> None:
         self._burst: Final = float(burst)
         self._every: Final = every
+        self._most: Final = most
         self._left: dict[Hashable, tuple[float, float]] = {}
 
     def has(self, key: Hashable) -> bool:
@@ -28,7 +29,10 @@ class Credit:
         tokens = self._tokens(key, now)
         if tokens < 1:
             return False
+        self._left.pop(key, None)  # the last to take one is the last of all
         self._left[key] = (tokens - 1, now)
+        if self._most is not None and len(self._left) > self._most:
+            del self._left[next(iter(self._left))]
         return True
 
     def _tokens(self, key: Hashable, now: float) -> float:

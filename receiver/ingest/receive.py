@@ -199,10 +199,8 @@ class Ingest:
 
     async def _refuse(self, one: Receipt, refusal: Refused) -> None:
         source, reply, reason, detail = one.source, one.source.provider.reply, refusal.reason, refusal.detail
-        if refusal.challenge is not None:  # no failure, unless nothing follows: then the sample tells why
-            self._refusals.add(source.name, one.delivery, reason, detail)
-            asking = (("www-authenticate", refusal.challenge),)
-            self._end(one, "challenged", Answer(status=401, body=_TEXTS[401], headers=asking))
+        if refusal.challenge is not None:
+            self._challenge(one, refusal, refusal.challenge)
             return
         answer = again(source) if refusal.again else _answer(reply.refused)
         if refusal.authentic:
@@ -215,6 +213,15 @@ class Ingest:
         self.refused(source, one.delivery, reason, detail)
         self._end(one, "refused", answer)
 
+    def _challenge(self, one: Receipt, refusal: Refused, challenge: str) -> None:
+        answer = Answer(status=401, body=_TEXTS[401], headers=(("www-authenticate", challenge),))
+        if refusal.reason in _ASKING:  # no failure, unless nothing follows: then the sample tells why
+            self._refusals.add(one.source.name, one.delivery, refusal.reason, refusal.detail)
+            self._end(one, "challenged", answer)
+            return
+        self.refused(one.source, one.delivery, refusal.reason, refusal.detail)
+        self._end(one, "refused", answer)
+
     def refused(self, source: Source, delivery: Delivery, reason: Reason, detail: str) -> None:
         """Count a refused request, and keep it as a sample."""
         self.counts["refused", source.name, reason] += 1
@@ -222,6 +229,7 @@ class Ingest:
 
 
 _RAW: Final = -3  # place of `raw` in a row
+_ASKING: Final = frozenset({Reason.MISSING_CREDENTIALS, Reason.EXPIRED_TOKEN})
 _TEXTS: Final = {
     200: b"ok\n",
     401: b"refused: the signature or the credentials do not fit\n",

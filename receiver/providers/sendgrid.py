@@ -9,7 +9,8 @@ all seen 2026-11.
 
 Signature: ECDSA (P-256, SHA-256) over the timestamp header and the raw body, which covers every byte. A retry
 may come with its first timestamp (nothing is documented), and SendGrid retries for 24 hours, so the window is
-25 hours; a replay within it is stored once.
+25 hours; a replay within it is stored once. Instead of it, or beside it, SendGrid knows OAuth 2.0 ("Security
+Features", as above: the two can be used at once): what is set is required. A token alone covers nothing of the body.
 
 Status codes: 2xx is kept, every other code is tried again for 24 hours ("Event Webhook Reference").
 
@@ -52,8 +53,9 @@ from receiver.contract import (
 )
 from receiver.errors import Problem, Unreadable
 from receiver.event import Actor, BounceCategory, EventType, Reading, RejectReason
+from receiver.oauth import Client, ClientSettings, client_problems
 from receiver.payload import bare_id, integer, items_of, mapping, stable_text, text, texts, unix_time
-from receiver.signers import ecdsa
+from receiver.signers import credentials, ecdsa
 
 SIGNATURE: Final = "x-twilio-email-event-webhook-signature"
 TIMESTAMP: Final = "x-twilio-email-event-webhook-timestamp"
@@ -75,8 +77,11 @@ _PUBLISHED: Final = frozenset(
 )
 
 
-class SendGridSettings(SourceSettings):
-    """`public_key`: the webhook's verification key, or several. Enabling it anew makes a new one."""
+class SendGridSettings(ClientSettings):
+    """`public_key`: the webhook's verification key, or several. Enabling it anew makes a new one.
+
+    Without one, OAuth's client is the only proof.
+    """
 
     public_key: PublicKeys = Field(default=[], description="verification key: base64 of DER, or PEM")
 
@@ -167,21 +172,37 @@ class SendGrid:
 
     def __init__(self, settings: SendGridSettings, world: World) -> None:
         self._keys = [_public_key(key) for key in settings.public_key]
+        self._client = Client(settings)
         self._tolerance = settings.tolerance or WINDOW
         self._now = world.now
 
     @staticmethod
     def problems(settings: SendGridSettings, key: str) -> Sequence[Problem]:
+        wrong_client = client_problems(settings, key)
         key = f"{key}.public_key"
-        if not settings.public_key:
+        if not settings.public_key and not settings.client_secret and not wrong_client:
             return [Problem(key, "is missing, so nothing would prove the sender", _RIGHT_KEY)]
         found = [(_key_problem(value), number) for number, value in enumerate(settings.public_key, 1)]
         one = len(found) == 1
-        return [
+        wrong_keys = [
             Problem(key if one else f"{key} (number {number})", wrong, _RIGHT_KEY) for wrong, number in found if wrong
         ]
+        return [*wrong_client, *wrong_keys]
+
+    @staticmethod
+    def warnings(settings: SendGridSettings) -> Sequence[str]:
+        """A token says who calls, not what."""
+        why = "without public_key nothing proves what the body says: enable Signature Verification at SendGrid"
+        return [] if settings.public_key else [why]
 
     async def authenticate(self, delivery: Delivery) -> Authentic:
+        if self._client:
+            self._client.check(delivery)
+        if self._keys or not self._client:
+            self._check_signature(delivery)
+        return Authentic(payload=delivery.body)
+
+    def _check_signature(self, delivery: Delivery) -> None:
         given = signatures.header(delivery.headers, SIGNATURE)
         stamp = signatures.header(delivery.headers, TIMESTAMP)
         signature = signatures.unbase64(given, SIGNATURE)
@@ -190,7 +211,6 @@ class SendGrid:
         if not any(signatures.ecdsa_match(key, signature, signed) for key in self._keys):
             raise signatures.wrong_key("public keys")
         signatures.check_time(signed_at, self._now(), past=self._tolerance)
-        return Authentic(payload=delivery.body)
 
     def parse(self, payload: bytes) -> Iterable[Item | UnreadableItem]:
         return items_of(payload)
@@ -427,8 +447,10 @@ def _post(items: Sequence[Any], keys: Mapping[str, str], now: datetime) -> Seque
     stamp = str(int(now.timestamp()))
     posts = []
     for body in _batches(items):
-        signature = ecdsa.sign(keys["private_key"], stamp.encode() + body)
-        headers = {"content-type": "application/json;charset=utf-8", SIGNATURE: signature, TIMESTAMP: stamp}
+        headers = {"content-type": "application/json;charset=utf-8", **credentials.headers(keys)}
+        if "private_key" in keys:
+            headers[SIGNATURE] = ecdsa.sign(keys["private_key"], stamp.encode() + body)
+            headers[TIMESTAMP] = stamp
         posts.append(Post(headers=headers, body=body))
     return posts
 
@@ -450,12 +472,14 @@ def _batches(items: Sequence[Any]) -> Iterable[bytes]:
 SendGrid.simulation = Simulation(
     types=tuple(_OF_TYPE),
     demo=_demo,
-    keys=lambda _: None,
+    keys=lambda settings: None if settings.public_key else {},
     sample=_sample,
     post=_post,
     setup=(
         "SendGrid console: Settings > Mail Settings > Event Webhooks > Create new webhook. Post URL: {url}. "
-        "Choose the events, enable Signature Verification, save, and copy the Public Key into `public_key`."
+        "Choose the events, enable Signature Verification, save, and copy the Public Key into `public_key`. "
+        "With or instead of it, Authorization Method OAuth 2.0: `client_id` and `client_secret`, and as token URL "
+        "/oauth/token on the same host."
     ),
     unsignable=(
         "SendGrid keeps the private key, so the simulator cannot sign for it. Use the source that --demo "

@@ -14,7 +14,9 @@ What the proof covers: nothing of the body. EventBridge signs nothing; it sends 
 Whoever knows them can say anything, and a body that was changed on the way is accepted: TLS is all that protects it.
 
 Status codes: 429 and 5xx are repeated, and every other 4xx drops the event at once (newer pages add 401, 407 and 409
-to what is repeated). A 401 or 407 also disables the connection, until somebody enters its credentials anew. So wrong
+to what is repeated). A 401 or 407 has EventBridge get another OAuth token ("Authorization methods for connections",
+eb-target-connection-auth.html in the same guide), and is what a token of ours that will not do is answered with. Else
+it disables the connection, until somebody enters its credentials anew. So wrong
 credentials, which are nearly always our own mistake, are answered with 503, as is everything else that may pass.
 
 Identity: as over SNS (`ses`): word, SES's message id, recipient, the event's own time, `feedbackId`, link, address,
@@ -45,7 +47,7 @@ from receiver.contract import (
     UnreadableItem,
     World,
 )
-from receiver.credentials import Credentials, CredentialSettings, credential_problems
+from receiver.credentials import Credentials, OAuthSettings, credential_problems
 from receiver.errors import Problem, Unreadable
 from receiver.event import EventType, Reading
 from receiver.payload import first_text, iso_time, items_of, mapping, text
@@ -60,8 +62,8 @@ _RIGHT: Final = (
 )
 
 
-class SesEventbridgeSettings(CredentialSettings):
-    """What the connection sends: Basic credentials, or an API key, which is a header with a secret value."""
+class SesEventbridgeSettings(OAuthSettings):
+    """What the connection sends: Basic credentials, an API key (a header with a secret value), or OAuth's token."""
 
 
 class SesEventbridge:
@@ -180,8 +182,9 @@ SesEventbridge.simulation = Simulation(
     post=_post,
     setup=(
         "1. Amazon SES, Configuration sets, your set, Event destinations: add Amazon EventBridge for all event types.\n"
-        "2. EventBridge, API destinations, Connections: create one with Basic credentials (user and `password`) or an\n"
-        "   API key (`header_name` and `header_value`).\n"
+        "2. EventBridge, API destinations, Connections: create one with Basic credentials (user and `password`), an\n"
+        "   API key (`header_name` and `header_value`), or OAuth client credentials (`client_id`, `client_secret`,\n"
+        "   POST to /oauth/token on the same host, with the body field grant_type = client_credentials).\n"
         "3. EventBridge, API destinations: create one with the endpoint {url}, method POST and that connection.\n"
         "4. EventBridge, Rules: on the default event bus, with the pattern\n"
         '   {"source": ["aws.ses"], "detail-type": [{"prefix": "Email "}]}, and the API destination as target.\n'

@@ -9,7 +9,8 @@ Rests on (all seen 2026-11)
 
 What the proof covers: nothing of the body. SparkPost signs nothing; whoever knows the credentials can say anything.
 
-Status codes: only 200 is success; every other code is tried again for 8 hours. The ping, sent when a webhook is made or
+Status codes: only 200 is success; every other code is tried again for 8 hours. To a 401 (or 400) SparkPost gets
+another OAuth token and comes again. The ping, sent when a webhook is made or
 its URL changes, must be answered 200, or the webhook is not made.
 
 Identity: `event_id`, which SparkPost recommends for finding duplicates and keeps in a batch that it repeats, with
@@ -41,7 +42,7 @@ from receiver.contract import (
     UnreadableItem,
     World,
 )
-from receiver.credentials import Credentials, CredentialSettings, credential_problems
+from receiver.credentials import Credentials, OAuthSettings, credential_problems
 from receiver.errors import Problem, Unreadable
 from receiver.event import Actor, BounceCategory, EventType, Reading, RejectReason
 from receiver.payload import (
@@ -64,8 +65,8 @@ PING: Final = b'[{"msys":{}}]'
 SINK: Final = ".sink.sparkpostmail.com"  # SparkPost's own test recipients
 
 _RIGHT: Final = (
-    "SparkPost: Configuration, Webhooks, your webhook, Authentication (Basic) or custom headers; set the same here, at "
-    "least 16 random characters"
+    "SparkPost: Configuration, Webhooks, your webhook, Authentication (Basic or OAuth 2.0) or custom headers; set the "
+    "same here, at least 16 random characters"
 )
 
 
@@ -144,13 +145,13 @@ class SparkPost:
         max_body=8 << 20,
     )
     simulation: ClassVar[Simulation]
-    Settings: ClassVar[type[SourceSettings]] = CredentialSettings
+    Settings: ClassVar[type[SourceSettings]] = OAuthSettings
 
-    def __init__(self, settings: CredentialSettings, world: World) -> None:  # noqa: ARG002 - the contract's
+    def __init__(self, settings: OAuthSettings, world: World) -> None:  # noqa: ARG002 - the contract's
         self._credentials = Credentials(settings)
 
     @staticmethod
-    def problems(settings: CredentialSettings, key: str) -> Sequence[Problem]:
+    def problems(settings: OAuthSettings, key: str) -> Sequence[Problem]:
         return credential_problems(settings, key, _RIGHT)
 
     async def authenticate(self, delivery: Delivery) -> Authentic:
@@ -335,8 +336,9 @@ SparkPost.simulation = Simulation(
     post=_post,
     setup=(
         "SparkPost: Configuration, Webhooks, Create Webhook. Target: {url}. Choose all message, engagement, generation "
-        "and unsubscribe events. Authentication: Basic Auth, with user and password as configured here. SparkPost "
-        "tests the URL when you save: start the receiver first."
+        "and unsubscribe events. Authentication: Basic Auth, with user and password as configured here; or OAuth 2.0, "
+        "with `client_id` and `client_secret`, and as token URL /oauth/token on the same host. SparkPost tests the URL "
+        "when you save: start the receiver first."
     ),
 )
 

@@ -1,10 +1,11 @@
-"""`/webhooks/{source}` and `/healthz`: what the public listener serves."""
+"""`/webhooks/{source}`, `/healthz`, and `/oauth/token` for those who need it: what the public listener serves."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Coroutine, Mapping
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import structlog
@@ -13,10 +14,12 @@ from receiver.contract import Answer, Delivery
 from receiver.errors import Reason, Refused
 from receiver.ingest.receive import Ingest, Receipt, again
 from receiver.networks import Proxies
+from receiver.oauth import PATH
 from receiver.sources import Source
 from receiver.web.body import decompress
 from receiver.web.budget import Budget
 from receiver.web.http import GaveUp, Request
+from receiver.web.tokens import TokenEndpoint
 
 log = structlog.get_logger("webhooks")
 
@@ -41,6 +44,7 @@ class Webhooks:
     ) -> None:
         self.body_time = body_timeout
         self._proxies = proxies
+        self._tokens = TokenEndpoint(sources, ingest)
         self._sources = sources
         self._ingest = ingest
         self._budget = budget
@@ -54,7 +58,7 @@ class Webhooks:
         """None to get the body of a delivery; else the answer."""
         path, query = request.target()
         if not path.startswith(PREFIX):
-            return _healthz(request) if path == "/healthz" else _NOT_FOUND
+            return self._elsewhere(request, path)
         name, _, rest = path[len(PREFIX) :].partition("/")
         source = self._sources.get(name)
         if source is None or (rest and not getattr(source.settings, "url_secret", None)):
@@ -64,6 +68,11 @@ class Webhooks:
         if request.method in (b"GET", b"HEAD"):  # providers' consoles probe the URL when it is saved
             return _READY
         return _options(request.headers) if request.method == b"OPTIONS" else _NOT_ALLOWED
+
+    def _elsewhere(self, request: Request, path: str) -> Answer | None:
+        if path == PATH and self._tokens:
+            return self._tokens.begin(request)
+        return _healthz(request) if path == "/healthz" else _NOT_FOUND
 
     def _post(self, request: Request, source: Source, query: str, rest: str) -> Answer | None:
         request.source, request.query, request.path = source, query, rest
@@ -76,7 +85,8 @@ class Webhooks:
     def give_up(self, request: Request, why: GaveUp) -> Answer:
         """The answer to a body that does not come whole."""
         source = request.source
-        assert source is not None, "a body is only read for a source"
+        if source is None:
+            return self._tokens.give_up(why)
         if why is GaveUp.TOO_MUCH:
             self._ingest.counts["request", source.name, "again"] += 1
             return again(source)
@@ -88,7 +98,11 @@ class Webhooks:
     def arrived(self, request: Request) -> None:
         """Receive the delivery; small ones together with the others of this turn."""
         source = request.source
-        assert source is not None, "likewise"
+        if source is None:
+            client = self._proxies.client(request.client, request.headers)
+            token = self._tokens.answer(request.headers, bytes(request.body), client, datetime.now(UTC))
+            request.connection.answer(request, token)
+            return
         encoding = request.headers.get("content-encoding")
         if encoding and not self._decompress(request, source, encoding):
             return
