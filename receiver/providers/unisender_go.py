@@ -109,7 +109,7 @@ class UnisenderGo:
     covers: ClassVar[Covers] = "body"
     words: ClassVar[Mapping[str, EventType]] = WORDS
     reply: ClassVar[Reply] = Reply(
-        retries="Not documented; taken to be after all but 2xx, as Unisender's other product does for 24 hours.",
+        retries="not documented; taken to be repeated after all but 2xx, as Unisender's other product does for a day.",
         timeout=3.0,
         max_body=4 << 20,
     )
