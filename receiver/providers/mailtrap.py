@@ -3,6 +3,7 @@
 Rests on (all seen 2026-11)
 - "Webhooks", https://docs.mailtrap.io/email-api-smtp/advanced/webhooks: batches, retries, formats, signature
 - "Webhooks", https://github.com/mailtrap/mailtrap-openapi (specs/webhooks.openapi.yml): events, fields, samples
+- "Webhooks" of Inbound Inboxes in the same documentation: a notice of each incoming message, in the same envelope
 - the signature that all official clients test (mailtrap-ruby, spec/mailtrap/webhooks_spec.rb)
 
 What the proof covers: every byte of the body, by an HMAC-SHA256 of the secret's text (32 characters, not decoded). It
@@ -50,6 +51,7 @@ from receiver.signers import hmacs as signer
 from receiver.signers import posts
 
 MAX_BATCH: Final = 500
+MILLISECONDS: Final = 10**11  # as seconds, a number beyond this would be a time after the year 5000
 _RIGHT: Final = "Mailtrap: Settings, Webhooks, your webhook, Signing secret: 32 characters"
 _PUBLISHED: Final = ("8d9a3c0e7f5b2d4a6c1e9f8b3a7d5c2e",)
 _WRAPPED: Final = re.compile(rb'\{\s*"events"\s*:')
@@ -72,6 +74,7 @@ WORDS: Final[Mapping[str, EventType]] = {
     "click": EventType.CLICKED,
     "unsubscribe": EventType.UNSUBSCRIBED,
     "spam": EventType.COMPLAINED,
+    "inbound.message_received": EventType.INBOUND,  # a notice alone, without the recipient
 }
 # `bounce` means permanent; why, is said by a category, of which this one says that the address is not the cause.
 _BLOCKS: Final = frozenset({"spam"})
@@ -126,7 +129,7 @@ class Mailtrap:
 def _event(value: Mapping[str, Any]) -> Reading:
     word = text(value.get("event")) or ""
     reason = text(value.get("reason"))
-    at = unix_time(value.get("timestamp"))
+    at = _time(value.get("timestamp"))
     identity = [text(value.get(name)) for name in _IDENTITY]
     known = at is not None or identity[0] is not None
     return Reading(
@@ -137,6 +140,7 @@ def _event(value: Mapping[str, Any]) -> Reading:
         provider_event_id=text(value.get("event_id")),
         recipient=text(value.get("email")),
         message_id=text(value.get("message_id")),
+        sender=text(value.get("from")),
         verdict=_verdict(value) if word == "bounce" else None,
         smtp_code=integer(value.get("response_code"), low=200, high=599),
         diagnostic=text(value.get("response")) or reason,
@@ -148,6 +152,11 @@ def _event(value: Mapping[str, Any]) -> Reading:
         user_agent=text(value.get("user_agent")),
         client_ip=text(value.get("ip")),
     )
+
+
+def _time(value: object) -> datetime | None:
+    """Seconds; milliseconds in notices of incoming messages, as their readers saw."""
+    return unix_time(value, per_second=1000 if (integer(value, high=10**18) or 0) > MILLISECONDS else 1)
 
 
 _IDENTITY: Final = ("event_id", "event", "message_id", "email", "timestamp", "url", "ip", "user_agent")
