@@ -107,8 +107,8 @@ class KumoMTA:
     words: ClassVar[Mapping[str, EventType]] = _WORDS
     reply: ClassVar[Reply] = Reply(
         retries=(
-            "The Lua hook decides: written as below, all but 2xx is repeated after 1 to 20 minutes until the record "
-            "expires; the published example repeats nothing."
+            "The Lua hook decides: written as the set-up says, all but 2xx is repeated after 1 to 20 minutes until the "
+            "record expires; the published example repeats nothing."
         ),
         timeout=30.0,
         max_body=8 << 20,
