@@ -214,6 +214,19 @@ async def test_check_warns(receiver: Receiver, tmp_path: Path, monkeypatch: pyte
         assert any(word in line for line in ended.out.splitlines() if line.startswith("WARNING")), word
 
 
+async def test_check_warns_of_addresses(receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """check warns where only a proxy can call, and its word on addresses is not believed; or everybody's is"""
+    (tmp_path / "receiver.toml").write_text(
+        f'secret_key = "{KEY}"\ndatabase = "embedded"\n'
+        f'[sources.a]\nprovider = "postmark"\npassword = "{PASSWORD}"\nallow_from = "192.0.2.0/24"'
+    )
+    assert "name it in trusted_proxies" in (await receiver("check")).out
+    monkeypatch.setenv("RECEIVER_TRUSTED_PROXIES", "127.0.0.1")
+    assert "trusted_proxies" not in (await receiver("check")).out
+    monkeypatch.setenv("RECEIVER_TRUSTED_PROXIES", "127.0.0.1, 0.0.0.0/0")
+    assert "anybody can claim any address" in (await receiver("check")).out
+
+
 async def test_check_shows_how_a_handler_is_run(receiver: Receiver, tmp_path: Path) -> None:
     """check says what an operator has changed about a handler, and what is wrong with it"""
     (tmp_path / "tell.py").write_text(

@@ -12,7 +12,9 @@ from receiver.cli.options import AsJson, Limit, OfSource, Reveal
 if TYPE_CHECKING:
     from receiver.cli.place import Place
 
-group = options.group("Authentic input that could not be turned into events: `list`, `show` and `discard`.")
+group = options.group(
+    "Authentic input that could not be read: `list`, `show` and `discard`; `receiver reprocess` reads it again."
+)
 
 Id = Annotated[int, typer.Argument(metavar="ID", help="The number that `list` shows.")]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -24,6 +23,7 @@ from receiver.contract import Answer, Delivery
 from receiver.errors import ConfigError, Unavailable
 from receiver.faults import did_you_mean
 from receiver.ingest.diagnosis import Clinic
+from receiver.ingest.head import delivery_of
 from receiver.ingest.receive import Ingest, Receipt
 from receiver.ingest.refusals import Refusals
 from receiver.ingest.writer import Writer
@@ -67,17 +67,8 @@ async def clinic_of(place: Place, name: str) -> AsyncIterator[tuple[Clinic, Sour
 
 def opened(row: asyncpg.Record, vault: Vault) -> tuple[Delivery, bool]:
     """The request as it came, and whether its body was kept whole. Raises WrongSecretKey."""
-    head = json.loads(vault.decrypt(row["headers"], context="refused"))
-    body = vault.decrypt(row["body"], context="refused")
-    delivery = Delivery(
-        source=row["source"],
-        headers=head["headers"],
-        body=body,
-        query=head["query"],
-        path=head.get("path", ""),
-        client=row["client_ip"],
-        at=row["refused_at"],
-    )
+    head, body = (vault.decrypt(row[name], context="refused") for name in ("headers", "body"))
+    delivery = delivery_of(head, body, source=row["source"], at=row["refused_at"], client=row["client_ip"])
     return delivery, len(body) == row["size"]
 
 

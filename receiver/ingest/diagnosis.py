@@ -164,6 +164,8 @@ _ADVICE: Final[Mapping[str, str]] = {
     Reason.MISSING_CREDENTIALS: "Set the credentials at the provider, as this source asks for them",
     Reason.WRONG_CREDENTIALS: "Set the same credentials at the provider and here. In a URL, special characters of a "
     "password must be percent-encoded",
+    Reason.EXPIRED_TOKEN: "Nothing, if its events come: after this the provider gets a new token. If none come, look "
+    "whether /oauth/token of this service can be reached from outside",
     Reason.UNKNOWN_TOPIC: "If the topic is yours, add it to `topics` of this source",
     Reason.ADDRESS_NOT_ALLOWED: "If the address is the provider's, add it to `allow_from`; behind a proxy of yours set "
     "`trusted_proxies`",

@@ -14,6 +14,7 @@ import structlog
 from receiver.contract import Delivery, Item, UnreadableItem
 from receiver.errors import Reason, Refused, Unavailable, Unreadable
 from receiver.event import Reading
+from receiver.ingest.head import delivery_of
 from receiver.ingest.normalize import rows_of
 from receiver.payload import item_of
 from receiver.sources import Source
@@ -137,9 +138,8 @@ def _rows(source: Source, item: Item | UnreadableItem, at: datetime) -> list[Row
 
 async def reread_entry(source: Source, vault: Vault, entry: Mapping[str, Any]) -> Release:
     """A row of `quarantine` read again. An entry that gives no event stays. Raises WrongSecretKey."""
-    head = json.loads(vault.decrypt(entry["headers"], context="quarantine"))
-    body = vault.decrypt(entry["body"], context="quarantine")
-    delivery = Delivery(source=source.name, body=body, at=entry["accepted_at"], **head)
+    head, body = (vault.decrypt(entry[name], context="quarantine") for name in ("headers", "body"))
+    delivery = delivery_of(head, body, source=source.name, at=entry["accepted_at"])
     whole = await _reread_delivery(source, delivery)
     if entry["kind"] != "item" or (whole.rows and whole.left is None):  # an item may be all of its delivery
         return whole
