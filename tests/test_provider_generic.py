@@ -22,6 +22,7 @@ from receiver.providers import providers
 from receiver.providers.generic import Generic, GenericSettings
 from receiver.recipes import recipes
 from receiver.settings import load_settings
+from receiver.signers import standard_webhooks
 from receiver.sources import bind_sources, find_sources
 from tests.provider_fixtures import _no_fetch, columns, read_delivery
 from tests.service import Played, running
@@ -198,6 +199,30 @@ async def test_signatures(signature: dict[str, str], headers: dict[str, str]) ->
         await refused(Generic(late, later), headers, BODY, Reason.STALE)
 
 
+@pytest.mark.parametrize("key", ["base64", "hex"])
+async def test_keys_that_are_no_text(key: str) -> None:
+    """a secret can stand for the bytes of a key, in base64 or hexadecimal"""
+    raw = bytes(range(32))
+    secret = b64encode(raw).decode() if key == "base64" else raw.hex()
+    headers = {"x-sig": hmac.new(raw, BODY, hashlib.sha256).hexdigest()}
+    provider = generic(bearer_token=[], signing_secret=secret, signature={"header": "X-Sig", "key": key})
+    await read_delivery(provider, Delivery(source="acme", headers=headers, body=BODY, at=NOW))
+    await refused(provider, headers, BODY + b" ", Reason.WRONG_KEY)
+
+
+async def test_standard_webhooks() -> None:
+    """the scheme Standard Webhooks takes its three headers, within five minutes"""
+    secret = standard_webhooks.new_secret()
+    settings = {"bearer_token": [], "signing_secret": secret, "signature": {"scheme": "standard_webhooks"}}
+    for age, why in ((0, None), (299, None), (301, Reason.STALE)):
+        headers = standard_webhooks.signed_headers((secret,), "msg_1", int(NOW.timestamp()) - age, BODY)
+        if why is None:
+            await read_delivery(generic(**settings), Delivery(source="acme", headers=headers, body=BODY, at=NOW))
+        else:
+            await refused(generic(**settings), headers, BODY, why)
+        await refused(generic(**settings), headers, BODY + b" ", Reason.WRONG_KEY)
+
+
 async def refused(provider: Generic, headers: Mapping[str, str], body: bytes, why: Reason | None = None) -> None:
     with pytest.raises(Refused) as caught:
         await provider.authenticate(Delivery(source="acme", headers=headers, body=body, at=NOW))
@@ -216,6 +241,7 @@ async def refused(provider: Generic, headers: Mapping[str, str], body: bytes, wh
         ("words = { gone = 'delivered:hard' }", "sources.acme.words", "has no detail"),
         ("add = { x = 'query.token' }", "sources.acme.add", "secret"),
         ("add = { x = 'somewhere' }", "sources.acme.add", "body.<path>"),
+        ("header_name = 'X-Key'\nadd = { x = 'header.x-key' }", "sources.acme.add", "secret"),
         ("signature = { header = 'X-Sig' }", "sources.acme.signing_secret", "is missing"),
         (f"signing_secret = '{SECRET}'", "sources.acme.signature.header", "is missing"),
         ("signature = { header = 'X-Sig', signed = '{timestamp}' }", "sources.acme.signature.signed", "{body}"),

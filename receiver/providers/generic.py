@@ -46,7 +46,7 @@ from receiver.errors import Problem, Unreadable
 from receiver.event import EventType, Reading
 from receiver.mapping import CompiledMapping, MappingSettings
 from receiver.payload import bare_id
-from receiver.providers.standard_webhooks import each_recipient
+from receiver.providers.standard_webhooks import WINDOW, each_recipient
 from receiver.recipes import DAY_AND_MORE, Recipe, recipes
 from receiver.signature_scheme import SignatureScheme, SignatureSettings, scheme_problems
 from receiver.signers import credentials as demo_credentials
@@ -86,17 +86,19 @@ class Mapped:
     words: ClassVar[Mapping[str, EventType]]
     covers: ClassVar[Covers]
 
-    def __init__(self, settings: CredentialSettings, world: World) -> None:
-        mapping, signature, window = self._told(settings)
+    def __init__(
+        self,
+        settings: CredentialSettings,
+        world: World,
+        mapping: MappingSettings,
+        signature: SignatureSettings,
+        window: float,
+    ) -> None:
         secrets = settings.signing_secret if isinstance(settings, SignedSettings) else []
         window = settings.tolerance or window
         self._mapping = CompiledMapping(mapping)
         self._credentials = Credentials(settings)
         self._scheme = SignatureScheme(signature, secrets, window, world.now) if secrets and signature.used else None
-
-    def _told(self, settings: Any) -> tuple[MappingSettings, SignatureSettings, float]:
-        """(mapping, signature, window)."""
-        raise NotImplementedError
 
     async def authenticate(self, delivery: Delivery) -> Authentic:
         if self._scheme is None:
@@ -160,9 +162,9 @@ class Generic(Mapped):
     simulation: ClassVar[Simulation]
     covers_with = staticmethod(covers_with)
 
-    def _told(self, settings: GenericSettings) -> tuple[MappingSettings, SignatureSettings, float]:
-        window = 300.0 if settings.signature.scheme == "standard_webhooks" else DAY_AND_MORE
-        return settings, settings.signature, window
+    def __init__(self, settings: GenericSettings, world: World) -> None:
+        window = WINDOW if settings.signature.scheme == "standard_webhooks" else DAY_AND_MORE
+        super().__init__(settings, world, settings, settings.signature, window)
 
     @staticmethod
     def warnings(settings: GenericSettings) -> Sequence[str]:
@@ -178,6 +180,9 @@ class Generic(Mapped):
         if "recipient" not in settings.fields:
             right = 'The path of the address in an event, such as fields = { recipient = "email" }'
             found.append(Problem(f"{key}.fields.recipient", "is missing, so no event would concern anybody", right))
+        if settings.header_name and f"header.{settings.header_name}".lower() in map(str.lower, settings.add.values()):
+            right = "Add another header: this one carries the secret of `header_value`"
+            found.append(Problem(f"{key}.add", "would store a secret with every event", right))
         if not settings.words:
             right = 'What the sender\'s words mean, such as words = { delivered = "delivered" }'
             found.append(Problem(f"{key}.words", "is missing, so every event would be `unknown`", right))
@@ -210,8 +215,8 @@ def recipe_provider(recipe: Recipe) -> type[Provider]:
         Settings: ClassVar[type[SourceSettings]] = SignedSettings if signs else CredentialSettings
         simulation: ClassVar[Simulation] = _simulation(recipe)
 
-        def _told(self, settings: CredentialSettings) -> tuple[MappingSettings, SignatureSettings, float]:  # noqa: ARG002 - the recipe tells
-            return recipe.mapping, recipe.signature, recipe.window
+        def __init__(self, settings: CredentialSettings, world: World) -> None:
+            super().__init__(settings, world, recipe.mapping, recipe.signature, recipe.window)
 
         @staticmethod
         def problems(settings: CredentialSettings, key: str) -> Sequence[Problem]:
