@@ -11,7 +11,7 @@ Status codes: 2xx is kept, and everything else is answered 503, because more sen
 any other. What yours does, its documents say.
 
 Identity: the sender's event id (name one only if a retry has it too), its word, message id, recipient, time, link,
-attempt, address, user agent, campaign and topic, as sent; the whole event where the mapping has neither id nor time.
+attempt, address, user agent, campaign, topic and diagnostic, as sent; the whole event where it has neither id nor time.
 A mapping that is changed later can therefore give an event that is sent again another id.
 """
 
@@ -59,7 +59,17 @@ _RIGHT: Final = (
 )
 _IDS: Final = ("message_id", "internet_message_id")
 _IN_IDENTITY: Final = (
-    *("provider_event_id", "message_id", "url", "attempt", "client_ip", "user_agent", "campaign", "topic"),
+    *(
+        "provider_event_id",
+        "message_id",
+        "url",
+        "attempt",
+        "client_ip",
+        "user_agent",
+        "campaign",
+        "topic",
+        "diagnostic",
+    ),
 )
 
 
