@@ -18,6 +18,7 @@ from receiver.cli.output import json_line, table
 from receiver.cli.place import Place, who
 from receiver.cli.progress import progress
 from receiver.contract import World
+from receiver.event import EventType
 from receiver.ingest.reread import Clock, Outcome, Release, Reread, reread, reread_entry
 from receiver.outbound import Outbound
 from receiver.sources import Source, bind_sources
@@ -28,6 +29,7 @@ from receiver.store.reprocessing import CHUNK, Changed, Selection
 from receiver.vault import Vault
 
 DOES: Final = frozenset({Outcome.CHANGED, Outcome.STORED, Outcome.KNOWN})  # what there is to do
+WORDS: Final = 20  # of which is told how to map them
 _ID: Final = COLUMNS.index("id")
 _TYPE: Final = COLUMNS.index("type")
 _WORD: Final = COLUMNS.index("provider_type")
@@ -111,9 +113,12 @@ async def _do(reader: Reader, *, as_json: bool) -> None:
         note("stopped: what was done until now is whole and stays; say the same again to go on")
         raise
     _report(tally, as_json=as_json)
-    note(f"changed {tally.of(Outcome.CHANGED)} events, stored {tally.of(Outcome.STORED)} of {tally.released} entries")
+    if reader.wanted.events:
+        note(f"changed {tally.of(Outcome.CHANGED)} events")
     if reader.wanted.dispatch:
-        note(f"put {tally.handed} rows for handlers (`receiver handlers` shows what is due)")
+        note(f"handed them over {tally.handed} times; `receiver handlers` shows what is due")
+    if reader.wanted.quarantine:
+        note(f"released {tally.released} entries of the quarantine, with {tally.of(Outcome.STORED)} new events")
 
 
 async def _go_through(reader: Reader, *, apply: bool) -> Tally:
@@ -229,3 +234,6 @@ def _report(tally: Tally, *, as_json: bool) -> None:
         return
     names = (*Line._fields, "count")
     table(names, ((*line, count) for line, count in lines), empty="nothing that is chosen has to be read again")
+    for line, _ in lines[:WORDS]:
+        if line.outcome is Outcome.SAME and line.becomes == EventType.UNKNOWN:
+            note(f"{line.word!r} is still unknown: say what it means in [sources.{line.source}.types]")
