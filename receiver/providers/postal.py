@@ -112,6 +112,15 @@ _SHAPES: Final = {
 # The bounce message itself is not in the event; its kind is only in those of some versions.
 _BOUNCES: Final = {"hard": BounceCategory.HARD, "soft": BounceCategory.SOFT}
 _SUPPRESSED: Final = "is on the suppression list"
+# Hard failures of Postal's own: no server refused anything, and none but the first says anything of the recipient.
+_OWN_FAILURES: Final[Mapping[str, tuple[EventType, BounceCategory | None, RejectReason | None]]] = {
+    "Maximum number of delivery attempts": (EventType.BOUNCED, BounceCategory.SOFT, None),
+    "Message is likely spam": (EventType.REJECTED, None, RejectReason.CONTENT),
+    "Message's domain no longer exist": (EventType.FAILED, None, None),
+    "Message doesn't have an RCPT to": (EventType.FAILED, None, None),
+    "Raw message has been removed": (EventType.FAILED, None, None),
+}
+_LISTED: Final = " Added "  # begins what Postal notes of its own suppression list, which is no answer to the message
 
 
 class Postal:
@@ -210,12 +219,12 @@ def _event(value: Mapping[str, Any]) -> Reading:
     bounce = mapping(payload.get("bounce"))
     word = _word(text(value.get("event")) or _by_shape(payload), message)
     details, output = text(payload.get("details")), text(payload.get("output"))
-    held_back = _held_back(details or "") if word == "MessageHeld" else None
+    type_, verdict, reject_reason = _meaning(word, details or "", bounce)
     time = text(payload.get("timestamp")) or text(bounce.get("timestamp")) or text(value.get("timestamp"))
     uuid, number, recipient = text(value.get("uuid")), text(message.get("id")), first_text(message, "rcpt_to", "to")
     visit = [text(payload.get(name)) for name in ("url", "ip_address", "user_agent")]
     return Reading(
-        type=EventType.REJECTED if held_back else WORDS.get(word, EventType.UNKNOWN),
+        type=type_,
         word=word,
         identity=(uuid, word, number, recipient, time, *visit) if uuid or (number and time) else None,
         occurred_at=unix_time(time),
@@ -224,9 +233,9 @@ def _event(value: Mapping[str, Any]) -> Reading:
         message_id=number,
         internet_message_id=bare_id(message.get("message_id")),
         sender=first_text(message, "mail_from", "from"),
-        verdict=_verdict(word, bounce),
-        diagnostic=output or details,
-        reject_reason=held_back,
+        verdict=verdict,
+        diagnostic=output or (details and details.partition(_LISTED)[0]),
+        reject_reason=reject_reason,
         tags=texts(message.get("tag")),
         subject=text(message.get("subject")),
         url=visit[0],
@@ -245,17 +254,23 @@ def _by_shape(payload: Mapping[str, Any]) -> str:
     return _STATUSES.get(status) or next((word for key, word in _SHAPES.items() if key in payload), "")
 
 
-def _held_back(details: str) -> RejectReason | None:
-    """Why the address is suppressed, if the message is held for that: "... (reason: too many hard fails)"."""
-    if _SUPPRESSED not in details:
-        return None
-    return RejectReason.BOUNCED if "fails" in details else RejectReason.OTHER
-
-
-def _verdict(word: str, bounce: Mapping[str, Any]) -> BounceCategory | None:
+def _meaning(
+    word: str, details: str, bounce: Mapping[str, Any]
+) -> tuple[EventType, BounceCategory | None, RejectReason | None]:
+    type_ = WORDS.get(word, EventType.UNKNOWN)
+    if word == "MessageHeld" and _SUPPRESSED in details:
+        return EventType.REJECTED, None, _reject_reason(details)
     if word == "MessageBounced":
-        return _BOUNCES.get(text(bounce.get("bounce_type")) or "", BounceCategory.UNDETERMINED)
-    return BounceCategory.HARD if word == "MessageDeliveryFailed" else None
+        return type_, _BOUNCES.get(text(bounce.get("bounce_type")) or "", BounceCategory.UNDETERMINED), None
+    if word == "MessageDeliveryFailed":
+        own = (meaning for start, meaning in _OWN_FAILURES.items() if details.startswith(start))
+        return next(own, (type_, BounceCategory.HARD, None))
+    return type_, None, None
+
+
+def _reject_reason(details: str) -> RejectReason:
+    """Why the address is on the list: "(reason: too many hard fails)". Of "too many soft fails" none is dead."""
+    return RejectReason.BOUNCED if "hard fails" in details else RejectReason.OTHER
 
 
 # The simulator's side.
