@@ -13,6 +13,8 @@ attempts in three days, for the whole array; then the webhook is disabled. Reque
 which is refused holds up the rest.
 
 Each event carries its object twice, as `object` and as `data.object`. Only `email.attempted` has the server's answer.
+So a bounce tells no reason, and Emailit also calls it that when a mailbox was full or its attempts ran out ("Bounce
+categories", https://emailit.com/docs/dictionary/bounce-categories.md): it is undetermined, no address counts as dead.
 Events about domains, contacts, audiences, campaigns and the like are about no message: unknown.
 
 Identity: `event_id`, which a retry repeats, with the type, the object's id, the recipient and the time as sent.
@@ -151,7 +153,7 @@ def _reading(value: Mapping[str, Any]) -> Reading:
         recipient=recipient,
         message_id=text(email.get("id")) if _is_email(email) else text(thing.get("email_id")),
         sender=first_text(email, "mail_from", "from"),
-        verdict=BounceCategory.HARD if type_ is EventType.BOUNCED else None,
+        verdict=BounceCategory.UNDETERMINED if type_ is EventType.BOUNCED else None,
         smtp_code=integer(thing.get("smtp_code"), low=200, high=599),
         enhanced_code=text(thing.get("smtp_enhanced_code")),
         diagnostic=text(thing.get("smtp_response")),
