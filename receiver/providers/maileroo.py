@@ -74,6 +74,7 @@ _WORDS: Final[Mapping[str, EventType]] = {
 }
 # What a reason contains, the first that fits. Their suppression list alone does not tell why an address is on it.
 _REASONS: Final = (
+    ("soft", RejectReason.OTHER),
     ("bounced", RejectReason.BOUNCED),
     ("complain", RejectReason.COMPLAINED),
     ("unsubscribed", RejectReason.UNSUBSCRIBED),

@@ -95,8 +95,10 @@ WORDS: Final[Mapping[str, EventType]] = {
     "recipient.on_hold_removed": EventType.UNKNOWN,
 }
 _VERDICTS: Final = {"activity.soft_bounced": BounceCategory.SOFT, "activity.hard_bounced": BounceCategory.HARD}
-# The lists that hold an address back; what the event calls them is not documented, so a part of the name tells.
+# The lists that hold an address back; what the event calls them is not documented, so a part of the name tells. After
+# soft bounces an address is on hold for some days, and not dead.
 _REJECTS: Final = {
+    "soft": RejectReason.OTHER,
     "bounce": RejectReason.BOUNCED,
     "complaint": RejectReason.COMPLAINED,
     "unsubscribe": RejectReason.UNSUBSCRIBED,
@@ -202,7 +204,7 @@ def _event(value: Mapping[str, Any]) -> Reading:
 
 
 def _reject_reason(reason: str) -> RejectReason:
-    return next((meant for part, meant in _REJECTS.items() if part in reason), RejectReason.OTHER)
+    return next((meant for part, meant in _REJECTS.items() if part in reason.lower()), RejectReason.OTHER)
 
 
 # The simulator's side: version 2.

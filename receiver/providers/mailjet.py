@@ -59,12 +59,11 @@ WORDS: Final[Mapping[str, EventType]] = {
     "unsub": EventType.UNSUBSCRIBED,
 }
 _GREYLISTED: Final = "greylisted"  # "Delivery will be re-attempted"
-# Why it was blocked, by `error`; `preblocked`: the address bounced before, so that it was not tried. Not among them is
-# `no mail host`: a server that does not answer says nothing about the address.
+# Why it was blocked, by `error`. Not among them: `preblocked`, as the address "recently (or repeatedly) bounced", which
+# may have been softly and holds for a while; `mailbox inactive`, which may come back; `no mail host`, as a server that
+# does not answer says nothing about the address.
 _REJECTS: Final[Mapping[str, RejectReason]] = {
-    "preblocked": RejectReason.BOUNCED,
     "user unknown": RejectReason.INVALID,
-    "mailbox inactive": RejectReason.INVALID,
     "invalid domain": RejectReason.INVALID,
     "content blocked": RejectReason.CONTENT,
     "policy issue": RejectReason.POLICY,
