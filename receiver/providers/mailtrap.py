@@ -84,6 +84,7 @@ _REJECTS: Final = {
     "spam complaint": RejectReason.COMPLAINED,
     "hard bounce": RejectReason.BOUNCED,
 }
+_LIMIT: Final = "limit reached"  # of the account: it has nothing to do with the recipient
 
 
 class Mailtrap:
@@ -132,8 +133,9 @@ def _event(value: Mapping[str, Any]) -> Reading:
     at = _time(value.get("timestamp"))
     identity = [text(value.get(name)) for name in _IDENTITY]
     known = at is not None or identity[0] is not None
+    type_, reject_reason = _meaning(word, reason or "")
     return Reading(
-        type=WORDS.get(word, EventType.UNKNOWN),
+        type=type_,
         word=word,
         identity=identity if known else None,
         occurred_at=at,
@@ -144,7 +146,7 @@ def _event(value: Mapping[str, Any]) -> Reading:
         verdict=_verdict(value) if word == "bounce" else None,
         smtp_code=integer(value.get("response_code"), low=200, high=599),
         diagnostic=text(value.get("response")) or reason,
-        reject_reason=_reject_reason(reason or "") if word == "reject" else None,
+        reject_reason=reject_reason,
         stream=text(value.get("sending_stream")),
         tags=texts(value.get("category")),
         metadata=mapping(value.get("custom_variables")) or None,
@@ -166,8 +168,13 @@ def _verdict(value: Mapping[str, Any]) -> BounceCategory:
     return BounceCategory.BLOCK if text(value.get("bounce_category")) in _BLOCKS else BounceCategory.HARD
 
 
-def _reject_reason(reason: str) -> RejectReason:
-    return next((meant for kind, meant in _REJECTS.items() if kind in reason.lower()), RejectReason.OTHER)
+def _meaning(word: str, reason: str) -> tuple[EventType, RejectReason | None]:
+    if word != "reject":
+        return WORDS.get(word, EventType.UNKNOWN), None
+    if _LIMIT in reason.lower():
+        return EventType.FAILED, RejectReason.QUOTA
+    held_back = (meant for kind, meant in _REJECTS.items() if kind in reason.lower())
+    return EventType.REJECTED, next(held_back, RejectReason.OTHER)
 
 
 # The simulator's side.
