@@ -187,7 +187,7 @@ def _event(kind: str, event: Mapping[str, Any]) -> Reading:
         occurred_at=unix_time(get("timestamp")),
         provider_event_id=text(get("event_id")),
         recipient=recipient,
-        message_id=text(get("message_id")),
+        message_id=first_text(event, "transmission_id", "message_id"),  # the first is what the send call returned
         internet_message_id=_message_id_header(mapping(get("content")).get("headers")),
         sender=first_text(event, "friendly_from", "msg_from"),
         verdict=verdict,
