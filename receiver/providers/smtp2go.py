@@ -153,6 +153,7 @@ def _reading(value: Mapping[str, Any]) -> Reading:
         remote_mta=text(value.get("host")),
         metadata=own or None,
         subject=text(value.get("subject")),
+        url=text(value.get("context")) if type_ is EventType.CLICKED else None,
         user_agent=text(value.get("user-agent")),
         client_ip=text(value.get("srchost")) if word in _PEOPLE else None,  # of the others it is who submitted it
         country=text(value.get("geoip-country")),
