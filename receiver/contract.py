@@ -226,6 +226,7 @@ class Simulation:
     `sample(occurrence)`: the provider's own item (JSON-able), with every field it documents for that event.
     `post(items, keys, now)`: the requests that carry the items, batched and signed as the provider does it.
     `setup`: what to do in the provider's console, `{url}` stands for the webhook URL.
+    `volatile`: fields of a sample that the provider gives other values when it repeats an event.
     `unsignable`: for people, when `keys` is `None`: how to add a second key that the simulator has.
     `names_recipients`: whether the provider's events say whose address it was.
     """
@@ -237,6 +238,7 @@ class Simulation:
     post: Callable[[Sequence[Any], Mapping[str, str], datetime], Sequence[Post]]
     setup: str
     unsignable: str = ""
+    volatile: Sequence[str] = ()
     names_recipients: bool = True
 
 

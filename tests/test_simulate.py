@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from receiver.cli import packs
+from receiver.cli.simulate import PACKS
 from receiver.demo import make_demo, with_demo
 from receiver.embedded import lock_data_dir
 from receiver.event import EventType
@@ -96,6 +98,31 @@ async def test_bad_signature(receiver: Receiver, demo: Running, part: Sequence[s
         assert row["status"] in (kind.reply.refused, kind.reply.again), provider
         assert row["expected"] is True, provider
     assert await demo.events() == []
+
+
+@in_parts
+async def test_nasty_input(receiver: Receiver, demo: Running, part: Sequence[str]) -> None:
+    """every pack of nasty input is answered as it should be, by every provider, and no fault of ours shows"""
+    for provider in part:
+        done = await receiver(
+            "simulate", provider, providers()[provider].simulation.types[0], "--pack", "all", "--json"
+        )
+        assert done.code == 0, (provider, [row for row in done.rows if not row["expected"]], done.err)
+        assert {row["pack"] for row in done.rows} == set(PACKS)
+    assert await demo.count("quarantine WHERE why LIKE 'a fault of ours%'") == 0
+
+
+async def test_duplicates_with_new_ids(receiver: Receiver, demo: Running) -> None:
+    """repetitions under new ids are stored once; an event of a new word, and one of nobody, are kept"""
+    assert tuple(packs.PACKS) == PACKS
+    assert (await receiver("simulate", "sendgrid", "bounced", "--pack", "duplicates")).code == 0
+    assert len(await demo.events()) == 1
+    assert (await receiver("simulate", "sendgrid", "bounced", "--pack", "unknown", "--pack", "nobody")).code == 0
+    rows = await demo.events()
+    assert [(row["type"], row["recipient"] is None) for row in rows[1:]] == [("unknown", False), ("bounced", True)]
+    wrong = await receiver("simulate", "sendgrid", "bounced", "--pack", "duplicate")
+    assert wrong.code == 1
+    assert "did you mean duplicates?" in wrong.err
 
 
 async def test_same_run_is_the_same(receiver: Receiver, demo: Running) -> None:

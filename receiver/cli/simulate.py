@@ -14,6 +14,8 @@ from receiver.event import EventType
 if TYPE_CHECKING:
     from receiver.cli.simulator import Report
 
+# Written out, so that `receiver --help` need not load what plays them; a test compares.
+PACKS: Final = ("duplicates", "disorder", "batch", "mangled", "skew", "unknown", "nobody")
 RECIPIENT: Final = "ada@customer-domain.test"
 
 
@@ -39,6 +41,10 @@ def simulate(  # noqa: PLR0913, PLR0917 - the options of the command
         Path | None,
         typer.Option(metavar="FILE", help="JSON object with the keys to sign with, if not the source's own."),
     ] = None,
+    pack: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Nasty input instead: " + ", ".join(PACKS) + "; or all."),
+    ] = None,
     *,
     shuffle: Annotated[bool, typer.Option("--shuffle", help="In random order.")] = False,
     bad_signature: Annotated[
@@ -54,11 +60,13 @@ def simulate(  # noqa: PLR0913, PLR0917 - the options of the command
     Example: receiver simulate sendgrid clicked --count 5000 --duplicate 1 --shuffle
 
     Example: receiver simulate mailgun opened --bad-signature
+
+    Example: receiver simulate sendgrid bounced --pack all
     """
     from secrets import token_hex
 
     from receiver.cli.place import find_place, run_async
-    from receiver.cli.simulator import Plan, play, prepare
+    from receiver.cli.simulator import Plan, play, play_packs, prepare
 
     place = find_place(context)
     plan = Plan(
@@ -73,7 +81,8 @@ def simulate(  # noqa: PLR0913, PLR0917 - the options of the command
         run=run or token_hex(4),
     )
     prepared = prepare(place, source, plan, url=url, keys_file=keys, bad_signature=bad_signature, remote=remote)
-    report = run_async(play(prepared, plan, as_json=as_json))
+    playing = play_packs(prepared, plan, pack, as_json=as_json) if pack else play(prepared, plan, as_json=as_json)
+    report = run_async(playing)
     _summary(report, source, plan.run, as_json=as_json)
     if report.unexpected:
         raise typer.Exit(1)

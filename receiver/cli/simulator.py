@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +26,7 @@ from receiver import oauth
 from receiver.cli.failures import CommandError
 from receiver.cli.lines import say
 from receiver.cli.output import json_line
+from receiver.cli.packs import PACKS, Scene
 from receiver.cli.place import Place
 from receiver.cli.world import local_world
 from receiver.contract import Occurrence, Post, Provider, Simulation
@@ -73,9 +74,13 @@ class Prepared:
 
     source: str
     url: str
-    simulation: Simulation
+    provider: type[Provider]
     keys: Mapping[str, str] = field(repr=False)
     expected: frozenset[int]
+
+    @property
+    def simulation(self) -> Simulation:
+        return self.provider.simulation
 
 
 @dataclass(slots=True)
@@ -120,7 +125,7 @@ def prepare(
     return Prepared(
         source=name,
         url=target,
-        simulation=simulation,
+        provider=provider,
         keys=_wrong(keys, simulation) if bad_signature else keys,
         expected=frozenset(refusals) if bad_signature else frozenset({reply.stored}),
     )
@@ -226,13 +231,49 @@ async def play(prepared: Prepared, plan: Plan, *, as_json: bool) -> Report:
     bar = None if each or not screen.is_terminal else Progress(console=screen, transient=True)
     with bar or nullcontext():
         limits = httpx.Limits(max_connections=plan.at_once)
-        async with httpx.AsyncClient(timeout=TIMEOUT, trust_env=False, limits=limits) as client:
+        async with _http(prepared.url, limits) as client:
             await _knock(client, prepared.url)
             player = Player(prepared, plan, client, as_json=as_json, each=each)
             if bar:
                 player.bar, player.task = bar, bar.add_task(prepared.source, total=len(numbers))
             await asyncio.gather(*(player.send(chunks) for _ in range(plan.at_once)))
     return player.report
+
+
+def _http(url: str, limits: httpx.Limits) -> httpx.AsyncClient:
+    """Certificates are loaded only where there is TLS: that takes longer than all the rest of a short run."""
+    return httpx.AsyncClient(timeout=TIMEOUT, trust_env=False, limits=limits, verify=url.startswith("https:"))
+
+
+async def play_packs(prepared: Prepared, plan: Plan, names: Sequence[str], *, as_json: bool) -> Report:
+    """Post nasty input, pack by pack. Raises CommandError for a name that is none, and where nobody answers at all."""
+    chosen = [*PACKS] if "all" in names else names
+    if unknown := [name for name in chosen if name not in PACKS]:
+        raise CommandError(
+            f"there is no pack {unknown[0]!r}{did_you_mean(unknown[0], PACKS)}; there are: {', '.join(PACKS)}"
+        )
+    report = Report()
+    async with _http(prepared.url, httpx.Limits(max_connections=1)) as client:
+        await _knock(client, prepared.url)
+        for name in chosen:
+            scene = Scene(
+                provider=prepared.provider,
+                keys=prepared.keys,
+                type=plan.type,
+                recipient=plan.to,
+                run=f"{plan.run}-{name}",
+                now=datetime.now(UTC),
+            )
+            if not as_json:
+                say(f"{name}: {PACKS[name].__doc__}")
+            for post, expected in PACKS[name](scene):
+                player = Player(
+                    replace(prepared, expected=expected), plan, client, as_json=as_json, each=True, pack=name
+                )
+                player.report = report
+                report.events += 1
+                await player.post(post, 1)
+    return report
 
 
 async def _knock(client: httpx.AsyncClient, url: str) -> None:
@@ -268,6 +309,7 @@ class Player:
     client: httpx.AsyncClient
     as_json: bool
     each: bool
+    pack: str | None = None
     report: Report = field(default_factory=Report)
     began: float = field(default_factory=time.monotonic)
     moment: datetime = field(default_factory=lambda: datetime.now(UTC))  # duplicates say the same time
@@ -283,11 +325,11 @@ class Player:
             items = [_sample(self.prepared, self.plan, number, self.moment) for number in chunk]
             # Signed only now: a signature is good for a few minutes.
             for post in self.prepared.simulation.post(items, self.prepared.keys, datetime.now(UTC)):
-                await self._post(post, len(chunk))
+                await self.post(post, len(chunk))
             if self.bar and self.task is not None:
                 self.bar.advance(self.task, len(chunk))
 
-    async def _post(self, post: Post, events: int) -> None:
+    async def post(self, post: Post, events: int) -> None:
         url = self.prepared.url + (f"?{post.query}" if post.query else "")
         began = time.perf_counter()
         try:
@@ -308,6 +350,7 @@ class Player:
                 {
                     "source": self.prepared.source,
                     "type": self.plan.type,
+                    **({"pack": self.pack} if self.pack else {}),
                     "run": self.plan.run,
                     "events": events,
                     "status": status,

@@ -475,6 +475,7 @@ SendGrid.simulation = Simulation(
     keys=lambda settings: None if settings.public_key else {},
     sample=_sample,
     post=_post,
+    volatile=("sg_event_id",),
     setup=(
         "SendGrid console: Settings > Mail Settings > Event Webhooks > Create new webhook. Post URL: {url}. "
         "Choose the events, enable Signature Verification, save, and copy the Public Key into `public_key`. "
