@@ -280,6 +280,11 @@ class Provider(Protocol):
         ...
 
 
+def secret_bytes(secrets: Sequence[SecretStr]) -> list[bytes]:
+    """The secrets' texts as keys."""
+    return [secret.get_secret_value().encode() for secret in secrets]
+
+
 def secret_problems(
     secrets: Sequence[SecretStr], key: str, right: str, *, shortest: int = 16, published: Sequence[str] = ()
 ) -> list[Problem]:

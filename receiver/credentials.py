@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl
 
 from pydantic import Field, SecretStr
 
-from receiver.contract import Covers, Delivery, Secrets, SourceSettings, secret_problems
+from receiver.contract import Covers, Delivery, Secrets, SourceSettings, secret_bytes, secret_problems
 from receiver.errors import Problem, Reason, Refused
 from receiver.oauth import Client, ClientSettings, client_problems
 from receiver.signatures import check_basic, header, same
@@ -52,10 +52,10 @@ class Credentials:
         self._ask = ask
         self._username = settings.username
         self._passwords = [secret.get_secret_value() for secret in settings.password]
-        self._tokens = _bytes(settings.bearer_token)
+        self._tokens = secret_bytes(settings.bearer_token)
         self._header = (settings.header_name or "").lower()
-        self._values = _bytes(settings.header_value)
-        self._url_secrets = _bytes(settings.url_secret)
+        self._values = secret_bytes(settings.header_value)
+        self._url_secrets = secret_bytes(settings.url_secret)
         self._client = Client(settings) if isinstance(settings, OAuthSettings) else None
         self.any = bool(self._passwords or self._tokens or self._values or self._url_secrets or self._client)
 
@@ -178,7 +178,3 @@ def _latin1(value: str, name: str) -> bytes:
     except UnicodeEncodeError as error:
         wrong = f"{name} has characters that no header can carry"
         raise Refused(Reason.MALFORMED_HEADER, wrong, again=True) from error
-
-
-def _bytes(secrets: Sequence[SecretStr]) -> list[bytes]:
-    return [secret.get_secret_value().encode() for secret in secrets]

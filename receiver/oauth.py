@@ -21,7 +21,7 @@ from typing import Final
 
 from pydantic import Field
 
-from receiver.contract import Delivery, Secrets, SourceSettings, secret_problems
+from receiver.contract import Delivery, Secrets, SourceSettings, secret_bytes, secret_problems
 from receiver.errors import Problem, Reason, Refused
 from receiver.signatures import MAX_HEADER, same
 
@@ -47,7 +47,7 @@ class Client:
 
     def __init__(self, settings: ClientSettings) -> None:
         self.id = settings.client_id or ""
-        self._secrets = [secret.get_secret_value().encode() for secret in settings.client_secret]
+        self._secrets = secret_bytes(settings.client_secret)
 
     def __bool__(self) -> bool:
         return bool(self._secrets)

@@ -111,6 +111,13 @@ def _is_doubtful(body: bytes) -> bool:
     return len(body) > _LONG and _MANY_DIGITS in shape
 
 
+def event_object(item: Item, what: str) -> dict[str, Any]:
+    """The item's value, which must be an object if it is to be `what` ("a Brevo event"). Raises Unreadable."""
+    if not isinstance(item.value, dict):
+        raise Unreadable(f"{what} must be a JSON object")
+    return item.value
+
+
 def decode(body: bytes) -> Any:
     """The JSON value of a whole body. Raises Unreadable; values that Postgres cannot hold are replaced."""
     item = item_of(strip(body))

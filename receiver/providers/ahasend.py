@@ -41,11 +41,12 @@ from receiver.contract import (
     SourceSettings,
     UnreadableItem,
     World,
+    secret_bytes,
     secret_problems,
 )
-from receiver.errors import Problem, Unreadable
+from receiver.errors import Problem
 from receiver.event import Actor, BounceCategory, EventType, Reading, RejectReason
-from receiver.payload import bare_id, boolean, first_text, integer, iso_time, mapping, text
+from receiver.payload import bare_id, boolean, event_object, first_text, integer, iso_time, mapping, text
 from receiver.providers.standard_webhooks import Proof, Signed, one_item
 from receiver.signers import hmacs
 from receiver.signers import standard_webhooks as signer
@@ -114,7 +115,7 @@ class AhaSend:
     simulation: ClassVar[Simulation]
 
     def __init__(self, settings: AhaSendSettings, world: World) -> None:
-        keys = [secret.get_secret_value().encode() for secret in settings.signing_secret]
+        keys = secret_bytes(settings.signing_secret)
         self._proof = Proof(keys, settings, world, window=WINDOW)
 
     @staticmethod
@@ -128,9 +129,7 @@ class AhaSend:
         return one_item(payload)
 
     def read(self, item: Item) -> Sequence[Reading]:
-        value = item.value
-        if not isinstance(value, dict):
-            raise Unreadable("an AhaSend event must be a JSON object")
+        value = event_object(item, "an AhaSend event")
         return [_reading(value, item.event_id)]
 
 

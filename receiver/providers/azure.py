@@ -54,7 +54,7 @@ from receiver.contract import (
 from receiver.credentials import Credentials, CredentialSettings, credential_problems
 from receiver.errors import Problem, Unreadable
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
-from receiver.payload import bare_id, first_text, iso_time, items_of, mapping, text
+from receiver.payload import bare_id, event_object, first_text, iso_time, items_of, mapping, text
 from receiver.signers import credentials as signer
 from receiver.signers import posts
 
@@ -136,9 +136,7 @@ class Azure:
         return items_of(payload)
 
     def read(self, item: Item) -> Sequence[Reading]:
-        if not isinstance(item.value, dict):
-            raise Unreadable("the event is not a JSON object")
-        return [_event(item.value)]
+        return [_event(event_object(item, "an Azure event"))]
 
 
 def _validation_code(body: bytes) -> str | None:

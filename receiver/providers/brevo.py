@@ -42,11 +42,12 @@ from receiver.contract import (
     World,
 )
 from receiver.credentials import Credentials, CredentialSettings, credential_problems
-from receiver.errors import Problem, Unreadable
+from receiver.errors import Problem
 from receiver.event import Actor, BounceCategory, EventType, Reading, RejectReason
 from receiver.payload import (
     bare_id,
     embedded,
+    event_object,
     first_text,
     integer,
     items_of,
@@ -134,9 +135,7 @@ class Brevo:
         return items_of(payload)  # one object, or an array where the webhook is `batched`
 
     def read(self, item: Item) -> Sequence[Reading]:
-        value = item.value
-        if not isinstance(value, dict):
-            raise Unreadable("a Brevo event must be a JSON object")
+        value = event_object(item, "a Brevo event")
         recipients = texts(value.get("email")) or (None,)  # contacts' events may name several
         lists = texts(value.get("list_id")) if value.get("event") == "list_addition" else ()
         return [_event(value, recipient, topic) for recipient in recipients for topic in lists or (None,)]

@@ -43,11 +43,12 @@ from receiver.contract import (
     SourceSettings,
     UnreadableItem,
     World,
+    secret_bytes,
     secret_problems,
 )
 from receiver.errors import Problem, Unreadable
 from receiver.event import Actor, EventType, Reading, RejectReason
-from receiver.payload import decode, first_text, item_of, mapping, strip, text, unix_time
+from receiver.payload import decode, event_object, first_text, item_of, mapping, strip, text, unix_time
 from receiver.signatures import check_hex, check_time, header, unix_seconds
 from receiver.signers import hmacs, posts
 
@@ -108,7 +109,7 @@ class CustomerIo:
     simulation: ClassVar[Simulation]
 
     def __init__(self, settings: CustomerIoSettings, world: World) -> None:
-        self._keys = [secret.get_secret_value().encode() for secret in settings.signing_key]
+        self._keys = secret_bytes(settings.signing_key)
         self._tolerance = settings.tolerance or WINDOW
         self._now = world.now
 
@@ -127,9 +128,7 @@ class CustomerIo:
         return (item_of(strip(payload)),)
 
     def read(self, item: Item) -> Sequence[Reading]:
-        value = item.value
-        if not isinstance(value, dict):
-            raise Unreadable("the event is not a JSON object")
+        value = event_object(item, "a Customer.io event")
         word = f"{text(value.get('object_type')) or '(none)'}.{text(value.get('metric'))}"
         if word in _PREFERENCES:
             return [_event(value, word, type_, topic) for topic, type_ in _topics(mapping(value.get("data")))]

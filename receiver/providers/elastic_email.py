@@ -46,10 +46,10 @@ from receiver.contract import (
     World,
 )
 from receiver.credentials import TOKEN, Credentials, CredentialSettings, credential_problems
-from receiver.errors import Problem, Unreadable
+from receiver.errors import Problem
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
 from receiver.forms import is_form, object_of
-from receiver.payload import bare_id, iso_time, item_from_value, item_of, strip, text
+from receiver.payload import bare_id, event_object, iso_time, item_from_value, item_of, strip, text
 from receiver.signers import credentials, posts
 
 _FORM: Final = "application/x-www-form-urlencoded"
@@ -131,9 +131,7 @@ class ElasticEmail:
         return [item_from_value(object_of(kind, payload.body)) if is_form(kind) else item_of(strip(payload.body))]
 
     def read(self, item: Item) -> Sequence[Reading]:
-        value = item.value
-        if not isinstance(value, dict):
-            raise Unreadable("an Elastic Email notification must be a JSON object or a form")
+        value = event_object(item, "an Elastic Email notification")
         return [_reading(value)]
 
 

@@ -44,11 +44,12 @@ from receiver.contract import (
     SourceSettings,
     UnreadableItem,
     World,
+    secret_bytes,
     secret_problems,
 )
-from receiver.errors import Problem, Unreadable
+from receiver.errors import Problem
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
-from receiver.payload import first_text, integer, iso_time, items_of, mapping, text
+from receiver.payload import event_object, first_text, integer, iso_time, items_of, mapping, text
 from receiver.signatures import check_hex, check_time, header, unix_seconds
 from receiver.signers import hmacs, posts
 
@@ -110,7 +111,7 @@ class Emailit:
     simulation: ClassVar[Simulation]
 
     def __init__(self, settings: EmailitSettings, world: World) -> None:
-        self._keys = [secret.get_secret_value().encode() for secret in settings.signing_secret]
+        self._keys = secret_bytes(settings.signing_secret)
         self._tolerance = settings.tolerance or WINDOW
         self._now = world.now
 
@@ -129,9 +130,7 @@ class Emailit:
         return items_of(payload)
 
     def read(self, item: Item) -> Sequence[Reading]:
-        value = item.value
-        if not isinstance(value, dict):
-            raise Unreadable("an Emailit event must be a JSON object")
+        value = event_object(item, "an Emailit event")
         return [_reading(value)]
 
 

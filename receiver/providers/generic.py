@@ -42,10 +42,10 @@ from receiver.contract import (
     secret_problems,
 )
 from receiver.credentials import Credentials, CredentialSettings, covers_with, credential_problems
-from receiver.errors import Problem, Unreadable
+from receiver.errors import Problem
 from receiver.event import EventType, Reading
 from receiver.mapping import CompiledMapping, MappingSettings
-from receiver.payload import bare_id
+from receiver.payload import bare_id, event_object
 from receiver.providers.standard_webhooks import WINDOW, each_recipient
 from receiver.recipes import DAY_AND_MORE, Recipe, recipes
 from receiver.signature_scheme import SignatureScheme, SignatureSettings, scheme_problems
@@ -124,9 +124,7 @@ class Mapped:
         return self._mapping.items(payload)
 
     def read(self, item: Item) -> Sequence[Reading]:
-        value = item.value
-        if not isinstance(value, dict):
-            raise Unreadable("the event is not a JSON object")
+        value = event_object(item, "the event")
         sent, word, meaning = self._mapping.word(value)
         written, moment = self._mapping.time(value)
         columns = self._mapping.columns(value)

@@ -54,11 +54,12 @@ from receiver.contract import (
     SourceSettings,
     UnreadableItem,
     World,
+    secret_bytes,
     secret_problems,
 )
-from receiver.errors import Problem, Unreadable
+from receiver.errors import Problem
 from receiver.event import BounceCategory, EventType, Reading
-from receiver.payload import boolean, first_text, items_of, text, unix_time
+from receiver.payload import boolean, event_object, first_text, items_of, text, unix_time
 from receiver.signatures import check_base64, check_time, header, same, unhex, unix_milliseconds, wrong_key
 from receiver.signers import hmacs, posts
 
@@ -113,7 +114,7 @@ class HubSpot:
     simulation: ClassVar[Simulation]
 
     def __init__(self, settings: HubSpotSettings, world: World) -> None:
-        self._keys = [secret.get_secret_value().encode() for secret in settings.client_secret]
+        self._keys = secret_bytes(settings.client_secret)
         self._versions = settings.signature_versions
         self._url = (settings.public_url or "").partition("?")[0]  # its query is taken as it came
         self._tolerance = settings.tolerance or WINDOW
@@ -168,9 +169,7 @@ class HubSpot:
         return items_of(payload)
 
     def read(self, item: Item) -> Sequence[Reading]:
-        if not isinstance(item.value, dict):
-            raise Unreadable("the event is not a JSON object")
-        return [_event(item.value)]
+        return [_event(event_object(item, "a HubSpot event"))]
 
 
 def decoded(uri: str) -> str:

@@ -53,6 +53,7 @@ from receiver.event import BounceCategory, EventType, Reading, RejectReason
 from receiver.payload import (
     boolean,
     embedded,
+    event_object,
     first_text,
     integer,
     iso_time,
@@ -135,9 +136,7 @@ class Infobip:
             return items_of(payload)
 
     def read(self, item: Item) -> Sequence[Reading]:
-        value = item.value
-        if not isinstance(value, dict):
-            raise Unreadable("the event is not a JSON object")
+        value = event_object(item, "an Infobip event")
         return [_report(value) if "status" in value else _notification(value)]
 
 

@@ -45,11 +45,12 @@ from receiver.contract import (
     SourceSettings,
     UnreadableItem,
     World,
+    secret_bytes,
     secret_problems,
 )
 from receiver.errors import Problem, Unreadable
 from receiver.event import Actor, BounceCategory, EventType, Reading, RejectReason
-from receiver.payload import boolean, first_text, iso_time, items_in, mapping, sequence, text, unix_time
+from receiver.payload import boolean, event_object, first_text, iso_time, items_in, mapping, sequence, text, unix_time
 from receiver.signatures import check_hex, check_time, header
 from receiver.signers import hmacs, posts
 
@@ -103,7 +104,7 @@ class Klaviyo:
     simulation: ClassVar[Simulation]
 
     def __init__(self, settings: KlaviyoSettings, world: World) -> None:
-        self._keys = [secret.get_secret_value().encode() for secret in settings.secret_key]
+        self._keys = secret_bytes(settings.secret_key)
         self._tolerance = settings.tolerance or WINDOW
         self._now = world.now
 
@@ -122,9 +123,7 @@ class Klaviyo:
         return items_in(payload, "data")
 
     def read(self, item: Item) -> Sequence[Reading]:
-        value = item.value
-        if not isinstance(value, dict):
-            raise Unreadable("the event is not a JSON object")
+        value = event_object(item, "a Klaviyo event")
         return [_event(value, mapping(value.get("payload")))]
 
 

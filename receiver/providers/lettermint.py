@@ -38,11 +38,24 @@ from receiver.contract import (
     SourceSettings,
     UnreadableItem,
     World,
+    secret_bytes,
     secret_problems,
 )
-from receiver.errors import Problem, Reason, Refused, Unreadable
+from receiver.errors import Problem, Reason, Refused
 from receiver.event import Actor, BounceCategory, EventType, Reading, RejectReason
-from receiver.payload import bare_id, boolean, integer, iso_time, item_of, mapping, sequence, strip, text, unix_time
+from receiver.payload import (
+    bare_id,
+    boolean,
+    event_object,
+    integer,
+    iso_time,
+    item_of,
+    mapping,
+    sequence,
+    strip,
+    text,
+    unix_time,
+)
 from receiver.signatures import check_timed, header
 from receiver.signers import hmacs, posts
 
@@ -109,7 +122,7 @@ class Lettermint:
     simulation: ClassVar[Simulation]
 
     def __init__(self, settings: LettermintSettings, world: World) -> None:
-        self._keys = [secret.get_secret_value().encode() for secret in settings.signing_secret]
+        self._keys = secret_bytes(settings.signing_secret)
         self._tolerance = settings.tolerance or WINDOW
         self._now = world.now
 
@@ -129,9 +142,7 @@ class Lettermint:
         return [item_of(strip(payload))]
 
     def read(self, item: Item) -> Sequence[Reading]:
-        value = item.value
-        if not isinstance(value, dict):
-            raise Unreadable("a Lettermint event must be a JSON object")
+        value = event_object(item, "a Lettermint event")
         return [_reading(value, recipient) for recipient in _recipients(mapping(value.get("data")))]
 
 

@@ -40,9 +40,9 @@ from receiver.contract import (
     UnreadableItem,
     World,
 )
-from receiver.errors import Problem, Unreadable
+from receiver.errors import Problem
 from receiver.event import BounceCategory, EventType, Reading
-from receiver.payload import first_text, mapping, text, unix_time
+from receiver.payload import event_object, first_text, mapping, text, unix_time
 from receiver.providers.standard_webhooks import Proof, Signed, hmac_keys, one_item, whsec_problems
 from receiver.signers import hmacs
 from receiver.signers import standard_webhooks as signer
@@ -104,9 +104,7 @@ class Loops:
         return one_item(payload)
 
     def read(self, item: Item) -> Sequence[Reading]:
-        value = item.value
-        if not isinstance(value, dict):
-            raise Unreadable("a Loops event must be a JSON object")
+        value = event_object(item, "a Loops event")
         return [_reading(value, item.event_id)]
 
 

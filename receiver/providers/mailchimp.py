@@ -44,6 +44,7 @@ from receiver.contract import (
     SourceSettings,
     UnreadableItem,
     World,
+    secret_bytes,
     secret_problems,
 )
 from receiver.credentials import Credentials, CredentialSettings, covers_with, credential_problems
@@ -110,7 +111,7 @@ class Mailchimp:
 
     def __init__(self, settings: MailchimpSettings, world: World) -> None:
         self._credentials = Credentials(settings)
-        self._keys = [secret.get_secret_value().encode() for secret in settings.signing_secret]
+        self._keys = secret_bytes(settings.signing_secret)
         self._window = settings.tolerance or WINDOW
         self._now = world.now
 

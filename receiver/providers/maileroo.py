@@ -41,6 +41,7 @@ from receiver.contract import (
     SourceSettings,
     UnreadableItem,
     World,
+    secret_bytes,
     secret_problems,
 )
 from receiver.errors import Problem, Unreadable
@@ -98,7 +99,7 @@ class Maileroo:
     simulation: ClassVar[Simulation]
 
     def __init__(self, settings: MailerooSettings, world: World) -> None:  # noqa: ARG002 - the contract's
-        self._keys = [secret.get_secret_value().encode() for secret in settings.signing_secret]
+        self._keys = secret_bytes(settings.signing_secret)
 
     @staticmethod
     def problems(settings: MailerooSettings, key: str) -> Sequence[Problem]:

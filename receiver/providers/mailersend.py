@@ -45,11 +45,12 @@ from receiver.contract import (
     SourceSettings,
     UnreadableItem,
     World,
+    secret_bytes,
     secret_problems,
 )
 from receiver.errors import Problem, Refused, Unreadable
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
-from receiver.payload import decode, first_text, integer, iso_time, item_of, mapping, strip, text, texts
+from receiver.payload import decode, event_object, first_text, integer, iso_time, item_of, mapping, strip, text, texts
 from receiver.signatures import check_hex
 from receiver.signers import hmacs as signer
 from receiver.signers import posts
@@ -127,7 +128,7 @@ class MailerSend:
     Settings: ClassVar[type[SourceSettings]] = MailerSendSettings
 
     def __init__(self, settings: MailerSendSettings, world: World) -> None:  # noqa: ARG002 - the contract's
-        self._keys = [secret.get_secret_value().encode() for secret in settings.signing_secret]
+        self._keys = secret_bytes(settings.signing_secret)
 
     @staticmethod
     def problems(settings: MailerSendSettings, key: str) -> Sequence[Problem]:
@@ -143,9 +144,7 @@ class MailerSend:
         return (item_of(strip(payload)),)
 
     def read(self, item: Item) -> Sequence[Reading]:
-        if not isinstance(item.value, dict):
-            raise Unreadable("a MailerSend event must be a JSON object")
-        return [_event(item.value)]
+        return [_event(event_object(item, "a MailerSend event"))]
 
 
 def _is_ping(delivery: Delivery) -> bool:

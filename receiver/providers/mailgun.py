@@ -55,6 +55,7 @@ from receiver.contract import (
     SourceSettings,
     UnreadableItem,
     World,
+    secret_bytes,
     secret_problems,
 )
 from receiver.credentials import Credentials, CredentialSettings, credential_problems
@@ -145,7 +146,7 @@ class Mailgun:
     Settings: ClassVar[type[SourceSettings]] = MailgunSettings
 
     def __init__(self, settings: MailgunSettings, world: World) -> None:
-        self._keys = [secret.get_secret_value().encode() for secret in settings.signing_key]
+        self._keys = secret_bytes(settings.signing_key)
         self._credentials = Credentials(settings)
         self._tolerance = settings.tolerance or WINDOW
         self._now = world.now

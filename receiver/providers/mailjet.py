@@ -38,9 +38,9 @@ from receiver.contract import (
     World,
 )
 from receiver.credentials import Credentials, CredentialSettings, credential_problems
-from receiver.errors import Problem, Unreadable
+from receiver.errors import Problem
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
-from receiver.payload import boolean, first_text, items_of, own_data, stable_text, text, unix_time
+from receiver.payload import boolean, event_object, first_text, items_of, own_data, stable_text, text, unix_time
 from receiver.signers import credentials as signer
 from receiver.signers import posts
 
@@ -115,9 +115,7 @@ class Mailjet:
         return items_of(payload)  # an array where events are grouped (`Version` 2), else one object
 
     def read(self, item: Item) -> Sequence[Reading]:
-        value = item.value
-        if not isinstance(value, dict):
-            raise Unreadable("a Mailjet event must be a JSON object")
+        value = event_object(item, "a Mailjet event")
         return [_event(value)]
 
 

@@ -44,12 +44,13 @@ from receiver.contract import (
     SourceSettings,
     UnreadableItem,
     World,
+    secret_bytes,
     secret_problems,
 )
 from receiver.credentials import Credentials, CredentialSettings, credential_problems
-from receiver.errors import Problem, Reason, Refused, Unreadable
+from receiver.errors import Problem, Reason, Refused
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
-from receiver.payload import bare_id, integer, iso_time, item_of, mapping, strip, text, unix_time
+from receiver.payload import bare_id, event_object, integer, iso_time, item_of, mapping, strip, text, unix_time
 from receiver.signatures import check_hmac, check_time, header, unhex, unix_seconds
 from receiver.signers import credentials, hmacs
 
@@ -102,7 +103,7 @@ class Mailomat:
     simulation: ClassVar[Simulation]
 
     def __init__(self, settings: MailomatSettings, world: World) -> None:
-        self._keys = [secret.get_secret_value().encode() for secret in settings.signing_secret]
+        self._keys = secret_bytes(settings.signing_secret)
         self._credentials = Credentials(settings)
         self._tolerance = settings.tolerance or WINDOW
         self._now = world.now
@@ -129,9 +130,7 @@ class Mailomat:
         return [item]
 
     def read(self, item: Item) -> Sequence[Reading]:
-        value = item.value
-        if not isinstance(value, dict):
-            raise Unreadable("a Mailomat event must be a JSON object")
+        value = event_object(item, "a Mailomat event")
         return [_reading(value, item.event_id)]
 
 

@@ -41,11 +41,23 @@ from receiver.contract import (
     SourceSettings,
     UnreadableItem,
     World,
+    secret_bytes,
     secret_problems,
 )
-from receiver.errors import Problem, Unreadable
+from receiver.errors import Problem
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
-from receiver.payload import integer, items_in, items_of, items_of_lines, mapping, strip, text, texts, unix_time
+from receiver.payload import (
+    event_object,
+    integer,
+    items_in,
+    items_of,
+    items_of_lines,
+    mapping,
+    strip,
+    text,
+    texts,
+    unix_time,
+)
 from receiver.signatures import check_hex
 from receiver.signers import hmacs as signer
 from receiver.signers import posts
@@ -105,7 +117,7 @@ class Mailtrap:
     Settings: ClassVar[type[SourceSettings]] = MailtrapSettings
 
     def __init__(self, settings: MailtrapSettings, world: World) -> None:  # noqa: ARG002 - the contract's
-        self._keys = [secret.get_secret_value().encode() for secret in settings.signing_secret]
+        self._keys = secret_bytes(settings.signing_secret)
 
     @staticmethod
     def problems(settings: MailtrapSettings, key: str) -> Sequence[Problem]:
@@ -122,9 +134,7 @@ class Mailtrap:
         return items_of(body) if body.startswith(b"[") else items_of_lines(body)
 
     def read(self, item: Item) -> Sequence[Reading]:
-        if not isinstance(item.value, dict):
-            raise Unreadable("a Mailtrap event must be a JSON object")
-        return [_event(item.value)]
+        return [_event(event_object(item, "a Mailtrap event"))]
 
 
 def _event(value: Mapping[str, Any]) -> Reading:

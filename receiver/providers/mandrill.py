@@ -54,13 +54,15 @@ from receiver.contract import (
     SourceSettings,
     UnreadableItem,
     World,
+    secret_bytes,
     secret_problems,
 )
-from receiver.errors import Problem, Reason, Refused, Unreadable
+from receiver.errors import Problem, Reason, Refused
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
 from receiver.forms import bytes_of
 from receiver.payload import (
     bare_id,
+    event_object,
     first_text,
     items_of,
     mapping,
@@ -143,7 +145,7 @@ class Mandrill:
     Settings: ClassVar[type[SourceSettings]] = MandrillSettings
 
     def __init__(self, settings: MandrillSettings, world: World) -> None:  # noqa: ARG002 - the contract's
-        self._keys = [key.get_secret_value().encode() for key in settings.webhook_key]
+        self._keys = secret_bytes(settings.webhook_key)
         self._url = (settings.public_url or "").encode()
 
     @staticmethod
@@ -177,9 +179,7 @@ class Mandrill:
         return items_of(payload)
 
     def read(self, item: Item) -> Sequence[Reading]:
-        value = item.value
-        if not isinstance(value, dict):
-            raise Unreadable("a Mandrill event must be a JSON object")
+        value = event_object(item, "a Mandrill event")
         word = first_text(value, "event", "type") or ""
         return [_message(value, word) if "msg" in value else _sync(value, word)]
 

@@ -53,9 +53,9 @@ from receiver.contract import (
     UnreadableItem,
     World,
 )
-from receiver.errors import ConfigError, Problem, Reason, Refused, Unreadable
+from receiver.errors import ConfigError, Problem, Reason, Refused
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
-from receiver.payload import bare_id, first_text, item_of, mapping, strip, text, texts, unix_time
+from receiver.payload import bare_id, event_object, first_text, item_of, mapping, strip, text, texts, unix_time
 from receiver.signatures import check_rsa, header, unbase64
 from receiver.signers import posts
 from receiver.signers import rsa as signer
@@ -170,9 +170,7 @@ class Postal:
         return (item_of(strip(payload)),)
 
     def read(self, item: Item) -> Sequence[Reading]:
-        if not isinstance(item.value, dict):
-            raise Unreadable("a Postal event must be a JSON object")
-        return [_event(item.value)]
+        return [_event(event_object(item, "a Postal event"))]
 
 
 def _public_keys(one: str) -> list[RSAPublicKey]:

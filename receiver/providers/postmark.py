@@ -54,9 +54,9 @@ from receiver.contract import (
     World,
 )
 from receiver.credentials import Credentials, CredentialSettings, credential_problems
-from receiver.errors import Problem, Unreadable
+from receiver.errors import Problem
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
-from receiver.payload import bare_id, boolean, first_text, mapping, sequence, stable_text, text
+from receiver.payload import bare_id, boolean, event_object, first_text, mapping, sequence, stable_text, text
 from receiver.signers import credentials as signer
 from receiver.signers import posts
 
@@ -174,9 +174,7 @@ class Postmark:
         return [read_json.item_of(body, event_id=payload.headers.get("x-pm-webhook-trace-id") or None)]
 
     def read(self, item: Item) -> Sequence[Reading]:
-        value = item.value
-        if not isinstance(value, dict):
-            raise Unreadable("a Postmark event must be a JSON object")
+        value = event_object(item, "a Postmark event")
         if value.get("RecordType") in (None, "Inbound") and ("FromFull" in value or "MailboxHash" in value):
             return [_inbound(value)]
         return [_event(value, item.event_id)]

@@ -41,9 +41,9 @@ from receiver.contract import (
     UnreadableItem,
     World,
 )
-from receiver.errors import Problem, Unreadable
+from receiver.errors import Problem
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
-from receiver.payload import bare_id, embedded, iso_time, mapping, text, texts
+from receiver.payload import bare_id, embedded, event_object, iso_time, mapping, text, texts
 from receiver.providers.standard_webhooks import (
     Proof,
     Signed,
@@ -135,9 +135,7 @@ class Resend:
         return one_item(payload)
 
     def read(self, item: Item) -> Sequence[Reading]:
-        value = item.value
-        if not isinstance(value, dict):
-            raise Unreadable("the event is not a JSON object")
+        value = event_object(item, "a Resend event")
         word = text(value.get("type")) or ""
         data = mapping(value.get("data"))
         click = mapping(data.get("click"))

@@ -52,9 +52,20 @@ from receiver.contract import (
     UnreadableItem,
     World,
 )
-from receiver.errors import ConfigError, Problem, Unreadable
+from receiver.errors import ConfigError, Problem
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
-from receiver.payload import bare_id, first_text, integer, iso_time, item_of, mapping, sequence, strip, text
+from receiver.payload import (
+    bare_id,
+    event_object,
+    first_text,
+    integer,
+    iso_time,
+    item_of,
+    mapping,
+    sequence,
+    strip,
+    text,
+)
 from receiver.signers import sns as signer
 from receiver.sns import Topic
 from receiver.sns_certificates import load_certificates
@@ -172,9 +183,7 @@ class Scaleway:
         return (item_of(strip(payload["Message"].encode(errors="replace"))),)
 
     def read(self, item: Item) -> Sequence[Reading]:
-        if not isinstance(item.value, dict):
-            raise Unreadable("a Scaleway event must be a JSON object")
-        return [_event(item.value)]
+        return [_event(event_object(item, "a Scaleway event"))]
 
 
 def _chain_problems(settings: ScalewaySettings, key: str) -> list[Problem]:

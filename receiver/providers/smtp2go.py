@@ -42,11 +42,12 @@ from receiver.contract import (
     World,
 )
 from receiver.credentials import Credentials, CredentialSettings, credential_problems
-from receiver.errors import Problem, Unreadable
+from receiver.errors import Problem
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
 from receiver.forms import is_form, object_of
 from receiver.payload import (
     bare_id,
+    event_object,
     first_text,
     iso_time,
     item_from_value,
@@ -124,9 +125,7 @@ class Smtp2go:
         return [item_from_value(object_of(kind, payload.body)) if is_form(kind) else item_of(strip(payload.body))]
 
     def read(self, item: Item) -> Sequence[Reading]:
-        value = item.value
-        if not isinstance(value, dict):
-            raise Unreadable("an SMTP2GO event must be a JSON object or a form")
+        value = event_object(item, "an SMTP2GO event")
         return [_reading(value)]
 
 

@@ -45,6 +45,7 @@ from receiver.contract import (
     SourceSettings,
     UnreadableItem,
     World,
+    secret_bytes,
 )
 from receiver.credentials import Credentials, CredentialSettings, signed_problems
 from receiver.errors import Problem, Unreadable
@@ -131,7 +132,7 @@ class Stalwart:
     simulation: ClassVar[Simulation]
 
     def __init__(self, settings: StalwartSettings, world: World) -> None:  # noqa: ARG002 - the contract's
-        self._keys = [key.get_secret_value().encode() for key in settings.signature_key]
+        self._keys = secret_bytes(settings.signature_key)
         self._credentials = Credentials(settings)
 
     @staticmethod

@@ -53,9 +53,21 @@ from receiver.contract import (
     all_but_2xx,
     secret_problems,
 )
-from receiver.errors import Problem, Unreadable
+from receiver.errors import Problem
 from receiver.event import Actor, BounceCategory, EventType, Reading, RejectReason
-from receiver.payload import bare_id, boolean, integer, iso_time, item_of, mapping, strip, text, texts, unix_time
+from receiver.payload import (
+    bare_id,
+    boolean,
+    event_object,
+    integer,
+    iso_time,
+    item_of,
+    mapping,
+    strip,
+    text,
+    texts,
+    unix_time,
+)
 from receiver.signers import hmacs
 from receiver.signers import standard_webhooks as signer
 
@@ -141,9 +153,7 @@ class StandardWebhooks:
         return one_item(payload)
 
     def read(self, item: Item) -> Sequence[Reading]:
-        value = item.value
-        if not isinstance(value, dict):
-            raise Unreadable("the event is not a JSON object")
+        value = event_object(item, "the event")
         word = text(value.get("type")) or ""
         type_ = _WORDS.get(word.removeprefix("email."), EventType.UNKNOWN)
         data = mapping(value.get("data"))

@@ -41,9 +41,9 @@ from receiver.contract import (
     UnreadableItem,
     World,
 )
-from receiver.errors import Problem, Unreadable
+from receiver.errors import Problem
 from receiver.event import Actor, BounceCategory, EventType, Reading
-from receiver.payload import boolean, integer, iso_time, mapping, text, texts
+from receiver.payload import boolean, event_object, integer, iso_time, mapping, text, texts
 from receiver.providers.standard_webhooks import Proof, Signed, hmac_keys, one_item, whsec_problems
 from receiver.signers import hmacs
 from receiver.signers import standard_webhooks as signer
@@ -100,9 +100,7 @@ class Sweego:
         return one_item(payload)
 
     def read(self, item: Item) -> Sequence[Reading]:
-        value = item.value
-        if not isinstance(value, dict):
-            raise Unreadable("a Sweego event must be a JSON object")
+        value = event_object(item, "a Sweego event")
         return [_reading(value)]
 
 

@@ -44,12 +44,13 @@ from receiver.contract import (
     SourceSettings,
     UnreadableItem,
     World,
+    secret_bytes,
     secret_problems,
 )
 from receiver.credentials import Credentials, CredentialSettings, credential_problems
 from receiver.errors import Problem, Reason, Refused, Unreadable
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
-from receiver.payload import iso_time, item_of, items_in, mapping, strip, text
+from receiver.payload import event_object, iso_time, item_of, items_in, mapping, strip, text
 from receiver.signatures import same, wrong_key
 from receiver.signers import credentials, hmacs, in_body, posts
 
@@ -117,7 +118,7 @@ class UnisenderGo:
     Settings: ClassVar[type[SourceSettings]] = UnisenderGoSettings
 
     def __init__(self, settings: UnisenderGoSettings, world: World) -> None:  # noqa: ARG002 - the contract's
-        self._keys = [secret.get_secret_value().encode() for secret in settings.api_key]
+        self._keys = secret_bytes(settings.api_key)
         self._credentials = Credentials(settings)
 
     @staticmethod
@@ -141,9 +142,7 @@ class UnisenderGo:
         return [item for user in users for item in _events_of(user)]
 
     def read(self, item: Item) -> Sequence[Reading]:
-        if not isinstance(item.value, dict):
-            raise Unreadable("a Unisender Go event must be a JSON object")
-        return [_event(item.value)]
+        return [_event(event_object(item, "a Unisender Go event"))]
 
 
 def _check_auth(body: bytes, keys: Sequence[bytes]) -> None:

@@ -47,6 +47,7 @@ from receiver.contract import (
     SourceSettings,
     UnreadableItem,
     World,
+    secret_bytes,
 )
 from receiver.credentials import Credentials, CredentialSettings, signed_problems
 from receiver.errors import Problem, Reason, Refused, Unreadable
@@ -99,7 +100,7 @@ class ZeptoMail:
     simulation: ClassVar[Simulation]
 
     def __init__(self, settings: ZeptoMailSettings, world: World) -> None:  # noqa: ARG002 - the contract's
-        self._keys = [key.get_secret_value().encode() for key in settings.authentication_key]
+        self._keys = secret_bytes(settings.authentication_key)
         self._credentials = Credentials(settings)
 
     @staticmethod
