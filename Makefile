@@ -34,9 +34,9 @@ check: ## lint, format, types, import layers
 	$(python) -m mypy $(code)
 	.venv/bin/lint-imports
 
-docs: ## write docs/providers/ anew from the providers' files
+docs: ## write docs/providers/ and the table in the README anew from the providers' files
 	@locks/install dev
-	@$(python) -m receiver.cli.provider_page docs/providers
+	@$(python) -m receiver.cli.provider_page docs/providers README.md
 
 bench: ## CPU time per event, beside a no-op on the same machine; writes bench/results.json
 	@locks/install dev

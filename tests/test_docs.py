@@ -10,6 +10,7 @@ from typing import Final
 import asyncpg
 import pytest
 
+from receiver.cli.provider_page import pages, with_overview
 from receiver.providers import providers
 from receiver.settings import Settings
 
@@ -62,3 +63,11 @@ def test_every_setting_in_the_documents_exists(page: str, text: str) -> None:
     assert set(table) <= set(Settings.model_fields), page
     for source in table.get("sources", {}).values():
         assert set(source) <= set(providers()[source["provider"]].Settings.model_fields), page
+
+
+def test_the_pages_of_the_providers_are_up_to_date() -> None:
+    """docs/providers/ and the table in the README say what the providers' files say: `make docs` writes them."""
+    found = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "providers").iterdir()}
+    assert found == dict(pages())
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme == with_overview(readme)

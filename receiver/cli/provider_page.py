@@ -1,6 +1,6 @@
 """What there is to know of a provider, from its own file: `receiver sources show`, and the pages in `docs/providers/`.
 
-`python -m receiver.cli.provider_page DIRECTORY` writes all pages and their table; `make docs` calls it.
+`python -m receiver.cli.provider_page DIRECTORY README` writes all pages and their table; `make docs` calls it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from receiver.cli.template import source_table
-from receiver.contract import Basis, Provider
+from receiver.contract import Basis, Provider, SourceSettings
+from receiver.credentials import CredentialSettings
 from receiver.providers import providers
 
 LABEL: Final[Mapping[Basis, str]] = {"verified": "verified", "documents": "from documents", "recipe": "recipe"}
@@ -46,6 +47,20 @@ def answers(provider: type[Provider]) -> Iterator[tuple[str, int]]:
     yield "bad encoding", reply.bad_encoding
 
 
+def example(provider: type[Provider]) -> Iterator[str]:
+    """The source's table, with one credential where one is needed, and the others as comments."""
+    optional = CredentialSettings.model_fields.keys() - SourceSettings.model_fields.keys()
+    optional |= {"client_id", "client_secret"}
+    if provider.covers == "nothing":
+        optional -= {"username", "password"}
+    lines = list(source_table(provider))
+    spare = [line for line in lines if line.partition(" =")[0] in optional]
+    yield from (line for line in lines if line not in spare)
+    if spare:
+        yield "# instead, or on top:"
+        yield from (f"# {line}" for line in spare)
+
+
 def markdown(provider: type[Provider]) -> str:
     """The provider's page."""
     return "\n".join(_page(provider))
@@ -61,7 +76,7 @@ def _page(provider: type[Provider]) -> Iterator[str]:
     yield from provider.simulation.setup.replace("{url}", f"`https://your-host/webhooks/{provider.name}`").splitlines()
     yield ""
     yield "```toml"
-    yield from source_table(provider)
+    yield from example(provider)
     yield "```"
     yield ""
     yield "What is left out has a default; [configuration](../configuration.md) has what every source may say. Try it:"
@@ -93,41 +108,60 @@ def _page(provider: type[Provider]) -> Iterator[str]:
     yield ""
 
 
-def overview() -> str:
-    """The table of all providers, for README and docs; links are relative to `docs/providers/`."""
-    return "\n".join(_overview())
+def overview(directory: str = "") -> str:
+    """The table of all providers; `directory`: where their pages are, from where the table stands."""
+    return "\n".join(_overview(directory))
 
 
-def _overview() -> Iterator[str]:
+def _overview(directory: str) -> Iterator[str]:
     yield "| provider | `provider =` | support | the proof covers | not proven / try again |"
     yield "|---|---|---|---|---|"
     for one in sorted(providers().values(), key=lambda one: one.title.lower()):
-        codes = f"{one.reply.refused} / {one.reply.again}"
-        yield f"| [{one.title}]({one.name}.md) | `{one.name}` | {LABEL[one.basis]} | {_COVERS[one.covers]} | {codes} |"
+        title, codes = f"[{one.title}]({directory}{one.name}.md)", f"{one.reply.refused} / {one.reply.again}"
+        yield f"| {title} | `{one.name}` | {LABEL[one.basis]} | {_COVERS[one.covers]} | {codes} |"
 
 
-def write_pages(directory: Path) -> None:
-    """Write every page, and `README.md` with the table; pages of providers that are gone are removed."""
-    wanted = {f"{name}.md": markdown(provider) for name, provider in providers().items()} | {"README.md": _index()}
+def pages() -> Mapping[str, str]:
+    """The files of `docs/providers/` and what they hold."""
+    return {f"{name}.md": markdown(provider) for name, provider in providers().items()} | {"README.md": _index()}
+
+
+def with_overview(readme: str) -> str:
+    """The project's README with the table between its two marks."""
+    before, _, rest = readme.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{_counts()}\n\n{overview('docs/providers/')}\n{END}{after}"
+
+
+def write_pages(directory: Path, readme: Path) -> None:
+    """Write every page, and the table into the README; pages of providers that are gone are removed."""
+    wanted = pages()
     directory.mkdir(exist_ok=True)
     for path in directory.glob("*.md"):
         if path.name not in wanted:
             path.unlink()
     for name, text in wanted.items():
         (directory / name).write_text(text, encoding="utf-8")
+    readme.write_text(with_overview(readme.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def _index() -> str:
+    return f"# All providers\n\n{_counts()}\n\n{_MEANING}\n\n{overview()}\n"
+
+
+def _counts() -> str:
     found = Counter(one.basis for one in providers().values())
     kinds = ", ".join(f"{found[basis]} {label}" for basis, label in LABEL.items() if found[basis])
-    return f"# All providers\n\n{len(providers())} in all: {kinds}. {_MEANING}\n\n{overview()}\n"
+    return f"{len(providers())} in all: {kinds}."
 
 
-_MEANING: Final = (
-    "*Verified*: a test repeats the provider's own signature, sample or source code. *From documents*: built from what "
-    "the provider and others have written. *Recipe*: a mapping in TOML for the generic provider."
-)
+_MEANING: Final = """\
+*Verified*: a test repeats the provider's own signature, sample or source code. *From documents*: built from what the
+provider and others have written. *Recipe*: a mapping in TOML for the generic provider. [Providers](../providers.md)
+says what all have in common, [Add a provider](../add-a-provider.md) how another gets into this table."""
+BEGIN: Final = "<!-- the providers, written by `make docs` -->"
+END: Final = "<!-- the end of the providers -->"
 
 
 if __name__ == "__main__":
-    write_pages(Path(sys.argv[1]))
+    write_pages(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -87,8 +87,7 @@ def provider_named(word: str, others: Sequence[str] = ()) -> type[Provider]:
 
 def _explained(provider: type[Provider], url: str, table: Mapping[str, Any] | None) -> Iterator[str]:
     """`table`: the source's own, if it is configured; some proofs depend on it."""
-    from receiver.cli.provider_page import LABELS, answers
-    from receiver.cli.template import source_table
+    from receiver.cli.provider_page import LABELS, answers, example
 
     yield f"URL: {url}"
     yield ""
@@ -96,7 +95,7 @@ def _explained(provider: type[Provider], url: str, table: Mapping[str, Any] | No
     if table is None:
         yield ""
         yield "Then write into receiver.toml (what is left out has a default):"
-        yield from (f"  {line}" for line in source_table(provider))
+        yield from (f"  {line}" for line in example(provider))
     covers_with = getattr(provider, "covers_with", None)
     yield ""
     yield f"Its proof covers {COVERS[covers_with(table) if covers_with and table else provider.covers]}."
