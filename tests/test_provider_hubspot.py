@@ -52,6 +52,17 @@ def _stamp(age: timedelta = timedelta()) -> str:
     return str(int((NOW - age).timestamp() * 1000))
 
 
+async def test_bytes_added_behind_an_old_signature() -> None:
+    """who has one body with its v1 or v2 signature can sign it with more behind it, but the padding shows"""
+    padding = b"\x80" + bytes(40) + (8 * 999).to_bytes(8, "big")
+    for version, start in (("v1", b""), ("v2", b"POST" + URL.encode())):
+        for added in (padding, padding + V1_BODY):
+            body = V1_BODY + added
+            signature = hashlib.sha256(SECRET.encode() + start + body).hexdigest()
+            reason = await _reason(_provider(versions=[version]), _old(version, signature, body))
+            assert reason is Reason.BODY_CHANGED
+
+
 async def _reason(provider: Provider, delivery: Delivery) -> Reason:
     with pytest.raises(Refused) as caught:
         await provider.authenticate(delivery)

@@ -17,9 +17,11 @@ because it is not said who did that. Not read here: the email events themselves,
 HubSpot's API, and what a workflow's "send a webhook" action posts, a body of one's own (for the provider `generic`).
 
 Signature: v3 is HMAC-SHA256, as base64, over method, URI, body and timestamp; v2 is SHA-256 over secret, method, URI
-and body, v1 over secret and body. Each covers every byte of the body. v1 and v2 have no time, and as plain hashes
-they are weaker: only v3 is accepted unless `signature_versions` says otherwise. HubSpot asks to refuse what is older
-than five minutes, so repetitions are signed anew. v2 and v3 sign the URL as HubSpot calls it: `public_url`.
+and body, v1 over secret and body. Each covers every byte of the body. v1 and v2 have no time, and as plain hashes they
+are weaker: whoever has one can compute that of a longer body. Between the two stand NUL characters, which JSON cannot
+hold, so that such a body is refused. Only v3 is accepted unless `signature_versions` says otherwise. HubSpot asks to
+refuse what is older than five minutes, so repetitions are signed anew. v2 and v3 sign the URL as HubSpot calls it:
+`public_url`.
 
 Status codes: 2xx within 5 s is kept; 4xx, 5xx and silence are repeated, up to ten times within 24 hours.
 
@@ -57,7 +59,7 @@ from receiver.contract import (
     secret_bytes,
     secret_problems,
 )
-from receiver.errors import Problem
+from receiver.errors import Problem, Reason, Refused
 from receiver.event import BounceCategory, EventType, Reading
 from receiver.payload import boolean, event_object, first_text, items_of, text, unix_time
 from receiver.signatures import check_base64, check_time, header, same, unhex, unix_milliseconds, wrong_key
@@ -158,6 +160,9 @@ class HubSpot:
         check_time(signed_at, self._now(), past=self._tolerance)
 
     def _check_hash(self, headers: Mapping[str, str], signed: bytes) -> None:
+        if b"\0" in signed:  # what SHA-256 pads with: who has one hash can compute that of a longer body
+            wrong = "the body holds NUL characters, which JSON cannot: something was added"
+            raise Refused(Reason.BODY_CHANGED, wrong)
         given = unhex(header(headers, "x-hubspot-signature"), "x-hubspot-signature")
         matched = False
         for key in self._keys:
