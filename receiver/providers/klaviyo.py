@@ -22,6 +22,7 @@ transmission as sent. Without an id: the whole item.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
@@ -48,7 +49,7 @@ from receiver.contract import (
     secret_bytes,
     secret_problems,
 )
-from receiver.errors import Problem, Unreadable
+from receiver.errors import Problem, Reason, Refused, Unreadable
 from receiver.event import Actor, BounceCategory, EventType, Reading, RejectReason
 from receiver.payload import boolean, event_object, first_text, iso_time, items_in, mapping, sequence, text, unix_time
 from receiver.signatures import check_hex, check_time, header
@@ -56,6 +57,8 @@ from receiver.signers import hmacs, posts
 
 WINDOW: Final = 49 * 3600.0  # seconds
 BATCH: Final = 1000
+# Nothing stands between body and time: the end of a body must not pass as the beginning of a time.
+_STAMP: Final = re.compile(r"[A-Za-z0-9 ,:.+-]{1,64}")
 _RIGHT: Final = "It is the `secret_key` you gave the webhook when you made it: at least 16 characters"
 
 
@@ -114,6 +117,8 @@ class Klaviyo:
 
     async def authenticate(self, delivery: Delivery) -> Authentic:
         stamp = header(delivery.headers, "klaviyo-timestamp")
+        if not _STAMP.fullmatch(stamp):
+            raise Refused(Reason.MALFORMED_HEADER, "klaviyo-timestamp has characters that no time has")
         signed = delivery.body + stamp.encode(errors="surrogatepass")
         check_hex(delivery.headers, "klaviyo-signature", self._keys, signed)
         check_time(_sent_at(stamp).timestamp(), self._now(), past=self._tolerance)
