@@ -28,6 +28,7 @@ TOKEN: Final = "token"  # noqa: S105  # the name of the query parameter
 _IN_URL: Final = re.compile(r"[A-Za-z0-9._~-]+")
 _BEARER: Final = "bearer "
 _MAX_QUERY: Final = 8192
+_SIGNING: Final = frozenset({"signing_secret", "signature_key", "authentication_key"})  # as the providers call it
 
 
 class CredentialSettings(SourceSettings):
@@ -104,7 +105,7 @@ def bearer_token(delivery: Delivery) -> bytes:
 
 def covers_with(table: Mapping[str, Any]) -> Covers:
     """What the proof of a source covers where a signing secret is optional, from its table in the configuration."""
-    return "body" if {"signing_secret", "signing_secret_file"} & set(table) else "nothing"
+    return "body" if _SIGNING & {name.removesuffix("_file") for name in table} else "nothing"
 
 
 def credential_problems(

@@ -48,6 +48,13 @@ async def test_an_array_is_taken_whole_or_not_at_all() -> None:
         await refused(value)
 
 
+async def test_an_array_of_a_stranger_is_bounded() -> None:
+    """the secret stands in the body, so that what is not proven yet is looked through only so far"""
+    readings, _ = await read_delivery(folder("socketlabs").provider(), delivery([event()] * 1000))
+    assert len(readings) == 1000
+    await refused([event()] * 1001)
+
+
 @pytest.mark.parametrize(("settings", "answer"), [({}, KEY), ({"validation_key": "VK-4711"}, "VK-4711")])
 async def test_validate_is_answered_with_the_key(settings: dict[str, Any], answer: str) -> None:
     """Validate gets the validation key, or the secret key where there is none, but only with the right secret"""

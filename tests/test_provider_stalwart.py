@@ -8,6 +8,7 @@ import pytest
 
 from receiver.contract import Delivery
 from receiver.errors import Refused
+from receiver.providers import providers
 from receiver.signers import hmacs
 from tests.provider_fixtures import folder
 
@@ -37,6 +38,14 @@ async def test_what_is_set_is_required(
     for headers in wrong:
         with pytest.raises(Refused):
             await provider.authenticate(Delivery(source="stalwart", headers=headers, body=BODY))
+
+
+def test_what_the_proof_covers_depends_on_the_settings() -> None:
+    """`sources show` claims that the body is covered only where the source has a key to verify it with"""
+    for name, secret in (("stalwart", "signature_key"), ("zeptomail", "authentication_key")):
+        covers_with: Any = vars(providers()[name])["covers_with"]
+        assert covers_with({secret: KEY}) == covers_with({f"{secret}_file": "key"}) == "body"
+        assert covers_with({"bearer_token": TOKEN}) == "nothing"
 
 
 def test_problems_name_both_ways() -> None:

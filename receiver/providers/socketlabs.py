@@ -51,7 +51,7 @@ from receiver.contract import (
 from receiver.credentials import Credentials, CredentialSettings, credential_problems
 from receiver.errors import Problem, Reason, Refused, Unreadable
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
-from receiver.forms import fields_of, is_form
+from receiver.forms import fields_of, is_form, last_fields
 from receiver.payload import (
     first_text,
     integer,
@@ -72,6 +72,7 @@ from receiver.signers import hmacs as signer
 
 _SECRET: Final = "SecretKey"  # noqa: S105 - the name of the field
 _MAX_ODD: Final = 64 * 1024  # bytes of a body that is read though it is not JSON by the letter, before it is proven
+_MOST: Final = 1000  # events of a body; one is documented
 _RIGHT: Final = (
     "SocketLabs control panel: Configuration, Event Webhooks, your endpoint, Secret Key; each endpoint has its own"
 )
@@ -147,7 +148,7 @@ class SocketLabs:
 
     async def authenticate(self, delivery: Delivery) -> Authentic:
         self._credentials.check(delivery)
-        item = _item(delivery)
+        item = self._item(delivery)
         events = objects(item.value)
         keys = [self._prove(event) for event in events]
         if events[0].get("Type") == "Validation":
@@ -157,15 +158,30 @@ class SocketLabs:
 
     def _prove(self, event: Mapping[str, Any]) -> str:
         """The configured key that the event carries. Raises Refused."""
-        given = (text(event.get(_SECRET)) or "").encode()
-        found = [key for key in self._keys if same(given, key.encode())]
-        if not given:
-            raise Refused(Reason.MISSING_FIELD, f"the body has no {_SECRET}")
-        if not found:
-            raise Refused(Reason.WRONG_CREDENTIALS, f"the {_SECRET} is none of the configured ones")
+        key = self._key(text(event.get(_SECRET)))
         if self._servers and integer(first_text(event, "ServerId", "ServerID")) not in self._servers:
             raise Refused(Reason.WRONG_CREDENTIALS, "the ServerId is none of the configured ones")
+        return key
+
+    def _key(self, given: str | None) -> str:
+        """The configured key that was given. Raises Refused."""
+        if not given:
+            raise Refused(Reason.MISSING_FIELD, f"the body has no {_SECRET}")
+        found = [key for key in self._keys if same(given.encode(), key.encode())]
+        if not found:
+            raise Refused(Reason.WRONG_CREDENTIALS, f"the {_SECRET} is none of the configured ones")
         return found[0]
+
+    def _item(self, delivery: Delivery) -> Item:
+        """The body as one value: an event, or a list of them. Raises Refused: nothing is proven yet."""
+        content_type = delivery.headers.get("content-type", "")
+        try:
+            if is_form(content_type):  # endpoints made before June 2021
+                self._key(last_fields(content_type, delivery.body, (_SECRET,)).get(_SECRET))  # before all is decoded
+                return item_from_value(dict(fields_of(content_type, delivery.body)))
+            return _json_item(delivery.body)
+        except ValueError as error:
+            raise Refused(Reason.MISSING_FIELD, f"the body is no form that carries a {_SECRET}: {error}") from error
 
     def parse(self, payload: Sequence[Item] | None) -> Iterable[Item | UnreadableItem]:
         return payload or []
@@ -178,17 +194,12 @@ class SocketLabs:
         return [_reading(kind, event)]
 
 
-def _item(delivery: Delivery) -> Item:
-    """The body as one value: an event, or a list of them. Raises Refused: nothing is proven yet."""
-    content_type = delivery.headers.get("content-type", "")
-    try:
-        if is_form(content_type):  # endpoints made before June 2021
-            return item_from_value(dict(fields_of(content_type, delivery.body)))
-        item = item_of(strip(delivery.body), repair=_MAX_ODD)
-    except ValueError as error:
-        raise Refused(Reason.MISSING_FIELD, f"the body is no form that carries a {_SECRET}: {error}") from error
+def _json_item(body: bytes) -> Item:
+    item = item_of(strip(body), repair=_MAX_ODD)
     if isinstance(item, UnreadableItem):
         raise Refused(Reason.MISSING_FIELD, f"the body is no JSON that carries a {_SECRET}")
+    if len(sequence(item.value)) > _MOST:
+        raise Refused(Reason.MISSING_FIELD, f"the body has more than {_MOST} events, each with a {_SECRET} of its own")
     return item
 
 

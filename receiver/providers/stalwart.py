@@ -47,7 +47,7 @@ from receiver.contract import (
     World,
     secret_bytes,
 )
-from receiver.credentials import Credentials, CredentialSettings, signed_problems
+from receiver.credentials import Credentials, CredentialSettings, covers_with, signed_problems
 from receiver.errors import Problem, Unreadable
 from receiver.event import BounceCategory, EventType, Reading
 from receiver.payload import bare_id, integer, iso_time, items_in, mapping, stable_text, text, texts
@@ -130,6 +130,7 @@ class Stalwart:
     )
     Settings: ClassVar[type[SourceSettings]] = StalwartSettings
     simulation: ClassVar[Simulation]
+    covers_with = staticmethod(covers_with)
 
     def __init__(self, settings: StalwartSettings, world: World) -> None:  # noqa: ARG002 - the contract's
         self._keys = secret_bytes(settings.signature_key)

@@ -27,7 +27,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
 from typing import Any, ClassVar, Final
-from urllib.parse import quote, unquote, unquote_to_bytes
+from urllib.parse import quote, unquote
 
 from pydantic import Field
 
@@ -49,9 +49,10 @@ from receiver.contract import (
     World,
     secret_bytes,
 )
-from receiver.credentials import Credentials, CredentialSettings, signed_problems
+from receiver.credentials import Credentials, CredentialSettings, covers_with, signed_problems
 from receiver.errors import Problem, Reason, Refused, Unreadable
 from receiver.event import BounceCategory, EventType, Reading
+from receiver.forms import unescaped
 from receiver.payload import first_text, iso_time, item_of, mapping, objects, sequence, stable_text, strip, text, texts
 from receiver.signatures import check_hmac, header, unbase64
 from receiver.signers import credentials, posts
@@ -98,6 +99,7 @@ class ZeptoMail:
     )
     Settings: ClassVar[type[SourceSettings]] = ZeptoMailSettings
     simulation: ClassVar[Simulation]
+    covers_with = staticmethod(covers_with)
 
     def __init__(self, settings: ZeptoMailSettings, world: World) -> None:  # noqa: ARG002 - the contract's
         self._keys = secret_bytes(settings.authentication_key)
@@ -136,9 +138,12 @@ class ZeptoMail:
 
 
 def _json(body: bytes) -> bytes:
-    """The bytes that are signed: the body, or the value of a form's only field, whatever it is called."""
+    """The bytes that are signed: the body, or the value of a form's only field, whatever its name. Raises Refused."""
     field = _FIELD.match(body)
-    return unquote_to_bytes(body[field.end() :].replace(b"+", b" ")) if field else body
+    try:
+        return unescaped(body[field.end() :]) if field else body
+    except ValueError as error:
+        raise Refused(Reason.BODY_CHANGED, f"no form that ZeptoMail sends: {error}") from error
 
 
 def _signature(value: str) -> bytes:
