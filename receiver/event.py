@@ -121,6 +121,19 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
     is_test: bool = False
 
 
+def each_recipient(type_: EventType, addresses: Sequence[str]) -> tuple[Sequence[str | None], str | None]:
+    """(recipient of each event, attribution) for a report that names several recipients as one.
+
+    What a server did concerns each of them. Who of several opened or clicked is not known: one event of nobody.
+    Who of several complained is not known either: one event for each, marked, so that none suppresses by itself.
+    """
+    if len(addresses) < 2:  # with one there is nothing to tell apart
+        return addresses or (None,), None
+    if type_ in (EventType.OPENED, EventType.CLICKED):
+        return (None,), "ambiguous"
+    return addresses, "ambiguous" if type_ is EventType.COMPLAINED else None
+
+
 class Event(msgspec.Struct, frozen=True, kw_only=True):
     """A stored event: the columns of `events`, documented in `schema.sql`. Times are aware and UTC."""
 

@@ -21,17 +21,15 @@ the time, link, address and user agent as sent.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 from uuid import NAMESPACE_URL, uuid5
 
 from pydantic import Field
 
 from receiver.contract import (
-    Authentic,
     Basis,
     Covers,
-    Delivery,
     Item,
     Occurrence,
     Provider,
@@ -39,7 +37,6 @@ from receiver.contract import (
     Secrets,
     Simulation,
     SourceSettings,
-    UnreadableItem,
     World,
     secret_bytes,
     secret_problems,
@@ -47,9 +44,9 @@ from receiver.contract import (
 from receiver.errors import Problem
 from receiver.event import Actor, BounceCategory, EventType, Reading, RejectReason
 from receiver.payload import bare_id, boolean, event_object, first_text, integer, iso_time, mapping, text
-from receiver.providers.standard_webhooks import Proof, Signed, one_item
 from receiver.signers import hmacs
 from receiver.signers import standard_webhooks as signer
+from receiver.standard_webhooks import ByStandardWebhooks, Proof
 
 WINDOW: Final = 3600.0
 _RIGHT: Final = (
@@ -99,7 +96,7 @@ _VERDICTS: Final[Mapping[str, BounceCategory]] = {
 _WITHOUT_ATTEMPT: Final = {"message.failed": BounceCategory.SOFT, "message.bounced": BounceCategory.HARD}
 
 
-class AhaSend:
+class AhaSend(ByStandardWebhooks):
     """AhaSend's webhooks: one event for each request."""
 
     name: ClassVar[str] = "ahasend"
@@ -121,12 +118,6 @@ class AhaSend:
     @staticmethod
     def problems(settings: AhaSendSettings, key: str) -> Sequence[Problem]:
         return secret_problems(settings.signing_secret, f"{key}.signing_secret", _RIGHT)
-
-    async def authenticate(self, delivery: Delivery) -> Authentic:
-        return self._proof.check(delivery)
-
-    def parse(self, payload: Signed) -> Iterable[Item | UnreadableItem]:
-        return one_item(payload)
 
     def read(self, item: Item) -> Sequence[Reading]:
         value = event_object(item, "an AhaSend event")

@@ -43,15 +43,15 @@ from receiver.contract import (
 )
 from receiver.credentials import Credentials, CredentialSettings, covers_with, credential_problems
 from receiver.errors import Problem
-from receiver.event import EventType, Reading
+from receiver.event import EventType, Reading, each_recipient
 from receiver.mapping import CompiledMapping, MappingSettings
 from receiver.payload import bare_id, event_object
-from receiver.providers.standard_webhooks import WINDOW, each_recipient
 from receiver.recipes import DAY_AND_MORE, Recipe, recipes
 from receiver.signature_scheme import SignatureScheme, SignatureSettings, scheme_problems
 from receiver.signers import credentials as demo_credentials
 from receiver.signers import hmacs
 from receiver.signers.mapped import Shape, posts
+from receiver.standard_webhooks import WINDOW
 
 _RIGHT: Final = (
     "`signing_secret` with the table `signature` if the sender signs, else one of these credentials; each is at least "

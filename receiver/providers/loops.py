@@ -19,17 +19,15 @@ as sent.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 from uuid import NAMESPACE_URL, uuid5
 
 from pydantic import Field
 
 from receiver.contract import (
-    Authentic,
     Basis,
     Covers,
-    Delivery,
     Item,
     Occurrence,
     Provider,
@@ -37,15 +35,14 @@ from receiver.contract import (
     Secrets,
     Simulation,
     SourceSettings,
-    UnreadableItem,
     World,
 )
 from receiver.errors import Problem
 from receiver.event import BounceCategory, EventType, Reading
 from receiver.payload import event_object, first_text, mapping, text, unix_time
-from receiver.providers.standard_webhooks import Proof, Signed, hmac_keys, one_item, whsec_problems
 from receiver.signers import hmacs
 from receiver.signers import standard_webhooks as signer
+from receiver.standard_webhooks import ByStandardWebhooks, Proof, hmac_keys, whsec_problems
 
 TEST: Final = "testing.testEvent"
 _RIGHT: Final = "It is the text that starts with whsec_: Loops, Settings, Webhooks, Signing secret"
@@ -78,7 +75,7 @@ _WORDS: Final[Mapping[str, EventType]] = {
 }
 
 
-class Loops:
+class Loops(ByStandardWebhooks):
     """Loops' webhooks: one event for each request."""
 
     name: ClassVar[str] = "loops"
@@ -96,12 +93,6 @@ class Loops:
     @staticmethod
     def problems(settings: LoopsSettings, key: str) -> Sequence[Problem]:
         return whsec_problems(settings.signing_secret, f"{key}.signing_secret", _RIGHT)
-
-    async def authenticate(self, delivery: Delivery) -> Authentic:
-        return self._proof.check(delivery)
-
-    def parse(self, payload: Signed) -> Iterable[Item | UnreadableItem]:
-        return one_item(payload)
 
     def read(self, item: Item) -> Sequence[Reading]:
         value = event_object(item, "a Loops event")

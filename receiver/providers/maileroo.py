@@ -45,9 +45,8 @@ from receiver.contract import (
     secret_problems,
 )
 from receiver.errors import Problem, Unreadable
-from receiver.event import BounceCategory, EventType, Reading, RejectReason
+from receiver.event import BounceCategory, EventType, Reading, RejectReason, each_recipient
 from receiver.payload import bare_id, first_text, items_of, mapping, stable_text, text, texts, unix_time
-from receiver.providers.standard_webhooks import each_recipient
 from receiver.signatures import check_hex
 from receiver.signers import hmacs as signer
 from receiver.signers import posts

@@ -20,17 +20,15 @@ address and user agent as sent. `data.created_at` is the mail's time, not the ev
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 from uuid import UUID
 
 from pydantic import Field
 
 from receiver.contract import (
-    Authentic,
     Basis,
     Covers,
-    Delivery,
     Item,
     Occurrence,
     Provider,
@@ -38,22 +36,14 @@ from receiver.contract import (
     Secrets,
     Simulation,
     SourceSettings,
-    UnreadableItem,
     World,
 )
 from receiver.errors import Problem
-from receiver.event import BounceCategory, EventType, Reading, RejectReason
+from receiver.event import BounceCategory, EventType, Reading, RejectReason, each_recipient
 from receiver.payload import bare_id, embedded, event_object, iso_time, mapping, text, texts
-from receiver.providers.standard_webhooks import (
-    Proof,
-    Signed,
-    each_recipient,
-    hmac_keys,
-    one_item,
-    whsec_problems,
-)
 from receiver.signers import hmacs
 from receiver.signers import standard_webhooks as signer
+from receiver.standard_webhooks import ByStandardWebhooks, Proof, hmac_keys, whsec_problems
 
 _RIGHT: Final = (
     "It is the text that starts with whsec_: Resend dashboard, Webhooks, your webhook, Signing Secret; "
@@ -105,7 +95,7 @@ _SUPPRESSED: Final = {
 }
 
 
-class Resend:
+class Resend(ByStandardWebhooks):
     """Resend's webhooks: one event for each request, several recipients in it."""
 
     name: ClassVar[str] = "resend"
@@ -127,12 +117,6 @@ class Resend:
     @staticmethod
     def problems(settings: ResendSettings, key: str) -> Sequence[Problem]:
         return whsec_problems(settings.signing_secret, f"{key}.signing_secret", _RIGHT)
-
-    async def authenticate(self, delivery: Delivery) -> Authentic:
-        return self._proof.check(delivery)
-
-    def parse(self, payload: Signed) -> Iterable[Item | UnreadableItem]:
-        return one_item(payload)
 
     def read(self, item: Item) -> Sequence[Reading]:
         value = event_object(item, "a Resend event")

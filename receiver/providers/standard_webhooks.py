@@ -28,18 +28,15 @@ attempt, address and user agent as sent.
 from __future__ import annotations
 
 from base64 import b64decode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from pydantic import Field, SecretStr
+from pydantic import Field
 
-from receiver import signatures
 from receiver.contract import (
-    Authentic,
     Basis,
     Covers,
-    Delivery,
     Item,
     Occurrence,
     Provider,
@@ -48,40 +45,26 @@ from receiver.contract import (
     Secrets,
     Simulation,
     SourceSettings,
-    UnreadableItem,
     World,
     all_but_2xx,
-    secret_problems,
 )
 from receiver.errors import Problem
-from receiver.event import Actor, BounceCategory, EventType, Reading, RejectReason
+from receiver.event import Actor, BounceCategory, EventType, Reading, RejectReason, each_recipient
 from receiver.payload import (
     bare_id,
     boolean,
     event_object,
     integer,
     iso_time,
-    item_of,
     mapping,
-    strip,
     text,
     texts,
     unix_time,
 )
 from receiver.signers import hmacs
 from receiver.signers import standard_webhooks as signer
+from receiver.standard_webhooks import ByStandardWebhooks, Proof, hmac_keys, whsec_problems
 
-WINDOW: Final = 300.0  # seconds; each attempt is signed anew
-SHORTEST: Final = 16  # bytes; the specification asks senders for 24 to 64
-
-# Samples from the documents of Standard Webhooks, Svix and Resend.
-PUBLISHED: Final = (
-    "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
-    "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD",
-    "whsec_5WbX5kEWLlfzsGNjH64I8lOOqUB6e8FH",
-    "whsec_plJ3nmyCDGBKInavdOK15jsl",
-    "whsec_51TKyHBy5KFY1Ab98GQ8V60BkWnejkWy",
-)
 PUBLISHED_PUBLIC: Final = "whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4="
 
 _RIGHT: Final = "It is the text `whsec_` with base64 behind it that the sender shows for this endpoint"
@@ -114,7 +97,7 @@ _REASONS: Final = {member.value: member for member in RejectReason}
 _ACTORS: Final = {member.value: member for member in Actor}
 
 
-class StandardWebhooks:
+class StandardWebhooks(ByStandardWebhooks):
     """Any sender that follows the specification."""
 
     name: ClassVar[str] = "standard_webhooks"
@@ -145,12 +128,6 @@ class StandardWebhooks:
             if wrong_key := _public_key_problem(public):
                 found.append(Problem(f"{key}.public_key (number {number})", wrong_key, _RIGHT_PUBLIC))
         return found
-
-    async def authenticate(self, delivery: Delivery) -> Authentic:
-        return self._proof.check(delivery)
-
-    def parse(self, payload: Signed) -> Iterable[Item | UnreadableItem]:
-        return one_item(payload)
 
     def read(self, item: Item) -> Sequence[Reading]:
         value = event_object(item, "the event")
@@ -202,84 +179,6 @@ def _common(data: Mapping[str, Any]) -> dict[str, Any]:
         "echo": boolean(get("echo")) is True,
         "is_test": boolean(get("is_test")) is True,
     }
-
-
-# What other providers that follow the specification use too
-
-Signed = tuple[str, bytes]  # webhook id, body
-
-
-class Proof:
-    """What proves one source's requests. `window`: seconds a signature may be old; `bare`: see `signatures`."""
-
-    def __init__(
-        self,
-        keys: Sequence[bytes],
-        settings: SourceSettings,
-        world: World,
-        *,
-        window: float = WINDOW,
-        public_keys: Sequence[Ed25519PublicKey] = (),
-        bare: bool = False,
-    ) -> None:
-        self._keys, self._public_keys, self._bare = keys, public_keys, bare
-        self._tolerance = settings.tolerance or window
-        self._now = world.now
-
-    def check(self, delivery: Delivery) -> Authentic:
-        """The payload is `Signed`. Raises Refused."""
-        webhook_id = signatures.standard_webhooks(
-            delivery.headers,
-            delivery.body,
-            keys=self._keys,
-            public_keys=self._public_keys,
-            now=self._now(),
-            tolerance=self._tolerance,
-            bare=self._bare,
-        )
-        return Authentic(payload=(webhook_id, delivery.body))
-
-
-def one_item(payload: Signed) -> Sequence[Item | UnreadableItem]:
-    """The body as one item, with the webhook id, which repetitions keep, as its event id."""
-    webhook_id, body = payload
-    return (item_of(strip(body), event_id=webhook_id),)
-
-
-def each_recipient(type_: EventType, addresses: Sequence[str]) -> tuple[Sequence[str | None], str | None]:
-    """(recipient of each event, attribution) for a report that names several recipients as one.
-
-    What a server did concerns each of them. Who of several opened or clicked is not known: one event of nobody.
-    Who of several complained is not known either: one event for each, marked, so that none suppresses by itself.
-    """
-    if len(addresses) < 2:  # with one there is nothing to tell apart
-        return addresses or (None,), None
-    if type_ in (EventType.OPENED, EventType.CLICKED):
-        return (None,), "ambiguous"
-    return addresses, "ambiguous" if type_ is EventType.COMPLAINED else None
-
-
-def hmac_keys(secrets: Sequence[SecretStr]) -> list[bytes]:
-    """The keys of `whsec_` secrets. Raises ValueError."""
-    return [signatures.standard_webhooks_key(secret.get_secret_value()) for secret in secrets]
-
-
-def whsec_problems(secrets: Sequence[SecretStr], key: str, right: str) -> list[Problem]:
-    """Problems of `whsec_` secrets: none, empty, published, no base64, or too few bytes."""
-    samples = (*PUBLISHED, *(sample.removeprefix("whsec_") for sample in PUBLISHED))
-    found = secret_problems(secrets, key, right, shortest=1, published=samples)
-    if found:
-        return found
-    for number, secret in enumerate(secrets, 1):
-        where = key if len(secrets) == 1 else f"{key} (number {number})"
-        try:
-            length = len(signatures.standard_webhooks_key(secret.get_secret_value()))
-        except ValueError:
-            found.append(Problem(where, "is not base64 (behind whsec_)", right))
-        else:
-            if length < SHORTEST:
-                found.append(Problem(where, f"holds only {length} bytes", right))
-    return found
 
 
 # Keys

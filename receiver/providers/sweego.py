@@ -20,17 +20,15 @@ user agent as sent. Without an id and a time: the whole item.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 from uuid import NAMESPACE_URL, uuid5
 
 from pydantic import Field
 
 from receiver.contract import (
-    Authentic,
     Basis,
     Covers,
-    Delivery,
     Item,
     Occurrence,
     Provider,
@@ -38,15 +36,14 @@ from receiver.contract import (
     Secrets,
     Simulation,
     SourceSettings,
-    UnreadableItem,
     World,
 )
 from receiver.errors import Problem
 from receiver.event import Actor, BounceCategory, EventType, Reading
 from receiver.payload import boolean, event_object, integer, iso_time, mapping, text, texts
-from receiver.providers.standard_webhooks import Proof, Signed, hmac_keys, one_item, whsec_problems
 from receiver.signers import hmacs
 from receiver.signers import standard_webhooks as signer
+from receiver.standard_webhooks import ByStandardWebhooks, Proof, hmac_keys, whsec_problems
 
 WINDOW: Final = 25 * 3600.0
 _RIGHT: Final = "It is the base64 text that Sweego shows for the webhook: console, Webhooks, your webhook, Secret"
@@ -74,7 +71,7 @@ _VERDICTS: Final = {"soft-bounce": BounceCategory.SOFT, "hard_bounce": BounceCat
 _OWN: Final = ("x-swg-", "x-client-", "x-campaign-", "x-mailer", "x-originating-ip", "x-transaction-id")
 
 
-class Sweego:
+class Sweego(ByStandardWebhooks):
     """Sweego's webhooks: one event for each request."""
 
     name: ClassVar[str] = "sweego"
@@ -92,12 +89,6 @@ class Sweego:
     @staticmethod
     def problems(settings: SweegoSettings, key: str) -> Sequence[Problem]:
         return whsec_problems(settings.signing_secret, f"{key}.signing_secret", _RIGHT)
-
-    async def authenticate(self, delivery: Delivery) -> Authentic:
-        return self._proof.check(delivery)
-
-    def parse(self, payload: Signed) -> Iterable[Item | UnreadableItem]:
-        return one_item(payload)
 
     def read(self, item: Item) -> Sequence[Reading]:
         value = event_object(item, "a Sweego event")
