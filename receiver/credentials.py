@@ -12,12 +12,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 from urllib.parse import parse_qsl
 
 from pydantic import Field, SecretStr
 
-from receiver.contract import Covers, Delivery, Secrets, SourceSettings, secret_bytes, secret_problems
+from receiver.contract import (
+    Authentic,
+    Covers,
+    Delivery,
+    Secrets,
+    SourceSettings,
+    World,
+    secret_bytes,
+    secret_problems,
+)
 from receiver.errors import Problem, Reason, Refused
 from receiver.oauth import Client, ClientSettings, client_problems
 from receiver.signatures import check_basic, header, same
@@ -93,6 +102,27 @@ class Credentials:
             matched |= same(given, value)
         if not matched:
             raise Refused(Reason.WRONG_CREDENTIALS, f"{what} is wrong", again=True)
+
+
+class ByCredentials:
+    """What providers that sign nothing share: their credentials are the proof, and the body is the payload.
+
+    `right`: where the credentials are set at the provider. `published`: values that its documents show.
+    """
+
+    right: ClassVar[str]
+    published: ClassVar[Sequence[str]] = ()
+
+    def __init__(self, settings: CredentialSettings, world: World) -> None:  # noqa: ARG002 - the contract's
+        self._credentials = Credentials(settings)
+
+    @classmethod
+    def problems(cls, settings: CredentialSettings, key: str) -> Sequence[Problem]:
+        return credential_problems(settings, key, cls.right, published=cls.published)
+
+    async def authenticate(self, delivery: Delivery) -> Authentic:
+        self._credentials.require(delivery)
+        return Authentic(payload=delivery.body)
 
 
 def bearer_token(delivery: Delivery) -> bytes:

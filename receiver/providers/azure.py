@@ -49,10 +49,9 @@ from receiver.contract import (
     Simulation,
     SourceSettings,
     UnreadableItem,
-    World,
 )
-from receiver.credentials import Credentials, CredentialSettings, credential_problems
-from receiver.errors import Problem, Unreadable
+from receiver.credentials import ByCredentials, CredentialSettings
+from receiver.errors import Unreadable
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
 from receiver.payload import bare_id, event_object, first_text, iso_time, items_of, mapping, text
 from receiver.signers import credentials as signer
@@ -94,7 +93,7 @@ _TIMES: Final = (
 )
 
 
-class Azure:
+class Azure(ByCredentials):
     """One source of Azure Communication Services Email."""
 
     name: ClassVar[str] = "azure"
@@ -102,6 +101,7 @@ class Azure:
     basis: ClassVar[Basis] = "verified"
     covers: ClassVar[Covers] = "nothing"
     words: ClassVar[Mapping[str, EventType]] = _WORDS
+    right: ClassVar[str] = _RIGHT
     reply: ClassVar[Reply] = Reply(
         repeated=lambda code: not 200 <= code <= 204 and code not in _FINAL,
         retries=(
@@ -116,13 +116,6 @@ class Azure:
     )
     simulation: ClassVar[Simulation]
     Settings: ClassVar[type[SourceSettings]] = CredentialSettings
-
-    def __init__(self, settings: CredentialSettings, world: World) -> None:  # noqa: ARG002 - the contract's
-        self._credentials = Credentials(settings)
-
-    @staticmethod
-    def problems(settings: CredentialSettings, key: str) -> Sequence[Problem]:
-        return credential_problems(settings, key, _RIGHT)
 
     async def authenticate(self, delivery: Delivery) -> Authentic:
         self._credentials.require(delivery)

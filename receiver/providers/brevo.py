@@ -27,10 +27,8 @@ from hashlib import sha256
 from typing import Any, ClassVar, Final
 
 from receiver.contract import (
-    Authentic,
     Basis,
     Covers,
-    Delivery,
     Item,
     Occurrence,
     Post,
@@ -39,10 +37,8 @@ from receiver.contract import (
     Simulation,
     SourceSettings,
     UnreadableItem,
-    World,
 )
-from receiver.credentials import Credentials, CredentialSettings, credential_problems
-from receiver.errors import Problem
+from receiver.credentials import ByCredentials, CredentialSettings
 from receiver.event import Actor, BounceCategory, EventType, Reading, RejectReason
 from receiver.payload import (
     bare_id,
@@ -99,7 +95,7 @@ _IDENTITY: Final = ("event", "message-id", *_TIMES, "link", "URL", "camp_id", "u
 _MILLISECONDS: Final = 10**11  # what is larger: as seconds it would be the year 5138
 
 
-class Brevo:
+class Brevo(ByCredentials):
     """One source of Brevo."""
 
     name: ClassVar[str] = "brevo"
@@ -107,6 +103,7 @@ class Brevo:
     basis: ClassVar[Basis] = "verified"
     covers: ClassVar[Covers] = "nothing"
     words: ClassVar[Mapping[str, EventType]] = WORDS
+    right: ClassVar[str] = _RIGHT
     reply: ClassVar[Reply] = Reply(
         repeated=lambda code: code == 429,
         retries="Only 429 and silence are repeated, after 10 minutes, 1, 2 and 8 hours; other 4xx and any 5xx discard.",
@@ -119,17 +116,6 @@ class Brevo:
     )
     simulation: ClassVar[Simulation]
     Settings: ClassVar[type[SourceSettings]] = CredentialSettings
-
-    def __init__(self, settings: CredentialSettings, world: World) -> None:  # noqa: ARG002 - the contract's
-        self._credentials = Credentials(settings)
-
-    @staticmethod
-    def problems(settings: CredentialSettings, key: str) -> Sequence[Problem]:
-        return credential_problems(settings, key, _RIGHT)
-
-    async def authenticate(self, delivery: Delivery) -> Authentic:
-        self._credentials.require(delivery)
-        return Authentic(payload=delivery.body)
 
     def parse(self, payload: bytes) -> Iterable[Item | UnreadableItem]:
         return items_of(payload)  # one object, or an array where the webhook is `batched`

@@ -43,10 +43,8 @@ from receiver.contract import (
     Simulation,
     SourceSettings,
     UnreadableItem,
-    World,
 )
-from receiver.credentials import TOKEN, Credentials, CredentialSettings, credential_problems
-from receiver.errors import Problem
+from receiver.credentials import TOKEN, ByCredentials, CredentialSettings
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
 from receiver.forms import is_form, object_of
 from receiver.payload import bare_id, event_object, iso_time, item_from_value, item_of, strip, text
@@ -96,7 +94,7 @@ _WORDS: Final[Mapping[str, EventType]] = {
 }
 
 
-class ElasticEmail:
+class ElasticEmail(ByCredentials):
     """One webhook of Elastic Email: one event for each request."""
 
     name: ClassVar[str] = "elastic_email"
@@ -105,18 +103,12 @@ class ElasticEmail:
     covers: ClassVar[Covers] = "nothing"
     by_get: ClassVar[bool] = True
     words: ClassVar[Mapping[str, EventType]] = _WORDS
+    right: ClassVar[str] = _RIGHT
     reply: ClassVar[Reply] = Reply(
         retries="Not documented; after a thousand failures Elastic Email switches the notifications off.",
     )
     Settings: ClassVar[type[SourceSettings]] = ElasticEmailSettings
     simulation: ClassVar[Simulation]
-
-    def __init__(self, settings: ElasticEmailSettings, world: World) -> None:  # noqa: ARG002 - the contract's
-        self._credentials = Credentials(settings)
-
-    @staticmethod
-    def problems(settings: ElasticEmailSettings, key: str) -> Sequence[Problem]:
-        return credential_problems(settings, key, _RIGHT)
 
     async def authenticate(self, delivery: Delivery) -> Authentic:
         self._credentials.require(delivery)

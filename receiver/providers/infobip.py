@@ -33,10 +33,8 @@ from itertools import groupby
 from typing import Any, ClassVar, Final
 
 from receiver.contract import (
-    Authentic,
     Basis,
     Covers,
-    Delivery,
     Item,
     Occurrence,
     Post,
@@ -45,10 +43,9 @@ from receiver.contract import (
     Simulation,
     SourceSettings,
     UnreadableItem,
-    World,
 )
-from receiver.credentials import Credentials, CredentialSettings, credential_problems
-from receiver.errors import Problem, Unreadable
+from receiver.credentials import ByCredentials, CredentialSettings
+from receiver.errors import Unreadable
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
 from receiver.payload import (
     boolean,
@@ -97,7 +94,7 @@ _REASONS: Final[Mapping[str, RejectReason]] = {
 }
 
 
-class Infobip:
+class Infobip(ByCredentials):
     """One source of Infobip: batches of delivery reports, and single tracking notifications."""
 
     name: ClassVar[str] = "infobip"
@@ -105,6 +102,7 @@ class Infobip:
     basis: ClassVar[Basis] = "verified"
     covers: ClassVar[Covers] = "nothing"
     words: ClassVar[Mapping[str, EventType]] = _WORDS
+    right: ClassVar[str] = _RIGHT
     reply: ClassVar[Reply] = Reply(
         retries=(
             "A report that was not accepted is repeated after 1 minute plus 1 minute times the square of the attempt's "
@@ -117,17 +115,6 @@ class Infobip:
     )
     simulation: ClassVar[Simulation]
     Settings: ClassVar[type[SourceSettings]] = CredentialSettings
-
-    def __init__(self, settings: CredentialSettings, world: World) -> None:  # noqa: ARG002 - the contract's
-        self._credentials = Credentials(settings)
-
-    @staticmethod
-    def problems(settings: CredentialSettings, key: str) -> Sequence[Problem]:
-        return credential_problems(settings, key, _RIGHT)
-
-    async def authenticate(self, delivery: Delivery) -> Authentic:
-        self._credentials.require(delivery)
-        return Authentic(payload=delivery.body)
 
     def parse(self, payload: bytes) -> Iterable[Item | UnreadableItem]:
         try:

@@ -29,10 +29,8 @@ from uuid import UUID
 
 from receiver import payload as read_json
 from receiver.contract import (
-    Authentic,
     Basis,
     Covers,
-    Delivery,
     Item,
     Occurrence,
     Post,
@@ -41,10 +39,9 @@ from receiver.contract import (
     Simulation,
     SourceSettings,
     UnreadableItem,
-    World,
 )
-from receiver.credentials import Credentials, CredentialSettings, credential_problems
-from receiver.errors import Problem, Unreadable
+from receiver.credentials import ByCredentials, CredentialSettings
+from receiver.errors import Unreadable
 from receiver.event import BounceCategory, EventType, Reading
 from receiver.payload import bare_id, integer, iso_time, mapping, stable_text, text, texts, unix_time
 from receiver.signers import credentials as signer
@@ -97,7 +94,7 @@ _MESSAGE_ID: Final = re.compile(r"^Message-ID:\s*(\S+)", re.IGNORECASE | re.MULT
 _MAX_HEADERS: Final = 1 << 16
 
 
-class KumoMTA:
+class KumoMTA(ByCredentials):
     """One KumoMTA, or a cluster whose nodes share the hook."""
 
     name: ClassVar[str] = "kumomta"
@@ -105,6 +102,7 @@ class KumoMTA:
     basis: ClassVar[Basis] = "verified"
     covers: ClassVar[Covers] = "nothing"
     words: ClassVar[Mapping[str, EventType]] = _WORDS
+    right: ClassVar[str] = _RIGHT
     reply: ClassVar[Reply] = Reply(
         retries=(
             "The Lua hook decides: written as the set-up says, all but 2xx is repeated after 1 to 20 minutes until the "
@@ -115,17 +113,6 @@ class KumoMTA:
     )
     Settings: ClassVar[type[SourceSettings]] = CredentialSettings
     simulation: ClassVar[Simulation]
-
-    def __init__(self, settings: CredentialSettings, world: World) -> None:  # noqa: ARG002 - the contract's
-        self._credentials = Credentials(settings)
-
-    @staticmethod
-    def problems(settings: CredentialSettings, key: str) -> Sequence[Problem]:
-        return credential_problems(settings, key, _RIGHT)
-
-    async def authenticate(self, delivery: Delivery) -> Authentic:
-        self._credentials.require(delivery)
-        return Authentic(payload=delivery.body)
 
     def parse(self, payload: bytes) -> Iterable[Item | UnreadableItem]:
         return read_json.items_of(payload)

@@ -23,10 +23,8 @@ from typing import Any, ClassVar, Final
 from uuid import UUID
 
 from receiver.contract import (
-    Authentic,
     Basis,
     Covers,
-    Delivery,
     Item,
     Occurrence,
     Post,
@@ -35,10 +33,8 @@ from receiver.contract import (
     Simulation,
     SourceSettings,
     UnreadableItem,
-    World,
 )
-from receiver.credentials import Credentials, CredentialSettings, credential_problems
-from receiver.errors import Problem
+from receiver.credentials import ByCredentials, CredentialSettings
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
 from receiver.payload import boolean, event_object, first_text, items_of, own_data, stable_text, text, unix_time
 from receiver.signers import credentials as signer
@@ -84,7 +80,7 @@ _IDENTITY: Final = (
 )
 
 
-class Mailjet:
+class Mailjet(ByCredentials):
     """One source of Mailjet."""
 
     name: ClassVar[str] = "mailjet"
@@ -92,6 +88,7 @@ class Mailjet:
     basis: ClassVar[Basis] = "verified"
     covers: ClassVar[Covers] = "nothing"
     words: ClassVar[Mapping[str, EventType]] = WORDS
+    right: ClassVar[str] = _RIGHT
     reply: ClassVar[Reply] = Reply(
         repeated=lambda code: code != 200,
         retries="Anything but 200 is repeated every 30 seconds for 24 hours, then the URL is suspended.",
@@ -99,17 +96,6 @@ class Mailjet:
     )
     simulation: ClassVar[Simulation]
     Settings: ClassVar[type[SourceSettings]] = CredentialSettings
-
-    def __init__(self, settings: CredentialSettings, world: World) -> None:  # noqa: ARG002 - the contract's
-        self._credentials = Credentials(settings)
-
-    @staticmethod
-    def problems(settings: CredentialSettings, key: str) -> Sequence[Problem]:
-        return credential_problems(settings, key, _RIGHT)
-
-    async def authenticate(self, delivery: Delivery) -> Authentic:
-        self._credentials.require(delivery)
-        return Authentic(payload=delivery.body)
 
     def parse(self, payload: bytes) -> Iterable[Item | UnreadableItem]:
         return items_of(payload)  # an array where events are grouped (`Version` 2), else one object

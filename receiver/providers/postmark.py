@@ -51,10 +51,8 @@ from receiver.contract import (
     Simulation,
     SourceSettings,
     UnreadableItem,
-    World,
 )
-from receiver.credentials import Credentials, CredentialSettings, credential_problems
-from receiver.errors import Problem
+from receiver.credentials import ByCredentials, CredentialSettings
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
 from receiver.payload import bare_id, boolean, event_object, first_text, mapping, sequence, stable_text, text
 from receiver.signers import credentials as signer
@@ -135,7 +133,7 @@ _VOLATILE: Final = ("Inactive", "CanActivate", "DumpAvailable", "Content")
 _TIMES: Final = ("DeliveredAt", "BouncedAt", "ReceivedAt", "ChangedAt")
 
 
-class Postmark:
+class Postmark(ByCredentials):
     """One source of Postmark."""
 
     name: ClassVar[str] = "postmark"
@@ -143,6 +141,8 @@ class Postmark:
     basis: ClassVar[Basis] = "verified"
     covers: ClassVar[Covers] = "nothing"
     words: ClassVar[Mapping[str, EventType]] = WORDS
+    right: ClassVar[str] = _RIGHT
+    published: ClassVar[Sequence[str]] = _PUBLISHED
     reply: ClassVar[Reply] = Reply(
         repeated=lambda code: code in {408, 429} or code >= 500,
         retries="5xx, 408, 429 and silence are repeated for about 70 minutes; every other 4xx drops the event at once.",
@@ -157,13 +157,6 @@ class Postmark:
     )
     simulation: ClassVar[Simulation]
     Settings: ClassVar[type[SourceSettings]] = PostmarkSettings
-
-    def __init__(self, settings: PostmarkSettings, world: World) -> None:  # noqa: ARG002 - the contract's
-        self._credentials = Credentials(settings)
-
-    @staticmethod
-    def problems(settings: PostmarkSettings, key: str) -> Sequence[Problem]:
-        return credential_problems(settings, key, _RIGHT, published=_PUBLISHED)
 
     async def authenticate(self, delivery: Delivery) -> Authentic:
         self._credentials.require(delivery)

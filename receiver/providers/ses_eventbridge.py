@@ -33,10 +33,8 @@ from uuid import NAMESPACE_URL, uuid5
 from msgspec.structs import replace
 
 from receiver.contract import (
-    Authentic,
     Basis,
     Covers,
-    Delivery,
     Item,
     Occurrence,
     Post,
@@ -45,10 +43,9 @@ from receiver.contract import (
     Simulation,
     SourceSettings,
     UnreadableItem,
-    World,
 )
-from receiver.credentials import Credentials, OAuthSettings, credential_problems
-from receiver.errors import Problem, Unreadable
+from receiver.credentials import ByCredentials, OAuthSettings
+from receiver.errors import Unreadable
 from receiver.event import EventType, Reading
 from receiver.payload import first_text, iso_time, items_of, mapping, text
 from receiver.ses_events import WORDS, readings
@@ -66,7 +63,7 @@ class SesEventbridgeSettings(OAuthSettings):
     """What the connection sends: Basic credentials, an API key (a header with a secret value), or OAuth's token."""
 
 
-class SesEventbridge:
+class SesEventbridge(ByCredentials):
     """One source of Amazon SES whose events come over EventBridge."""
 
     name: ClassVar[str] = "ses_eventbridge"
@@ -74,6 +71,7 @@ class SesEventbridge:
     basis: ClassVar[Basis] = "documents"
     covers: ClassVar[Covers] = "nothing"
     words: ClassVar[Mapping[str, EventType]] = {word: type_ for word, type_ in WORDS.items() if word != "Received"}
+    right: ClassVar[str] = _RIGHT
     reply: ClassVar[Reply] = Reply(
         repeated=lambda code: code == 429 or code >= 500,
         retries=(
@@ -89,19 +87,6 @@ class SesEventbridge:
     )
     simulation: ClassVar[Simulation]
     Settings: ClassVar[type[SourceSettings]] = SesEventbridgeSettings
-
-    def __init__(self, settings: SesEventbridgeSettings, world: World) -> None:  # noqa: ARG002 - the same for all
-        self._credentials = Credentials(settings)
-
-    @staticmethod
-    def problems(settings: SesEventbridgeSettings, key: str) -> Sequence[Problem]:
-        """No credentials, short ones, a half header."""
-        return credential_problems(settings, key, _RIGHT)
-
-    async def authenticate(self, delivery: Delivery) -> Authentic:
-        """The body as payload, once the credentials fit."""
-        self._credentials.require(delivery)
-        return Authentic(payload=delivery.body)
 
     def parse(self, payload: bytes) -> Iterable[Item | UnreadableItem]:
         """EventBridge posts one envelope; a pipe may post an array of them."""

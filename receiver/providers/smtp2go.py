@@ -39,10 +39,8 @@ from receiver.contract import (
     Simulation,
     SourceSettings,
     UnreadableItem,
-    World,
 )
-from receiver.credentials import Credentials, CredentialSettings, credential_problems
-from receiver.errors import Problem
+from receiver.credentials import ByCredentials, CredentialSettings
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
 from receiver.forms import is_form, object_of
 from receiver.payload import (
@@ -94,7 +92,7 @@ _REFUSALS: Final = frozenset({EventType.BOUNCED, EventType.REJECTED})
 _PEOPLE: Final = frozenset({"open", "click", "spam", "unsubscribe", "resubscribe"})
 
 
-class Smtp2go:
+class Smtp2go(ByCredentials):
     """One webhook of SMTP2GO: one event for each request."""
 
     name: ClassVar[str] = "smtp2go"
@@ -102,19 +100,13 @@ class Smtp2go:
     basis: ClassVar[Basis] = "documents"
     covers: ClassVar[Covers] = "nothing"
     words: ClassVar[Mapping[str, EventType]] = _WORDS
+    right: ClassVar[str] = _RIGHT
     reply: ClassVar[Reply] = Reply(
         retries="Failures are repeated up to 35 times in 48 hours; which codes fail is not documented (all but 2xx).",
         timeout=10.0,
     )
     Settings: ClassVar[type[SourceSettings]] = Smtp2goSettings
     simulation: ClassVar[Simulation]
-
-    def __init__(self, settings: Smtp2goSettings, world: World) -> None:  # noqa: ARG002 - the contract's
-        self._credentials = Credentials(settings)
-
-    @staticmethod
-    def problems(settings: Smtp2goSettings, key: str) -> Sequence[Problem]:
-        return credential_problems(settings, key, _RIGHT)
 
     async def authenticate(self, delivery: Delivery) -> Authentic:
         self._credentials.require(delivery)

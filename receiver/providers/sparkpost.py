@@ -40,10 +40,9 @@ from receiver.contract import (
     Simulation,
     SourceSettings,
     UnreadableItem,
-    World,
 )
-from receiver.credentials import Credentials, OAuthSettings, credential_problems
-from receiver.errors import Problem, Unreadable
+from receiver.credentials import ByCredentials, OAuthSettings
+from receiver.errors import Unreadable
 from receiver.event import Actor, BounceCategory, EventType, Reading, RejectReason
 from receiver.payload import (
     bare_id,
@@ -130,7 +129,7 @@ _PIXELS: Final[Mapping[str, str]] = {
 _BY_PEOPLE: Final = frozenset({"track_event", "unsubscribe_event"})
 
 
-class SparkPost:
+class SparkPost(ByCredentials):
     """One source of SparkPost."""
 
     name: ClassVar[str] = "sparkpost"
@@ -138,6 +137,7 @@ class SparkPost:
     basis: ClassVar[Basis] = "verified"
     covers: ClassVar[Covers] = "nothing"
     words: ClassVar[Mapping[str, EventType]] = WORDS
+    right: ClassVar[str] = _RIGHT
     reply: ClassVar[Reply] = Reply(
         repeated=lambda code: code != 200,
         retries="Anything but 200 is repeated at growing intervals, 12 times within 8 hours.",
@@ -146,13 +146,6 @@ class SparkPost:
     )
     simulation: ClassVar[Simulation]
     Settings: ClassVar[type[SourceSettings]] = OAuthSettings
-
-    def __init__(self, settings: OAuthSettings, world: World) -> None:  # noqa: ARG002 - the contract's
-        self._credentials = Credentials(settings)
-
-    @staticmethod
-    def problems(settings: OAuthSettings, key: str) -> Sequence[Problem]:
-        return credential_problems(settings, key, _RIGHT)
 
     async def authenticate(self, delivery: Delivery) -> Authentic:
         self._credentials.require(delivery)
