@@ -165,8 +165,18 @@ def check_ed25519(
 
 
 def ed25519_key(value: str) -> ed25519.Ed25519PublicKey:
-    """A public key from the base64 of its 32 bytes. Raises ValueError."""
-    return ed25519.Ed25519PublicKey.from_public_bytes(base64.b64decode(value, validate=True))
+    """A public key from the base64 of its 32 bytes. Raises ValueError, also where everybody could sign."""
+    key = base64.b64decode(value, validate=True)
+    if int.from_bytes(key, "little") % 2**255 in _SMALL_ORDER:
+        raise ValueError("a point of small order, under which everybody can sign")
+    return ed25519.Ed25519PublicKey.from_public_bytes(key)
+
+
+# The y of the eight points of small order, also where it is written with p added (RFC 8032, section 5.1). Nobody's key
+# is one, but a made-up one may be: 0 is what a row of A is in base64.
+_P: Final = 2**255 - 19
+_OF_ORDER_8: Final = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
+_SMALL_ORDER: Final = frozenset({0, 1, _P - 1, _P, _P + 1, _OF_ORDER_8, _P - _OF_ORDER_8})
 
 
 def check_timed(

@@ -117,6 +117,7 @@ BAD: Final[Mapping[str, tuple[Mapping[str, object], str, str]]] = {
     "a cut key": ({"public_key": PUBLIC[:-8]}, "x.public_key (number 1)", NO_KEY),
     "a private key": ({"public_key": PRIVATE}, "x.public_key (number 1)", NO_KEY),
     "beyond ASCII": ({"public_key": "whpk_é"}, "x.public_key (number 1)", NO_KEY),
+    "nothing but A": ({"public_key": "A" * 43 + "="}, "x.public_key (number 1)", NO_KEY),
     "a published key": ({"public_key": PUBLISHED_KEY}, "x.public_key (number 1)", "published"),
 }
 

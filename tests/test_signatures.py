@@ -218,6 +218,28 @@ def test_malformed_ed25519_signatures(signature: str) -> None:
     refused(headers(damaged), keys=(), public_keys=(PUBLIC_KEY,))
 
 
+# The encodings of the eight points of small order, without the sign (RFC 8032, section 5.1; RFC 7748, section 7).
+SMALL_ORDER: Final = (
+    "0000000000000000000000000000000000000000000000000000000000000000",
+    "0100000000000000000000000000000000000000000000000000000000000000",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+)
+
+
+@pytest.mark.parametrize("point", SMALL_ORDER)
+@pytest.mark.parametrize("sign", [0, 0x80])
+def test_keys_of_small_order(point: str, sign: int) -> None:
+    """a public key under which everybody can sign, such as one of zeros, is no key"""
+    value = bytearray.fromhex(point)
+    value[31] |= sign
+    with pytest.raises(ValueError, match="everybody"):
+        signatures.ed25519_key(b64encode(value).decode())
+
+
 def test_several_signatures() -> None:
     """one right signature among wrong ones, of unknown versions and of other keys, is enough"""
     decoys = "v1,AAAA v2,BBBB v1 , v1a,CCCC v1,%%%"

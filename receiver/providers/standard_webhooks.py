@@ -27,7 +27,6 @@ attempt, address and user agent as sent.
 
 from __future__ import annotations
 
-from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
@@ -61,6 +60,7 @@ from receiver.payload import (
     texts,
     unix_time,
 )
+from receiver.signatures import ed25519_key
 from receiver.signers import hmacs
 from receiver.signers import standard_webhooks as signer
 from receiver.standard_webhooks import ByStandardWebhooks, Proof, hmac_keys, whsec_problems
@@ -186,7 +186,7 @@ def _common(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def _public_key(key: str) -> Ed25519PublicKey:
     """Raises ValueError."""
-    return Ed25519PublicKey.from_public_bytes(b64decode(key.removeprefix("whpk_"), validate=True))
+    return ed25519_key(key.removeprefix("whpk_"))
 
 
 def _public_key_problem(key: str) -> str | None:
