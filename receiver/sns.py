@@ -133,11 +133,12 @@ def is_raw(headers: Mapping[str, str]) -> bool:
 
 
 def raw_delivery() -> Refused:
-    """The refusal of a raw delivery, which carries no signature."""
+    """The refusal of a raw delivery, which carries no signature. It may come again: the setting is ours to mend."""
     return Refused(
         Reason.MISSING_FIELD,
         "raw message delivery is on for this subscription, so SNS does not sign what it sends: "
         "turn it off, or use the provider ses_raw",
+        again=True,
     )
 
 
