@@ -48,6 +48,14 @@ async def test_an_array_is_taken_whole_or_not_at_all() -> None:
         await refused(value)
 
 
+async def test_an_event_under_data_as_in_the_published_example() -> None:
+    """an event that is the member `data` of the body counts, if the secret stands in it"""
+    readings, _ = await read_delivery(folder("socketlabs").provider(), delivery({"data": event(Address="a@x.example")}))
+    assert [one.recipient for one in readings] == ["a@x.example"]
+    await refused({"data": event("another key")})
+    await refused({"SecretKey": "another key", "data": event()})
+
+
 async def test_an_array_of_a_stranger_is_bounded() -> None:
     """the secret stands in the body, so that what is not proven yet is looked through only so far"""
     readings, _ = await read_delivery(folder("socketlabs").provider(), delivery([event()] * 1000))

@@ -6,6 +6,7 @@ Rests on (all seen 2026-11)
 - "Account Level Event Webhook", https://help.socketlabs.com/docs/email/v2/account-level-event-webhook
 - its own library, https://github.com/socketlabs/SocketLabs.EventWebhooks.Extensions: types, failure types and codes,
   one event or an array of them
+- its examples, https://github.com/socketlabs/SocketLabs.WebhookExamples: an event, there under `data`
 
 What the proof covers: nothing of the body. `SecretKey` is a shared secret that lies open in every body, beside
 `ServerId`; it is compared in constant time. Whoever has seen one request can say anything, and a body that was changed
@@ -149,7 +150,7 @@ class SocketLabs:
     async def authenticate(self, delivery: Delivery) -> Authentic:
         self._credentials.check(delivery)
         item = self._item(delivery)
-        events = objects(item.value)
+        events = [_bare(event) for event in objects(item.value)]
         keys = [self._prove(event) for event in events]
         if events[0].get("Type") == "Validation":
             answer = self._answer.get_secret_value() if self._answer else keys[0]
@@ -192,6 +193,12 @@ class SocketLabs:
         if kind is None:
             raise Unreadable("a SocketLabs event must be a JSON object with the member `Type`")
         return [_reading(kind, event)]
+
+
+def _bare(event: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The event itself, which the documents show as the body and the published examples as its member `data`."""
+    inner = mapping(event.get("data"))
+    return inner if _SECRET in inner and _SECRET not in event else event
 
 
 def _json_item(body: bytes) -> Item:
