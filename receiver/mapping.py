@@ -193,7 +193,7 @@ def meaning_of(written: str) -> Meaning:
         raise ValueError(f"is no event type{did_you_mean(word, EventType)}: {', '.join(EventType)}")
     type_ = EventType(word)
     if not colon:
-        return Meaning(type_)
+        return Meaning(type_, reject_reason=RejectReason.OTHER if type_ is EventType.REJECTED else None)
     if detail == _ECHO:
         return Meaning(type_, echo=True)
     kind = _DETAILS.get(type_)
