@@ -137,6 +137,17 @@ async def test_what_is_signed_is_handed_on(fixture: Fixture) -> None:
 
 
 @every_fixture
+async def test_details_belong_to_their_type(fixture: Fixture) -> None:
+    """a rejection always says why; a verdict is of a bounce alone, a reason and an actor of their types alone"""
+    readings, _ = await read_delivery(fixture.folder.provider(), fixture.delivery())
+    for reading in readings:
+        assert (reading.type is not EventType.REJECTED) or reading.reject_reason
+        assert (reading.reject_reason is None) or reading.type in {EventType.REJECTED, EventType.FAILED}
+        assert (reading.verdict is None) or reading.type is EventType.BOUNCED
+        assert (reading.actor is None) or reading.type in {EventType.OPENED, EventType.CLICKED}
+
+
+@every_fixture
 async def test_times_are_aware(fixture: Fixture) -> None:
     """an event's time has a zone"""
     readings, _ = await read_delivery(fixture.folder.provider(), fixture.delivery())
