@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Final, Literal, Protocol
 
 import msgspec
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
@@ -285,10 +285,13 @@ def secret_bytes(secrets: Sequence[SecretStr]) -> list[bytes]:
     return [secret.get_secret_value().encode() for secret in secrets]
 
 
+FEWEST_LETTERS: Final = 5  # different ones in a secret; 16 random hexadecimal digits have fewer once in two million
+
+
 def secret_problems(
     secrets: Sequence[SecretStr], key: str, right: str, *, shortest: int = 16, published: Sequence[str] = ()
 ) -> list[Problem]:
-    """Problems of a list of secrets: none at all, empty, shorter than `shortest`, or a published sample."""
+    """Problems of a list of secrets: none at all, empty, shorter than `shortest`, monotonous, or a published sample."""
     if not secrets:
         return [Problem(key, "is missing, so nothing would prove the sender", right)]
     found = []
@@ -301,4 +304,6 @@ def secret_problems(
             found.append(Problem(where, "is a sample from published documents, which everybody knows", right))
         elif len(value) < shortest:
             found.append(Problem(where, f"has only {len(value)} characters", right))
+        elif len(set(value)) < FEWEST_LETTERS:
+            found.append(Problem(where, "repeats the same few characters, as only an example does", right))
     return found

@@ -21,6 +21,8 @@ _PART: Final = re.compile(r"\{(\w*)\}")
 _KNOWN: Final = frozenset({"body", "timestamp"})
 _LONGEST_TIME: Final = 15  # digits of a timestamp
 _MILLISECONDS: Final = 1000
+_SHORTEST: Final = 8  # bytes of a key: what 16 hexadecimal digits stand for
+_SHORTEST_OF_STANDARD: Final = 16  # as for the provider `standard_webhooks`
 
 
 def _check_signed(value: str) -> str:
@@ -77,11 +79,15 @@ def scheme_problems(settings: SignatureSettings, secrets: Sequence[SecretStr], k
         wrong = "and the {timestamp} in `signed` need each other"
         yield Problem(time, wrong, 'For example timestamp_header = "X-Timestamp", signed = "{timestamp}.{body}"')
     for number, secret in enumerate(secrets, 1):
+        where = f"{key}.signing_secret" + ("" if len(secrets) == 1 else f" (number {number})")
+        right = "Copy it whole, or set another `key`"
         try:
-            key_of(settings, secret)
+            length = len(key_of(settings, secret))
         except ValueError:
-            where = f"{key}.signing_secret" + ("" if len(secrets) == 1 else f" (number {number})")
-            yield Problem(where, "is not in the form that `signature` says", "Copy it whole, or set another `key`")
+            yield Problem(where, "is not in the form that `signature` says", right)
+            continue
+        if length < (_SHORTEST_OF_STANDARD if settings.scheme == "standard_webhooks" else _SHORTEST):
+            yield Problem(where, f"stands for a key of only {length} bytes", right)
 
 
 def key_of(settings: SignatureSettings, secret: SecretStr) -> bytes:

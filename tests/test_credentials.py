@@ -91,6 +91,8 @@ def test_the_secret_at_the_end_of_the_path() -> None:
     [
         ({}, "x"),
         ({"password": "short"}, "x.password"),
+        ({"password": "x" * 20}, "x.password"),
+        ({"header_name": "X-Secret", "header_value": "\u200b" * 20}, "x.header_value"),
         ({"password": SECRET, "username": ""}, "x.username"),
         ({"password": SECRET, "username": "a:b"}, "x.username"),
         ({"password": SECRET, "bearer_token": SECRET}, "x.bearer_token"),

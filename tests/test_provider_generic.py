@@ -252,6 +252,16 @@ async def refused(provider: Generic, headers: Mapping[str, str], body: bytes, wh
             "need each other",
         ),
         (
+            "signing_secret = '01 23                     '\nsignature = { header = 'X', key = 'hex' }",
+            "sources.acme.signing_secret",
+            "only 2 bytes",
+        ),
+        (
+            "signing_secret = 'whsec_MDEyMzQ1Njc4OQ'\nsignature = { scheme = 'standard_webhooks' }",
+            "sources.acme.signing_secret",
+            "only 10 bytes",
+        ),
+        (
             f"signing_secret = '{SECRET}'\nsignature = {{ header = 'X', key = 'base64' }}",
             "sources.acme.signing_secret",
             "not in the form",
