@@ -184,3 +184,14 @@ def _check_age(stamp: str, world: World, tolerance: float, signed: bytes) -> Non
 
 def _answer(said: str) -> Answer:
     return Answer(status=200, body=said.encode())
+
+
+# "SetSubscriptionAttributes delivery policy JSON format" and "Configuring an Amazon SNS dead-letter queue",
+# docs.aws.amazon.com/sns/latest/dg, seen 2026-11: all retries together take an hour at most.
+PATIENCE: Final = """\
+SNS gives up after a minute by default. Give the subscription more time, and a queue for what could not be delivered
+   (its policy must let sns.amazonaws.com send; put in the ARN of the subscription, and of the queue):
+   aws sns set-subscription-attributes --subscription-arn ARN --attribute-name DeliveryPolicy --attribute-value \\
+     '{"healthyRetryPolicy":{"minDelayTarget":10,"maxDelayTarget":300,"numRetries":12,"backoffFunction":"exponential"}}'
+   aws sns set-subscription-attributes --subscription-arn ARN --attribute-name RedrivePolicy --attribute-value \\
+     '{"deadLetterTargetArn":"QUEUE"}'"""

@@ -49,7 +49,7 @@ from receiver.event import EventType, Reading
 from receiver.ses_events import WORDS, items_of_message, readings
 from receiver.signers import ses as samples
 from receiver.signers import sns as signer
-from receiver.sns_topics import Topics, TopicSettings, pinned_keys, proof_problems, proof_warnings
+from receiver.sns_topics import PATIENCE, Topics, TopicSettings, pinned_keys, proof_problems, proof_warnings
 
 
 class SesSettings(TopicSettings):
@@ -121,8 +121,7 @@ Ses.simulation = Simulation(
         "   not both, Identities, your domain, Notifications).\n"
         "3. Amazon SNS, the topic, Create subscription: protocol HTTPS, endpoint {url}, raw message delivery off.\n"
         "   The subscription is confirmed automatically, within seconds; it must be made in the topic's region.\n"
-        "4. SNS gives up after a minute by default: give the subscription a delivery policy with more retries\n"
-        "   (up to an hour in all) and a dead-letter queue."
+        f"4. {PATIENCE}"
     ),
     unsignable=(
         "Only Amazon has the key that SNS signs with. To try this provider, make a key of your own:\n"

@@ -58,7 +58,7 @@ from receiver.signatures import header
 from receiver.signers import credentials as signer
 from receiver.signers import ses as samples
 from receiver.signers import sns as sns_signer
-from receiver.sns_topics import Texts, Topics, topic_problems
+from receiver.sns_topics import PATIENCE, Texts, Topics, topic_problems
 
 _RIGHT: Final = (
     "Subscribe the topic to a URL that ends with a secret (?token=...) and set it here as `url_secret`: at least 16 "
@@ -169,8 +169,7 @@ SesRaw.simulation = Simulation(
         "   {url}?token=<the secret>\n"
         "   The subscription is confirmed automatically, within seconds. (Basic credentials instead: write\n"
         "   https://user:password@... as the endpoint, and set `username` and `password`.)\n"
-        "5. SNS gives up after a minute by default: give the subscription a delivery policy with more retries\n"
-        "   (up to an hour in all) and a dead-letter queue."
+        f"5. {PATIENCE}"
     ),
 )
 
