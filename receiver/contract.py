@@ -7,6 +7,7 @@ of words, `authenticate`, `parse`, `read`, and `PROVIDER` as the last line (the 
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -242,7 +243,7 @@ class Simulation:
     names_recipients: bool = True
 
 
-class Provider(Protocol):
+class Provider(ABC):
     """The interface of a provider file.
 
     `words`: what the provider's own words become; where a word alone does not tell, what it mostly becomes.
@@ -260,21 +261,26 @@ class Provider(Protocol):
     simulation: ClassVar[Simulation]
     Settings: ClassVar[type[SourceSettings]]
 
+    @abstractmethod
     def __init__(self, settings: Any, world: World) -> None: ...
 
     @staticmethod
+    @abstractmethod
     def problems(settings: Any, key: str) -> Sequence[Problem]:
         """What is wrong with settings that pydantic accepts: no proof of the sender, short or published secrets."""
         ...
 
+    @abstractmethod
     def authenticate(self, delivery: Delivery) -> Awaitable[Authentic]:
         """Prove the sender over the raw bytes. Raises Refused, Unreadable (authentic, not decodable), Unavailable."""
         ...
 
+    @abstractmethod
     def parse(self, payload: Any) -> Iterable[Item | UnreadableItem]:
         """Split an authentic payload into items. Raises Unreadable if it has not even the outer shape."""
         ...
 
+    @abstractmethod
     def read(self, item: Item) -> Sequence[Reading]:
         """The events of one item, one for each recipient. Raises Unreadable; must never raise anything else."""
         ...

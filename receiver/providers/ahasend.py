@@ -22,14 +22,12 @@ the time, link, address and user agent as sent.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 from uuid import NAMESPACE_URL, uuid5
 
 from pydantic import Field
 
 from receiver.contract import (
-    Basis,
-    Covers,
     Item,
     Occurrence,
     Provider,
@@ -96,20 +94,19 @@ _VERDICTS: Final[Mapping[str, BounceCategory]] = {
 _WITHOUT_ATTEMPT: Final = {"message.failed": BounceCategory.SOFT, "message.bounced": BounceCategory.HARD}
 
 
-class AhaSend(ByStandardWebhooks):
+class AhaSend(ByStandardWebhooks, Provider):
     """AhaSend's webhooks: one event for each request."""
 
-    name: ClassVar[str] = "ahasend"
-    title: ClassVar[str] = "AhaSend"
-    basis: ClassVar[Basis] = "verified"
-    covers: ClassVar[Covers] = "body"
-    words: ClassVar[Mapping[str, EventType]] = _WORDS
-    reply: ClassVar[Reply] = Reply(
+    name = "ahasend"
+    title = "AhaSend"
+    basis = "verified"
+    covers = "body"
+    words = _WORDS
+    reply = Reply(
         retries="Anything but 2xx is repeated 6 times over 16 minutes; 100 failures in a row disable the webhook.",
         max_body=4 << 20,
     )
-    Settings: ClassVar[type[SourceSettings]] = AhaSendSettings
-    simulation: ClassVar[Simulation]
+    Settings = AhaSendSettings
 
     def __init__(self, settings: AhaSendSettings, world: World) -> None:
         keys = secret_bytes(settings.signing_secret)

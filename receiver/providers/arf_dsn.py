@@ -32,20 +32,7 @@ from msgspec.structs import replace
 from pydantic import Field
 
 from receiver import mail_reports as mail
-from receiver.contract import (
-    Authentic,
-    Basis,
-    Covers,
-    Delivery,
-    Item,
-    Post,
-    Provider,
-    Reply,
-    Simulation,
-    SourceSettings,
-    UnreadableItem,
-    World,
-)
+from receiver.contract import Authentic, Delivery, Item, Post, Provider, Reply, Simulation, UnreadableItem, World
 from receiver.credentials import Credentials, CredentialSettings, credential_problems
 from receiver.errors import Problem, Unreadable
 from receiver.event import EventType, Reading
@@ -68,13 +55,13 @@ class ArfDsnSettings(CredentialSettings):
     )
 
 
-class ArfDsn:
+class ArfDsn(Provider):
     """One mailbox for bounces or complaints."""
 
-    name: ClassVar[str] = "arf_dsn"
-    title: ClassVar[str] = "Bounce messages and feedback reports (your own mail server)"
-    basis: ClassVar[Basis] = "documents"
-    covers: ClassVar[Covers] = "nothing"
+    name = "arf_dsn"
+    title = "Bounce messages and feedback reports (your own mail server)"
+    basis = "documents"
+    covers = "nothing"
     # RFC 3464's actions; RFC 5965's feedback types; our own words for other mail.
     words: ClassVar[Mapping[str, EventType]] = {
         "failed": EventType.BOUNCED,
@@ -92,13 +79,12 @@ class ArfDsn:
         "auto-replied": EventType.AUTORESPONDED,
         "(no report)": EventType.UNKNOWN,
     }
-    reply: ClassVar[Reply] = Reply(
+    reply = Reply(
         retries="Your mail server decides: the script of the set-up has it try again after anything but a 2xx.",
         timeout=30.0,
         max_body=8 << 20,
     )
-    simulation: ClassVar[Simulation]
-    Settings: ClassVar[type[SourceSettings]] = ArfDsnSettings
+    Settings = ArfDsnSettings
 
     def __init__(self, settings: ArfDsnSettings, world: World) -> None:  # noqa: ARG002 - the same for all
         self._credentials = Credentials(settings)

@@ -38,8 +38,6 @@ import msgspec
 from receiver.contract import (
     Answer,
     Authentic,
-    Basis,
-    Covers,
     Delivery,
     Item,
     Occurrence,
@@ -47,7 +45,6 @@ from receiver.contract import (
     Provider,
     Reply,
     Simulation,
-    SourceSettings,
     UnreadableItem,
 )
 from receiver.credentials import ByCredentials, CredentialSettings
@@ -93,16 +90,16 @@ _TIMES: Final = (
 )
 
 
-class Azure(ByCredentials):
+class Azure(ByCredentials, Provider):
     """One source of Azure Communication Services Email."""
 
-    name: ClassVar[str] = "azure"
-    title: ClassVar[str] = "Azure Communication Services Email"
-    basis: ClassVar[Basis] = "verified"
-    covers: ClassVar[Covers] = "nothing"
-    words: ClassVar[Mapping[str, EventType]] = _WORDS
+    name = "azure"
+    title = "Azure Communication Services Email"
+    basis = "verified"
+    covers = "nothing"
+    words = _WORDS
     right: ClassVar[str] = _RIGHT
-    reply: ClassVar[Reply] = Reply(
+    reply = Reply(
         repeated=lambda code: not 200 <= code <= 204 and code not in _FINAL,
         retries=(
             "Anything but 200 to 204 within 30 s is repeated for 24 hours, 30 times at most; 400, 401, 403 and 413 "
@@ -114,8 +111,7 @@ class Azure(ByCredentials):
         timeout=30.0,
         max_body=4 << 20,
     )
-    simulation: ClassVar[Simulation]
-    Settings: ClassVar[type[SourceSettings]] = CredentialSettings
+    Settings = CredentialSettings
 
     async def authenticate(self, delivery: Delivery) -> Authentic:
         self._credentials.require(delivery)

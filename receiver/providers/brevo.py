@@ -26,18 +26,7 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Any, ClassVar, Final
 
-from receiver.contract import (
-    Basis,
-    Covers,
-    Item,
-    Occurrence,
-    Post,
-    Provider,
-    Reply,
-    Simulation,
-    SourceSettings,
-    UnreadableItem,
-)
+from receiver.contract import Item, Occurrence, Post, Provider, Reply, Simulation, UnreadableItem
 from receiver.credentials import ByCredentials, CredentialSettings
 from receiver.event import Actor, BounceCategory, EventType, Reading, RejectReason
 from receiver.payload import (
@@ -95,16 +84,16 @@ _IDENTITY: Final = ("event", "message-id", *_TIMES, "link", "URL", "camp_id", "u
 _MILLISECONDS: Final = 10**11  # what is larger: as seconds it would be the year 5138
 
 
-class Brevo(ByCredentials):
+class Brevo(ByCredentials, Provider):
     """One source of Brevo."""
 
-    name: ClassVar[str] = "brevo"
-    title: ClassVar[str] = "Brevo"
-    basis: ClassVar[Basis] = "verified"
-    covers: ClassVar[Covers] = "nothing"
-    words: ClassVar[Mapping[str, EventType]] = WORDS
+    name = "brevo"
+    title = "Brevo"
+    basis = "verified"
+    covers = "nothing"
+    words = WORDS
     right: ClassVar[str] = _RIGHT
-    reply: ClassVar[Reply] = Reply(
+    reply = Reply(
         repeated=lambda code: code == 429,
         retries="Only 429 and silence are repeated, after 10 minutes, 1, 2 and 8 hours; other 4xx and any 5xx discard.",
         refused=429,
@@ -114,8 +103,7 @@ class Brevo(ByCredentials):
         bad_encoding=429,
         max_body=4 << 20,
     )
-    simulation: ClassVar[Simulation]
-    Settings: ClassVar[type[SourceSettings]] = CredentialSettings
+    Settings = CredentialSettings
 
     def parse(self, payload: bytes) -> Iterable[Item | UnreadableItem]:
         return items_of(payload)  # one object, or an array where the webhook is `batched`

@@ -24,14 +24,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from pydantic import Field
 
 from receiver.contract import (
     Authentic,
-    Basis,
-    Covers,
     Delivery,
     Item,
     Occurrence,
@@ -88,15 +86,15 @@ _PREFERENCES: Final = frozenset(word for word in _WORDS if word.endswith(".cio_s
 _MAIL: Final = ("email", "customer")  # elsewhere the recipient is a phone, a device or a URL
 
 
-class CustomerIo:
+class CustomerIo(Provider):
     """Customer.io's reporting webhooks: one event for each request."""
 
-    name: ClassVar[str] = "customer_io"
-    title: ClassVar[str] = "Customer.io"
-    basis: ClassVar[Basis] = "verified"
-    covers: ClassVar[Covers] = "body"
-    words: ClassVar[Mapping[str, EventType]] = _WORDS
-    reply: ClassVar[Reply] = Reply(
+    name = "customer_io"
+    title = "Customer.io"
+    basis = "verified"
+    covers = "body"
+    words = _WORDS
+    reply = Reply(
         retries=(
             "Anything but 2xx within 4 s is repeated for 7 days, at growing intervals; all later events wait behind it."
         ),
@@ -105,8 +103,7 @@ class CustomerIo:
         timeout=4.0,
         max_body=4 << 20,  # "Body Content" puts the whole message into the event
     )
-    Settings: ClassVar[type[SourceSettings]] = CustomerIoSettings
-    simulation: ClassVar[Simulation]
+    Settings = CustomerIoSettings
 
     def __init__(self, settings: CustomerIoSettings, world: World) -> None:
         self._keys = secret_bytes(settings.signing_key)

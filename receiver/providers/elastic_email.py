@@ -32,8 +32,6 @@ from uuid import NAMESPACE_URL, uuid5
 from receiver.contract import (
     Answer,
     Authentic,
-    Basis,
-    Covers,
     Delivery,
     Item,
     Occurrence,
@@ -41,7 +39,6 @@ from receiver.contract import (
     Provider,
     Reply,
     Simulation,
-    SourceSettings,
     UnreadableItem,
 )
 from receiver.credentials import TOKEN, ByCredentials, CredentialSettings
@@ -94,21 +91,20 @@ _WORDS: Final[Mapping[str, EventType]] = {
 }
 
 
-class ElasticEmail(ByCredentials):
+class ElasticEmail(ByCredentials, Provider):
     """One webhook of Elastic Email: one event for each request."""
 
-    name: ClassVar[str] = "elastic_email"
-    title: ClassVar[str] = "Elastic Email"
-    basis: ClassVar[Basis] = "documents"
-    covers: ClassVar[Covers] = "nothing"
+    name = "elastic_email"
+    title = "Elastic Email"
+    basis = "documents"
+    covers = "nothing"
     by_get: ClassVar[bool] = True
-    words: ClassVar[Mapping[str, EventType]] = _WORDS
+    words = _WORDS
     right: ClassVar[str] = _RIGHT
-    reply: ClassVar[Reply] = Reply(
+    reply = Reply(
         retries="Not documented; after a thousand failures Elastic Email switches the notifications off.",
     )
-    Settings: ClassVar[type[SourceSettings]] = ElasticEmailSettings
-    simulation: ClassVar[Simulation]
+    Settings = ElasticEmailSettings
 
     async def authenticate(self, delivery: Delivery) -> Authentic:
         self._credentials.require(delivery)

@@ -24,15 +24,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 from uuid import NAMESPACE_URL, uuid5
 
 from pydantic import Field
 
 from receiver.contract import (
     Authentic,
-    Basis,
-    Covers,
     Delivery,
     Item,
     Occurrence,
@@ -91,15 +89,15 @@ _WORDS: Final[Mapping[str, EventType]] = {
 }
 
 
-class Emailit:
+class Emailit(Provider):
     """Emailit's webhooks."""
 
-    name: ClassVar[str] = "emailit"
-    title: ClassVar[str] = "Emailit"
-    basis: ClassVar[Basis] = "verified"
-    covers: ClassVar[Covers] = "body"
-    words: ClassVar[Mapping[str, EventType]] = _WORDS
-    reply: ClassVar[Reply] = Reply(
+    name = "emailit"
+    title = "Emailit"
+    basis = "verified"
+    covers = "body"
+    words = _WORDS
+    reply = Reply(
         retries=(
             "Anything but 2xx is repeated after 5 and 30 minutes, 2, 5 and then every 12 hours, 11 attempts in three "
             "days; after them the webhook is disabled."
@@ -107,8 +105,7 @@ class Emailit:
         timeout=30.0,
         max_body=4 << 20,
     )
-    Settings: ClassVar[type[SourceSettings]] = EmailitSettings
-    simulation: ClassVar[Simulation]
+    Settings = EmailitSettings
 
     def __init__(self, settings: EmailitSettings, world: World) -> None:
         self._keys = secret_bytes(settings.signing_secret)

@@ -89,7 +89,7 @@ class GenericSettings(SignedSettings, MappingSettings):
     )
 
 
-class Mapped:
+class Mapped(Provider):
     """A sender with a mapping: of the settings, or of a recipe."""
 
     name: ClassVar[str]
@@ -160,14 +160,13 @@ def _identity(sent: str, written: str | None, columns: Mapping[str, Any]) -> lis
 class Generic(Mapped):
     """Any other sender."""
 
-    name: ClassVar[str] = "generic"
-    title: ClassVar[str] = "Any other sender (mapped by settings)"
-    basis: ClassVar[Basis] = "documents"
-    covers: ClassVar[Covers] = "body"
+    name = "generic"
+    title = "Any other sender (mapped by settings)"
+    basis = "documents"
+    covers = "body"
     words: ClassVar[Mapping[str, EventType]] = {}
     reply: ClassVar[Reply]
-    Settings: ClassVar[type[SourceSettings]] = GenericSettings
-    simulation: ClassVar[Simulation]
+    Settings = GenericSettings
     covers_with = staticmethod(covers_with)
 
     def __init__(self, settings: GenericSettings, world: World) -> None:

@@ -37,14 +37,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from secrets import token_urlsafe
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
 from receiver.contract import (
     Authentic,
-    Basis,
-    Covers,
     Delivery,
     Item,
     Occurrence,
@@ -100,20 +98,19 @@ _DECODED: Final = {f"%{ord(letter):02X}": letter for letter in ":/?@!$'()*,;"}
 _ENCODED: Final = re.compile("|".join(_DECODED), re.IGNORECASE)
 
 
-class HubSpot:
+class HubSpot(Provider):
     """HubSpot's app webhooks: up to 100 events in a request."""
 
-    name: ClassVar[str] = "hubspot"
-    title: ClassVar[str] = "HubSpot"
-    basis: ClassVar[Basis] = "verified"
-    covers: ClassVar[Covers] = "body"
-    words: ClassVar[Mapping[str, EventType]] = _WORDS
-    reply: ClassVar[Reply] = Reply(
+    name = "hubspot"
+    title = "HubSpot"
+    basis = "verified"
+    covers = "body"
+    words = _WORDS
+    reply = Reply(
         retries="Anything but 2xx within 5 s, 4xx too, is repeated up to ten times within 24 hours.",
         timeout=5.0,
     )
-    Settings: ClassVar[type[SourceSettings]] = HubSpotSettings
-    simulation: ClassVar[Simulation]
+    Settings = HubSpotSettings
 
     def __init__(self, settings: HubSpotSettings, world: World) -> None:
         self._keys = secret_bytes(settings.client_secret)

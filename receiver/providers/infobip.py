@@ -32,18 +32,7 @@ from hashlib import sha256
 from itertools import groupby
 from typing import Any, ClassVar, Final
 
-from receiver.contract import (
-    Basis,
-    Covers,
-    Item,
-    Occurrence,
-    Post,
-    Provider,
-    Reply,
-    Simulation,
-    SourceSettings,
-    UnreadableItem,
-)
+from receiver.contract import Item, Occurrence, Post, Provider, Reply, Simulation, UnreadableItem
 from receiver.credentials import ByCredentials, CredentialSettings
 from receiver.errors import Unreadable
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
@@ -94,16 +83,16 @@ _REASONS: Final[Mapping[str, RejectReason]] = {
 }
 
 
-class Infobip(ByCredentials):
+class Infobip(ByCredentials, Provider):
     """One source of Infobip: batches of delivery reports, and single tracking notifications."""
 
-    name: ClassVar[str] = "infobip"
-    title: ClassVar[str] = "Infobip"
-    basis: ClassVar[Basis] = "verified"
-    covers: ClassVar[Covers] = "nothing"
-    words: ClassVar[Mapping[str, EventType]] = _WORDS
+    name = "infobip"
+    title = "Infobip"
+    basis = "verified"
+    covers = "nothing"
+    words = _WORDS
     right: ClassVar[str] = _RIGHT
-    reply: ClassVar[Reply] = Reply(
+    reply = Reply(
         retries=(
             "A report that was not accepted is repeated after 1 minute plus 1 minute times the square of the attempt's "
             "number; for how long, and after which status codes, is not documented."
@@ -113,8 +102,7 @@ class Infobip(ByCredentials):
         bad_encoding=503,
         max_body=16 << 20,
     )
-    simulation: ClassVar[Simulation]
-    Settings: ClassVar[type[SourceSettings]] = CredentialSettings
+    Settings = CredentialSettings
 
     def parse(self, payload: bytes) -> Iterable[Item | UnreadableItem]:
         try:

@@ -27,14 +27,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
 from hashlib import sha256
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from pydantic import Field
 
 from receiver.contract import (
     Authentic,
-    Basis,
-    Covers,
     Delivery,
     Item,
     Occurrence,
@@ -86,15 +84,15 @@ _WORDS: Final[Mapping[str, EventType]] = {
 _VERDICTS: Final = {"hard": BounceCategory.HARD, "soft": BounceCategory.SOFT}
 
 
-class Klaviyo:
+class Klaviyo(Provider):
     """Klaviyo's system webhooks: up to 1,000 events in a request."""
 
-    name: ClassVar[str] = "klaviyo"
-    title: ClassVar[str] = "Klaviyo"
-    basis: ClassVar[Basis] = "documents"
-    covers: ClassVar[Covers] = "body"
-    words: ClassVar[Mapping[str, EventType]] = _WORDS
-    reply: ClassVar[Reply] = Reply(
+    name = "klaviyo"
+    title = "Klaviyo"
+    basis = "documents"
+    covers = "body"
+    words = _WORDS
+    reply = Reply(
         repeated=lambda code: code not in {200, 201, 202},
         retries=(
             "Anything but 200, 201 or 202 within 5 s is repeated, at intervals of up to an hour; 48 hours of failures "
@@ -103,8 +101,7 @@ class Klaviyo:
         timeout=5.0,
         max_body=16 << 20,
     )
-    Settings: ClassVar[type[SourceSettings]] = KlaviyoSettings
-    simulation: ClassVar[Simulation]
+    Settings = KlaviyoSettings
 
     def __init__(self, settings: KlaviyoSettings, world: World) -> None:
         self._keys = secret_bytes(settings.secret_key)

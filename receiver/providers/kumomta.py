@@ -28,18 +28,7 @@ from typing import Any, ClassVar, Final
 from uuid import UUID
 
 from receiver import payload as read_json
-from receiver.contract import (
-    Basis,
-    Covers,
-    Item,
-    Occurrence,
-    Post,
-    Provider,
-    Reply,
-    Simulation,
-    SourceSettings,
-    UnreadableItem,
-)
+from receiver.contract import Item, Occurrence, Post, Provider, Reply, Simulation, UnreadableItem
 from receiver.credentials import ByCredentials, CredentialSettings
 from receiver.errors import Unreadable
 from receiver.event import BounceCategory, EventType, Reading
@@ -94,16 +83,16 @@ _MESSAGE_ID: Final = re.compile(r"^Message-ID:\s*(\S+)", re.IGNORECASE | re.MULT
 _MAX_HEADERS: Final = 1 << 16
 
 
-class KumoMTA(ByCredentials):
+class KumoMTA(ByCredentials, Provider):
     """One KumoMTA, or a cluster whose nodes share the hook."""
 
-    name: ClassVar[str] = "kumomta"
-    title: ClassVar[str] = "KumoMTA"
-    basis: ClassVar[Basis] = "verified"
-    covers: ClassVar[Covers] = "nothing"
-    words: ClassVar[Mapping[str, EventType]] = _WORDS
+    name = "kumomta"
+    title = "KumoMTA"
+    basis = "verified"
+    covers = "nothing"
+    words = _WORDS
     right: ClassVar[str] = _RIGHT
-    reply: ClassVar[Reply] = Reply(
+    reply = Reply(
         retries=(
             "The Lua hook decides: written as the set-up says, all but 2xx is repeated after 1 to 20 minutes until the "
             "record expires; the published example repeats nothing."
@@ -111,8 +100,7 @@ class KumoMTA(ByCredentials):
         timeout=30.0,
         max_body=8 << 20,
     )
-    Settings: ClassVar[type[SourceSettings]] = CredentialSettings
-    simulation: ClassVar[Simulation]
+    Settings = CredentialSettings
 
     def parse(self, payload: bytes) -> Iterable[Item | UnreadableItem]:
         return read_json.items_of(payload)

@@ -18,15 +18,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 from uuid import NAMESPACE_URL, uuid5
 
 from pydantic import Field
 
 from receiver.contract import (
     Authentic,
-    Basis,
-    Covers,
     Delivery,
     Item,
     Occurrence,
@@ -106,20 +104,19 @@ _SUPPRESSED: Final = {
 }
 
 
-class Lettermint:
+class Lettermint(Provider):
     """Lettermint's webhooks: one event for each request."""
 
-    name: ClassVar[str] = "lettermint"
-    title: ClassVar[str] = "Lettermint"
-    basis: ClassVar[Basis] = "verified"
-    covers: ClassVar[Covers] = "body"
-    words: ClassVar[Mapping[str, EventType]] = _WORDS
-    reply: ClassVar[Reply] = Reply(
+    name = "lettermint"
+    title = "Lettermint"
+    basis = "verified"
+    covers = "body"
+    words = _WORDS
+    reply = Reply(
         retries="Anything but 2xx is repeated with growing pauses; for how long is not documented.",
         max_body=4 << 20,
     )
-    Settings: ClassVar[type[SourceSettings]] = LettermintSettings
-    simulation: ClassVar[Simulation]
+    Settings = LettermintSettings
 
     def __init__(self, settings: LettermintSettings, world: World) -> None:
         self._keys = secret_bytes(settings.signing_secret)

@@ -20,23 +20,12 @@ as sent.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 from uuid import NAMESPACE_URL, uuid5
 
 from pydantic import Field
 
-from receiver.contract import (
-    Basis,
-    Covers,
-    Item,
-    Occurrence,
-    Provider,
-    Reply,
-    Secrets,
-    Simulation,
-    SourceSettings,
-    World,
-)
+from receiver.contract import Item, Occurrence, Provider, Reply, Secrets, Simulation, SourceSettings, World
 from receiver.errors import Problem
 from receiver.event import BounceCategory, EventType, Reading
 from receiver.payload import event_object, first_text, mapping, text, unix_time
@@ -75,17 +64,16 @@ _WORDS: Final[Mapping[str, EventType]] = {
 }
 
 
-class Loops(ByStandardWebhooks):
+class Loops(ByStandardWebhooks, Provider):
     """Loops' webhooks: one event for each request."""
 
-    name: ClassVar[str] = "loops"
-    title: ClassVar[str] = "Loops"
-    basis: ClassVar[Basis] = "documents"
-    covers: ClassVar[Covers] = "body"
-    words: ClassVar[Mapping[str, EventType]] = _WORDS
-    reply: ClassVar[Reply] = Reply(retries="Not documented; senders of its kind repeat until they get 2xx.")
-    Settings: ClassVar[type[SourceSettings]] = LoopsSettings
-    simulation: ClassVar[Simulation]
+    name = "loops"
+    title = "Loops"
+    basis = "documents"
+    covers = "body"
+    words = _WORDS
+    reply = Reply(retries="Not documented; senders of its kind repeat until they get 2xx.")
+    Settings = LoopsSettings
 
     def __init__(self, settings: LoopsSettings, world: World) -> None:
         self._proof = Proof(hmac_keys(settings.signing_secret), settings, world)

@@ -25,14 +25,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from hashlib import md5
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from pydantic import Field
 
 from receiver.contract import (
     Authentic,
-    Basis,
-    Covers,
     Delivery,
     Item,
     Occurrence,
@@ -41,7 +39,6 @@ from receiver.contract import (
     Reply,
     Secrets,
     Simulation,
-    SourceSettings,
     UnreadableItem,
     World,
     secret_bytes,
@@ -93,21 +90,20 @@ _IDENTITY: Final = (
 )
 
 
-class Mailchimp:
+class Mailchimp(Provider):
     """One audience's webhook."""
 
-    name: ClassVar[str] = "mailchimp"
-    title: ClassVar[str] = "Mailchimp (Marketing)"
-    basis: ClassVar[Basis] = "documents"
-    covers: ClassVar[Covers] = "body"
-    words: ClassVar[Mapping[str, EventType]] = WORDS
-    reply: ClassVar[Reply] = Reply(
+    name = "mailchimp"
+    title = "Mailchimp (Marketing)"
+    basis = "documents"
+    covers = "body"
+    words = WORDS
+    reply = Reply(
         retries="Failures are repeated at increasing intervals for 75 minutes; too many may disable the webhook.",
         timeout=10.0,
     )
-    simulation: ClassVar[Simulation]
     covers_with = staticmethod(covers_with)
-    Settings: ClassVar[type[SourceSettings]] = MailchimpSettings
+    Settings = MailchimpSettings
 
     def __init__(self, settings: MailchimpSettings, world: World) -> None:
         self._credentials = Credentials(settings)

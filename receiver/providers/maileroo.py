@@ -22,14 +22,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from pydantic import Field
 
 from receiver.contract import (
     Authentic,
-    Basis,
-    Covers,
     Delivery,
     Item,
     Occurrence,
@@ -83,19 +81,18 @@ _REASONS: Final = (
 )
 
 
-class Maileroo:
+class Maileroo(Provider):
     """One domain of Maileroo."""
 
-    name: ClassVar[str] = "maileroo"
-    title: ClassVar[str] = "Maileroo"
-    basis: ClassVar[Basis] = "verified"
-    covers: ClassVar[Covers] = "body"
-    words: ClassVar[Mapping[str, EventType]] = _WORDS
-    reply: ClassVar[Reply] = Reply(
+    name = "maileroo"
+    title = "Maileroo"
+    basis = "verified"
+    covers = "body"
+    words = _WORDS
+    reply = Reply(
         retries="All but 200 is repeated eight times within about 14 hours, as users report; no document was at hand."
     )
-    Settings: ClassVar[type[SourceSettings]] = MailerooSettings
-    simulation: ClassVar[Simulation]
+    Settings = MailerooSettings
 
     def __init__(self, settings: MailerooSettings, world: World) -> None:  # noqa: ARG002 - the contract's
         self._keys = secret_bytes(settings.signing_secret)

@@ -25,15 +25,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from pydantic import Field
 
 from receiver.contract import (
     Answer,
     Authentic,
-    Basis,
-    Covers,
     Delivery,
     Item,
     Occurrence,
@@ -107,15 +105,15 @@ _REJECTS: Final = {
 _REASONS: Final = ("bounce_reason", "reject_reason", "suppression_reason", "unsubscribe_reason", "readable_reason")
 
 
-class MailerSend:
+class MailerSend(Provider):
     """One source of MailerSend."""
 
-    name: ClassVar[str] = "mailersend"
-    title: ClassVar[str] = "MailerSend"
-    basis: ClassVar[Basis] = "verified"
-    covers: ClassVar[Covers] = "body"
-    words: ClassVar[Mapping[str, EventType]] = WORDS
-    reply: ClassVar[Reply] = Reply(
+    name = "mailersend"
+    title = "MailerSend"
+    basis = "verified"
+    covers = "body"
+    words = WORDS
+    reply = Reply(
         repeated=lambda code: code == 429 or code >= 500,
         retries="429, 5xx and silence are repeated for about 3 days, then the webhook is paused; other 4xx are final.",
         refused=503,
@@ -124,8 +122,7 @@ class MailerSend:
         bad_encoding=503,
         timeout=3.0,
     )
-    simulation: ClassVar[Simulation]
-    Settings: ClassVar[type[SourceSettings]] = MailerSendSettings
+    Settings = MailerSendSettings
 
     def __init__(self, settings: MailerSendSettings, world: World) -> None:  # noqa: ARG002 - the contract's
         self._keys = secret_bytes(settings.signing_secret)

@@ -36,14 +36,12 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from pydantic import Field
 
 from receiver.contract import (
     Authentic,
-    Basis,
-    Covers,
     Delivery,
     Item,
     Occurrence,
@@ -52,7 +50,6 @@ from receiver.contract import (
     Reply,
     Secrets,
     Simulation,
-    SourceSettings,
     UnreadableItem,
     World,
     secret_bytes,
@@ -126,15 +123,15 @@ _VERDICTS: Final[Mapping[str, BounceCategory]] = {
 _PEOPLE: Final = frozenset({"opened", "clicked", "unsubscribed", "complained"})
 
 
-class Mailgun:
+class Mailgun(Provider):
     """One source of Mailgun."""
 
-    name: ClassVar[str] = "mailgun"
-    title: ClassVar[str] = "Mailgun"
-    basis: ClassVar[Basis] = "verified"
-    covers: ClassVar[Covers] = "token"
-    words: ClassVar[Mapping[str, EventType]] = _WORDS
-    reply: ClassVar[Reply] = Reply(
+    name = "mailgun"
+    title = "Mailgun"
+    basis = "verified"
+    covers = "token"
+    words = _WORDS
+    reply = Reply(
         repeated=lambda code: code not in {200, 406},
         retries="Any answer but 200 and 406 is repeated for 8 hours; a `delivered` event is posted once.",
         stored=200,
@@ -142,8 +139,7 @@ class Mailgun:
         again=503,
         max_body=4 << 20,
     )
-    simulation: ClassVar[Simulation]
-    Settings: ClassVar[type[SourceSettings]] = MailgunSettings
+    Settings = MailgunSettings
 
     def __init__(self, settings: MailgunSettings, world: World) -> None:
         self._keys = secret_bytes(settings.signing_key)

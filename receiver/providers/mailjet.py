@@ -22,18 +22,7 @@ from hashlib import sha256
 from typing import Any, ClassVar, Final
 from uuid import UUID
 
-from receiver.contract import (
-    Basis,
-    Covers,
-    Item,
-    Occurrence,
-    Post,
-    Provider,
-    Reply,
-    Simulation,
-    SourceSettings,
-    UnreadableItem,
-)
+from receiver.contract import Item, Occurrence, Post, Provider, Reply, Simulation, UnreadableItem
 from receiver.credentials import ByCredentials, CredentialSettings
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
 from receiver.payload import boolean, event_object, first_text, items_of, own_data, stable_text, text, unix_time
@@ -80,22 +69,21 @@ _IDENTITY: Final = (
 )
 
 
-class Mailjet(ByCredentials):
+class Mailjet(ByCredentials, Provider):
     """One source of Mailjet."""
 
-    name: ClassVar[str] = "mailjet"
-    title: ClassVar[str] = "Mailjet"
-    basis: ClassVar[Basis] = "verified"
-    covers: ClassVar[Covers] = "nothing"
-    words: ClassVar[Mapping[str, EventType]] = WORDS
+    name = "mailjet"
+    title = "Mailjet"
+    basis = "verified"
+    covers = "nothing"
+    words = WORDS
     right: ClassVar[str] = _RIGHT
-    reply: ClassVar[Reply] = Reply(
+    reply = Reply(
         repeated=lambda code: code != 200,
         retries="Anything but 200 is repeated every 30 seconds for 24 hours, then the URL is suspended.",
         max_body=4 << 20,
     )
-    simulation: ClassVar[Simulation]
-    Settings: ClassVar[type[SourceSettings]] = CredentialSettings
+    Settings = CredentialSettings
 
     def parse(self, payload: bytes) -> Iterable[Item | UnreadableItem]:
         return items_of(payload)  # an array where events are grouped (`Version` 2), else one object

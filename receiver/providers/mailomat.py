@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 from uuid import NAMESPACE_URL, uuid5
 
 import msgspec
@@ -31,8 +31,6 @@ from pydantic import Field
 
 from receiver.contract import (
     Authentic,
-    Basis,
-    Covers,
     Delivery,
     Item,
     Occurrence,
@@ -41,7 +39,6 @@ from receiver.contract import (
     Reply,
     Secrets,
     Simulation,
-    SourceSettings,
     UnreadableItem,
     World,
     secret_bytes,
@@ -83,15 +80,15 @@ _WORDS: Final[Mapping[str, EventType]] = {
 _Claim = tuple[str, str, bytes]  # signed text, signed event, body
 
 
-class Mailomat:
+class Mailomat(Provider):
     """One webhook of Mailomat."""
 
-    name: ClassVar[str] = "mailomat"
-    title: ClassVar[str] = "Mailomat"
-    basis: ClassVar[Basis] = "verified"
-    covers: ClassVar[Covers] = "token"
-    words: ClassVar[Mapping[str, EventType]] = _WORDS
-    reply: ClassVar[Reply] = Reply(
+    name = "mailomat"
+    title = "Mailomat"
+    basis = "verified"
+    covers = "token"
+    words = _WORDS
+    reply = Reply(
         repeated=lambda code: code == 429 or code >= 500,
         retries="429 and 5xx are repeated, for how long is not documented; every other code drops the event.",
         refused=503,
@@ -99,8 +96,7 @@ class Mailomat:
         too_large=503,
         bad_encoding=503,
     )
-    Settings: ClassVar[type[SourceSettings]] = MailomatSettings
-    simulation: ClassVar[Simulation]
+    Settings = MailomatSettings
 
     def __init__(self, settings: MailomatSettings, world: World) -> None:
         self._keys = secret_bytes(settings.signing_secret)

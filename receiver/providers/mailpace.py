@@ -27,15 +27,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from pydantic import Field
 
 from receiver import payload as read_json
 from receiver.contract import (
     Authentic,
-    Basis,
-    Covers,
     Delivery,
     Item,
     Occurrence,
@@ -83,15 +81,15 @@ _WORDS: Final[Mapping[str, EventType]] = {
 _OF_ALL: Final = frozenset({EventType.QUEUED, EventType.REJECTED})
 
 
-class MailPace:
+class MailPace(Provider):
     """One sending domain of MailPace, or several."""
 
-    name: ClassVar[str] = "mailpace"
-    title: ClassVar[str] = "MailPace"
-    basis: ClassVar[Basis] = "documents"
-    covers: ClassVar[Covers] = "body"
-    words: ClassVar[Mapping[str, EventType]] = _WORDS
-    reply: ClassVar[Reply] = Reply(
+    name = "mailpace"
+    title = "MailPace"
+    basis = "documents"
+    covers = "body"
+    words = _WORDS
+    reply = Reply(
         repeated=never,
         retries=(
             "Silence and broken TLS are repeated up to ten times; any HTTP error disables the webhook until it is "
@@ -100,8 +98,7 @@ class MailPace:
         timeout=60.0,
         max_body=32 << 20,
     )
-    Settings: ClassVar[type[SourceSettings]] = MailPaceSettings
-    simulation: ClassVar[Simulation]
+    Settings = MailPaceSettings
 
     def __init__(self, settings: MailPaceSettings, world: World) -> None:  # noqa: ARG002 - the contract's
         self._keys = [ed25519_key(key.strip()) for key in settings.public_key]

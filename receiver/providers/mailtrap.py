@@ -21,15 +21,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 from uuid import NAMESPACE_URL, uuid5
 
 from pydantic import Field
 
 from receiver.contract import (
     Authentic,
-    Basis,
-    Covers,
     Delivery,
     Item,
     Occurrence,
@@ -99,22 +97,21 @@ _REJECTS: Final = {
 _LIMIT: Final = "limit reached"  # of the account: it has nothing to do with the recipient
 
 
-class Mailtrap:
+class Mailtrap(Provider):
     """One source of Mailtrap."""
 
-    name: ClassVar[str] = "mailtrap"
-    title: ClassVar[str] = "Mailtrap"
-    basis: ClassVar[Basis] = "verified"
-    covers: ClassVar[Covers] = "body"
-    words: ClassVar[Mapping[str, EventType]] = WORDS
-    reply: ClassVar[Reply] = Reply(
+    name = "mailtrap"
+    title = "Mailtrap"
+    basis = "verified"
+    covers = "body"
+    words = WORDS
+    reply = Reply(
         repeated=lambda code: code != 200,
         retries="All but 200 is repeated 40 times, every 5 minutes; then the webhook is paused until it is resumed.",
         timeout=30.0,
         max_body=4 << 20,
     )
-    simulation: ClassVar[Simulation]
-    Settings: ClassVar[type[SourceSettings]] = MailtrapSettings
+    Settings = MailtrapSettings
 
     def __init__(self, settings: MailtrapSettings, world: World) -> None:  # noqa: ARG002 - the contract's
         self._keys = secret_bytes(settings.signing_secret)

@@ -34,7 +34,7 @@ from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from secrets import token_urlsafe
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
 from pydantic import Field
@@ -42,8 +42,6 @@ from pydantic import Field
 from receiver.contract import (
     Answer,
     Authentic,
-    Basis,
-    Covers,
     Delivery,
     Item,
     Occurrence,
@@ -130,20 +128,19 @@ _REJECTS: Final[Mapping[str, RejectReason]] = {
 }
 
 
-class Mandrill:
+class Mandrill(Provider):
     """One source of Mandrill."""
 
-    name: ClassVar[str] = "mandrill"
-    title: ClassVar[str] = "Mandrill (Mailchimp Transactional)"
-    basis: ClassVar[Basis] = "verified"
-    covers: ClassVar[Covers] = "body"
-    words: ClassVar[Mapping[str, EventType]] = WORDS
-    reply: ClassVar[Reply] = Reply(
+    name = "mandrill"
+    title = "Mandrill (Mailchimp Transactional)"
+    basis = "verified"
+    covers = "body"
+    words = WORDS
+    reply = Reply(
         retries="Anything but 200 is repeated at increasing intervals; for how long is not documented.",
         max_body=8 << 20,
     )
-    simulation: ClassVar[Simulation]
-    Settings: ClassVar[type[SourceSettings]] = MandrillSettings
+    Settings = MandrillSettings
 
     def __init__(self, settings: MandrillSettings, world: World) -> None:  # noqa: ARG002 - the contract's
         self._keys = secret_bytes(settings.webhook_key)

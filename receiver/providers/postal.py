@@ -28,7 +28,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 from uuid import NAMESPACE_URL, uuid5
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -39,8 +39,6 @@ from pydantic import Field
 
 from receiver.contract import (
     Authentic,
-    Basis,
-    Covers,
     Delivery,
     Item,
     Occurrence,
@@ -123,19 +121,18 @@ _OWN_FAILURES: Final[Mapping[str, tuple[EventType, BounceCategory | None, Reject
 _LISTED: Final = " Added "  # begins what Postal notes of its own suppression list, which is no answer to the message
 
 
-class Postal:
+class Postal(Provider):
     """One source of Postal."""
 
-    name: ClassVar[str] = "postal"
-    title: ClassVar[str] = "Postal"
-    basis: ClassVar[Basis] = "verified"
-    covers: ClassVar[Covers] = "body"
-    words: ClassVar[Mapping[str, EventType]] = WORDS
-    reply: ClassVar[Reply] = Reply(
+    name = "postal"
+    title = "Postal"
+    basis = "verified"
+    covers = "body"
+    words = WORDS
+    reply = Reply(
         retries="All but 2xx is repeated after 2, 3, 6, 10 and 15 minutes; then the event is dropped.", timeout=5.0
     )
-    simulation: ClassVar[Simulation]
-    Settings: ClassVar[type[SourceSettings]] = PostalSettings
+    Settings = PostalSettings
 
     def __init__(self, settings: PostalSettings, world: World) -> None:  # noqa: ARG002 - the contract's
         self._allow_sha1 = settings.allow_sha1

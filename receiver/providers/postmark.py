@@ -38,20 +38,7 @@ from uuid import UUID
 from pydantic import Field
 
 from receiver import payload as read_json
-from receiver.contract import (
-    Authentic,
-    Basis,
-    Covers,
-    Delivery,
-    Item,
-    Occurrence,
-    Post,
-    Provider,
-    Reply,
-    Simulation,
-    SourceSettings,
-    UnreadableItem,
-)
+from receiver.contract import Authentic, Delivery, Item, Occurrence, Post, Provider, Reply, Simulation, UnreadableItem
 from receiver.credentials import ByCredentials, CredentialSettings
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
 from receiver.payload import bare_id, boolean, event_object, first_text, mapping, sequence, stable_text, text
@@ -133,17 +120,17 @@ _VOLATILE: Final = ("Inactive", "CanActivate", "DumpAvailable", "Content")
 _TIMES: Final = ("DeliveredAt", "BouncedAt", "ReceivedAt", "ChangedAt")
 
 
-class Postmark(ByCredentials):
+class Postmark(ByCredentials, Provider):
     """One source of Postmark."""
 
-    name: ClassVar[str] = "postmark"
-    title: ClassVar[str] = "Postmark"
-    basis: ClassVar[Basis] = "verified"
-    covers: ClassVar[Covers] = "nothing"
-    words: ClassVar[Mapping[str, EventType]] = WORDS
+    name = "postmark"
+    title = "Postmark"
+    basis = "verified"
+    covers = "nothing"
+    words = WORDS
     right: ClassVar[str] = _RIGHT
     published: ClassVar[Sequence[str]] = _PUBLISHED
-    reply: ClassVar[Reply] = Reply(
+    reply = Reply(
         repeated=lambda code: code in {408, 429} or code >= 500,
         retries="5xx, 408, 429 and silence are repeated for about 70 minutes; every other 4xx drops the event at once.",
         stored=200,
@@ -155,8 +142,7 @@ class Postmark(ByCredentials):
         timeout=10.0,
         max_body=2 << 20,
     )
-    simulation: ClassVar[Simulation]
-    Settings: ClassVar[type[SourceSettings]] = PostmarkSettings
+    Settings = PostmarkSettings
 
     async def authenticate(self, delivery: Delivery) -> Authentic:
         self._credentials.require(delivery)

@@ -21,23 +21,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 from uuid import UUID
 
 from pydantic import Field
 
-from receiver.contract import (
-    Basis,
-    Covers,
-    Item,
-    Occurrence,
-    Provider,
-    Reply,
-    Secrets,
-    Simulation,
-    SourceSettings,
-    World,
-)
+from receiver.contract import Item, Occurrence, Provider, Reply, Secrets, Simulation, SourceSettings, World
 from receiver.errors import Problem
 from receiver.event import BounceCategory, EventType, Reading, RejectReason, each_recipient
 from receiver.payload import bare_id, embedded, event_object, iso_time, mapping, text, texts
@@ -95,21 +84,20 @@ _SUPPRESSED: Final = {
 }
 
 
-class Resend(ByStandardWebhooks):
+class Resend(ByStandardWebhooks, Provider):
     """Resend's webhooks: one event for each request, several recipients in it."""
 
-    name: ClassVar[str] = "resend"
-    title: ClassVar[str] = "Resend"
-    basis: ClassVar[Basis] = "verified"
-    covers: ClassVar[Covers] = "body"
-    words: ClassVar[Mapping[str, EventType]] = _WORDS
+    name = "resend"
+    title = "Resend"
+    basis = "verified"
+    covers = "body"
+    words = _WORDS
     # Anything but 2xx is sent again, for more than a day; five days of failures disable the webhook.
-    reply: ClassVar[Reply] = Reply(
+    reply = Reply(
         retries="Anything but 2xx is repeated after 5 s, 5 min, 30 min, 2 h, 5 h and 10 h.",
         timeout=15.0,
     )
-    Settings: ClassVar[type[SourceSettings]] = ResendSettings
-    simulation: ClassVar[Simulation]
+    Settings = ResendSettings
 
     def __init__(self, settings: ResendSettings, world: World) -> None:
         self._proof = Proof(hmac_keys(settings.signing_secret), settings, world)

@@ -38,20 +38,7 @@ from uuid import NAMESPACE_URL, uuid5
 from cryptography import x509
 from pydantic import Field
 
-from receiver.contract import (
-    Authentic,
-    Basis,
-    Covers,
-    Delivery,
-    Item,
-    Occurrence,
-    Provider,
-    Reply,
-    Simulation,
-    SourceSettings,
-    UnreadableItem,
-    World,
-)
+from receiver.contract import Authentic, Delivery, Item, Occurrence, Provider, Reply, Simulation, UnreadableItem, World
 from receiver.errors import ConfigError, Problem
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
 from receiver.payload import (
@@ -139,16 +126,16 @@ _VERDICTS: Final = {
 }
 
 
-class Scaleway:
+class Scaleway(Provider):
     """One source of Scaleway Transactional Email."""
 
-    name: ClassVar[str] = "scaleway"
-    title: ClassVar[str] = "Scaleway Transactional Email"
-    basis: ClassVar[Basis] = "documents"
-    covers: ClassVar[Covers] = "fields"
-    words: ClassVar[Mapping[str, EventType]] = WORDS
+    name = "scaleway"
+    title = "Scaleway Transactional Email"
+    basis = "documents"
+    covers = "fields"
+    words = WORDS
     waits: ClassVar[bool] = True  # for the signing certificate, the first time
-    reply: ClassVar[Reply] = Reply(
+    reply = Reply(
         repeated=lambda code: code >= 500,
         final_refusal=True,
         retries="5xx and silence are repeated, how often is not documented; a 4xx is taken to be final.",
@@ -157,8 +144,7 @@ class Scaleway:
         too_large=503,
         bad_encoding=503,
     )
-    simulation: ClassVar[Simulation]
-    Settings: ClassVar[type[SourceSettings]] = ScalewaySettings
+    Settings = ScalewaySettings
 
     def __init__(self, settings: ScalewaySettings, world: World) -> None:
         if found := _chain_problems(settings, "trust_chain"):

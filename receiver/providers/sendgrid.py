@@ -26,7 +26,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -37,8 +37,6 @@ from pydantic import Field
 from receiver import signatures
 from receiver.contract import (
     Authentic,
-    Basis,
-    Covers,
     Delivery,
     Item,
     Occurrence,
@@ -47,7 +45,6 @@ from receiver.contract import (
     PublicKeys,
     Reply,
     Simulation,
-    SourceSettings,
     UnreadableItem,
     World,
 )
@@ -154,21 +151,20 @@ _ENGAGED: Final = frozenset({"open", "click", "spamreport", "unsubscribe", "grou
 _TEST_IDS: Final = ("14c5d75ce93.dfd.64b469", "<14c5d75ce93.dfd.64b469", "sg_message_id")
 
 
-class SendGrid:
+class SendGrid(Provider):
     """Twilio SendGrid's Event Webhook: signed batches, one event for each item."""
 
-    name: ClassVar[str] = "sendgrid"
-    title: ClassVar[str] = "Twilio SendGrid"
-    basis: ClassVar[Basis] = "verified"
-    covers: ClassVar[Covers] = "body"
-    words: ClassVar[Mapping[str, EventType]] = _WORDS
+    name = "sendgrid"
+    title = "Twilio SendGrid"
+    basis = "verified"
+    covers = "body"
+    words = _WORDS
     # Anything but 2xx is retried, so a wrong key of ours costs nothing. Bodies end soon after 768 KB.
-    reply: ClassVar[Reply] = Reply(
+    reply = Reply(
         retries="Anything but 2xx is repeated for 24 hours at growing intervals.",
         max_body=4 << 20,
     )
-    Settings: ClassVar[type[SourceSettings]] = SendGridSettings
-    simulation: ClassVar[Simulation]
+    Settings = SendGridSettings
 
     def __init__(self, settings: SendGridSettings, world: World) -> None:
         self._keys = [_public_key(key) for key in settings.public_key]

@@ -31,21 +31,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar, Final
 
 from receiver import sns
-from receiver.contract import (
-    Authentic,
-    Basis,
-    Covers,
-    Delivery,
-    Item,
-    Provider,
-    Reply,
-    Simulation,
-    SourceSettings,
-    UnreadableItem,
-    World,
-)
+from receiver.contract import Authentic, Delivery, Item, Provider, Reply, Simulation, UnreadableItem, World
 from receiver.errors import Problem
-from receiver.event import EventType, Reading
+from receiver.event import Reading
 from receiver.ses_events import WORDS, items_of_message, readings
 from receiver.signers import ses as samples
 from receiver.signers import sns as signer
@@ -56,16 +44,16 @@ class SesSettings(TopicSettings):
     """The topics are the proof of the sender; everything else has a default."""
 
 
-class Ses:
+class Ses(Provider):
     """One source of Amazon SES."""
 
-    name: ClassVar[str] = "ses"
-    title: ClassVar[str] = "Amazon SES (over SNS)"
-    basis: ClassVar[Basis] = "verified"
-    covers: ClassVar[Covers] = "fields"
-    words: ClassVar[Mapping[str, EventType]] = WORDS
+    name = "ses"
+    title = "Amazon SES (over SNS)"
+    basis = "verified"
+    covers = "fields"
+    words = WORDS
     waits: ClassVar[bool] = True  # for the signing certificate, the first time
-    reply: ClassVar[Reply] = Reply(
+    reply = Reply(
         repeated=lambda code: code >= 500,
         final_refusal=True,
         retries="5xx and silence are repeated three times, 20 s apart, or as the subscription says; a 4xx is final.",
@@ -77,8 +65,7 @@ class Ses:
         bad_encoding=503,
         timeout=15.0,
     )
-    simulation: ClassVar[Simulation]
-    Settings: ClassVar[type[SourceSettings]] = SesSettings
+    Settings = SesSettings
 
     def __init__(self, settings: SesSettings, world: World) -> None:
         self._tolerance = settings.tolerance

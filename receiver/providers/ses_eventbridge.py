@@ -32,18 +32,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 from msgspec.structs import replace
 
-from receiver.contract import (
-    Basis,
-    Covers,
-    Item,
-    Occurrence,
-    Post,
-    Provider,
-    Reply,
-    Simulation,
-    SourceSettings,
-    UnreadableItem,
-)
+from receiver.contract import Item, Occurrence, Post, Provider, Reply, Simulation, UnreadableItem
 from receiver.credentials import ByCredentials, OAuthSettings
 from receiver.errors import Unreadable
 from receiver.event import EventType, Reading
@@ -63,16 +52,16 @@ class SesEventbridgeSettings(OAuthSettings):
     """What the connection sends: Basic credentials, an API key (a header with a secret value), or OAuth's token."""
 
 
-class SesEventbridge(ByCredentials):
+class SesEventbridge(ByCredentials, Provider):
     """One source of Amazon SES whose events come over EventBridge."""
 
-    name: ClassVar[str] = "ses_eventbridge"
-    title: ClassVar[str] = "Amazon SES (over EventBridge)"
-    basis: ClassVar[Basis] = "documents"
-    covers: ClassVar[Covers] = "nothing"
+    name = "ses_eventbridge"
+    title = "Amazon SES (over EventBridge)"
+    basis = "documents"
+    covers = "nothing"
     words: ClassVar[Mapping[str, EventType]] = {word: type_ for word, type_ in WORDS.items() if word != "Received"}
     right: ClassVar[str] = _RIGHT
-    reply: ClassVar[Reply] = Reply(
+    reply = Reply(
         repeated=lambda code: code == 429 or code >= 500,
         retries=(
             "429, 5xx and silence are repeated for 24 hours, up to 185 times, or as the rule's target says; "
@@ -85,8 +74,7 @@ class SesEventbridge(ByCredentials):
         bad_encoding=503,
         timeout=5.0,
     )
-    simulation: ClassVar[Simulation]
-    Settings: ClassVar[type[SourceSettings]] = SesEventbridgeSettings
+    Settings = SesEventbridgeSettings
 
     def parse(self, payload: bytes) -> Iterable[Item | UnreadableItem]:
         """EventBridge posts one envelope; a pipe may post an array of them."""

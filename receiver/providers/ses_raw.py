@@ -36,23 +36,10 @@ from typing import Any, ClassVar, Final
 from pydantic import Field
 
 from receiver import sns
-from receiver.contract import (
-    Authentic,
-    Basis,
-    Covers,
-    Delivery,
-    Item,
-    Post,
-    Provider,
-    Reply,
-    Simulation,
-    SourceSettings,
-    UnreadableItem,
-    World,
-)
+from receiver.contract import Authentic, Delivery, Item, Post, Provider, Reply, Simulation, UnreadableItem, World
 from receiver.credentials import Credentials, CredentialSettings, credential_problems
 from receiver.errors import Problem, Reason, Refused
-from receiver.event import EventType, Reading
+from receiver.event import Reading
 from receiver.ses_events import WORDS, items_of_message, readings
 from receiver.signatures import header
 from receiver.signers import credentials as signer
@@ -76,16 +63,16 @@ class SesRawSettings(CredentialSettings):
     confirm: bool = Field(default=True, description="confirm subscriptions of the listed topics automatically")
 
 
-class SesRaw:
+class SesRaw(Provider):
     """One source of Amazon SES whose events come over SNS as they are."""
 
-    name: ClassVar[str] = "ses_raw"
-    title: ClassVar[str] = "Amazon SES (over SNS, raw message delivery)"
-    basis: ClassVar[Basis] = "documents"
-    covers: ClassVar[Covers] = "nothing"
-    words: ClassVar[Mapping[str, EventType]] = WORDS
+    name = "ses_raw"
+    title = "Amazon SES (over SNS, raw message delivery)"
+    basis = "documents"
+    covers = "nothing"
+    words = WORDS
     waits: ClassVar[bool] = True  # for the signing certificate of a message about the subscription
-    reply: ClassVar[Reply] = Reply(
+    reply = Reply(
         repeated=lambda code: code >= 500,
         retries="5xx and silence are repeated three times, 20 s apart, or as the subscription says; a 4xx is final.",
         refused=503,
@@ -95,8 +82,7 @@ class SesRaw:
         bad_encoding=503,
         timeout=15.0,
     )
-    simulation: ClassVar[Simulation]
-    Settings: ClassVar[type[SourceSettings]] = SesRawSettings
+    Settings = SesRawSettings
 
     def __init__(self, settings: SesRawSettings, world: World) -> None:
         self._credentials = Credentials(settings, ask=True)

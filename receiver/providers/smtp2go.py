@@ -26,20 +26,7 @@ from datetime import datetime
 from typing import Any, ClassVar, Final
 from uuid import NAMESPACE_URL, uuid5
 
-from receiver.contract import (
-    Authentic,
-    Basis,
-    Covers,
-    Delivery,
-    Item,
-    Occurrence,
-    Post,
-    Provider,
-    Reply,
-    Simulation,
-    SourceSettings,
-    UnreadableItem,
-)
+from receiver.contract import Authentic, Delivery, Item, Occurrence, Post, Provider, Reply, Simulation, UnreadableItem
 from receiver.credentials import ByCredentials, CredentialSettings
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
 from receiver.forms import is_form, object_of
@@ -92,21 +79,20 @@ _REFUSALS: Final = frozenset({EventType.BOUNCED, EventType.REJECTED})
 _PEOPLE: Final = frozenset({"open", "click", "spam", "unsubscribe", "resubscribe"})
 
 
-class Smtp2go(ByCredentials):
+class Smtp2go(ByCredentials, Provider):
     """One webhook of SMTP2GO: one event for each request."""
 
-    name: ClassVar[str] = "smtp2go"
-    title: ClassVar[str] = "SMTP2GO"
-    basis: ClassVar[Basis] = "documents"
-    covers: ClassVar[Covers] = "nothing"
-    words: ClassVar[Mapping[str, EventType]] = _WORDS
+    name = "smtp2go"
+    title = "SMTP2GO"
+    basis = "documents"
+    covers = "nothing"
+    words = _WORDS
     right: ClassVar[str] = _RIGHT
-    reply: ClassVar[Reply] = Reply(
+    reply = Reply(
         retries="Failures are repeated up to 35 times in 48 hours; which codes fail is not documented (all but 2xx).",
         timeout=10.0,
     )
-    Settings: ClassVar[type[SourceSettings]] = Smtp2goSettings
-    simulation: ClassVar[Simulation]
+    Settings = Smtp2goSettings
 
     async def authenticate(self, delivery: Delivery) -> Authentic:
         self._credentials.require(delivery)

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import msgspec
 from pydantic import Field, SecretStr
@@ -34,8 +34,6 @@ from pydantic import Field, SecretStr
 from receiver.contract import (
     Answer,
     Authentic,
-    Basis,
-    Covers,
     Delivery,
     Item,
     Occurrence,
@@ -44,7 +42,6 @@ from receiver.contract import (
     Reply,
     Secrets,
     Simulation,
-    SourceSettings,
     UnreadableItem,
     World,
     secret_problems,
@@ -122,19 +119,16 @@ _CODES: Final = {
 _AUTOMATIC: Final = frozenset({1011, 5001, 5999})  # challenge, out of office, "an informational message"
 
 
-class SocketLabs:
+class SocketLabs(Provider):
     """One endpoint of SocketLabs: of a server (v1), or of a subaccount or the account (v2)."""
 
-    name: ClassVar[str] = "socketlabs"
-    title: ClassVar[str] = "SocketLabs"
-    basis: ClassVar[Basis] = "verified"
-    covers: ClassVar[Covers] = "nothing"
-    words: ClassVar[Mapping[str, EventType]] = _WORDS
-    reply: ClassVar[Reply] = Reply(
-        retries="Whether and how long it repeats is not documented; anything but 200 is taken for a failure."
-    )
-    Settings: ClassVar[type[SourceSettings]] = SocketLabsSettings
-    simulation: ClassVar[Simulation]
+    name = "socketlabs"
+    title = "SocketLabs"
+    basis = "verified"
+    covers = "nothing"
+    words = _WORDS
+    reply = Reply(retries="Whether and how long it repeats is not documented; anything but 200 is taken for a failure.")
+    Settings = SocketLabsSettings
 
     def __init__(self, settings: SocketLabsSettings, world: World) -> None:  # noqa: ARG002 - the contract's
         self._keys = [key.get_secret_value() for key in settings.secret_key]

@@ -29,8 +29,6 @@ from uuid import NAMESPACE_URL, uuid5
 from receiver.contract import (
     Answer,
     Authentic,
-    Basis,
-    Covers,
     Delivery,
     Item,
     Occurrence,
@@ -38,7 +36,6 @@ from receiver.contract import (
     Provider,
     Reply,
     Simulation,
-    SourceSettings,
     UnreadableItem,
 )
 from receiver.credentials import ByCredentials, OAuthSettings
@@ -129,23 +126,22 @@ _PIXELS: Final[Mapping[str, str]] = {
 _BY_PEOPLE: Final = frozenset({"track_event", "unsubscribe_event"})
 
 
-class SparkPost(ByCredentials):
+class SparkPost(ByCredentials, Provider):
     """One source of SparkPost."""
 
-    name: ClassVar[str] = "sparkpost"
-    title: ClassVar[str] = "SparkPost"
-    basis: ClassVar[Basis] = "verified"
-    covers: ClassVar[Covers] = "nothing"
-    words: ClassVar[Mapping[str, EventType]] = WORDS
+    name = "sparkpost"
+    title = "SparkPost"
+    basis = "verified"
+    covers = "nothing"
+    words = WORDS
     right: ClassVar[str] = _RIGHT
-    reply: ClassVar[Reply] = Reply(
+    reply = Reply(
         repeated=lambda code: code != 200,
         retries="Anything but 200 is repeated at growing intervals, 12 times within 8 hours.",
         timeout=10.0,
         max_body=8 << 20,
     )
-    simulation: ClassVar[Simulation]
-    Settings: ClassVar[type[SourceSettings]] = OAuthSettings
+    Settings = OAuthSettings
 
     async def authenticate(self, delivery: Delivery) -> Authentic:
         self._credentials.require(delivery)

@@ -26,14 +26,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from pydantic import Field
 
 from receiver.contract import (
     Authentic,
-    Basis,
-    Covers,
     Delivery,
     Item,
     Occurrence,
@@ -42,7 +40,6 @@ from receiver.contract import (
     Reply,
     Secrets,
     Simulation,
-    SourceSettings,
     UnreadableItem,
     World,
     secret_bytes,
@@ -112,15 +109,15 @@ _BY_CODE: Final = frozenset(
 _RESPONSE: Final = re.compile(r"Code: (\d{3}), Enhanced code: (\d\.\d{1,3}\.\d{1,3})")  # in the text of a notice
 
 
-class Stalwart:
+class Stalwart(Provider):
     """One Stalwart server or cluster."""
 
-    name: ClassVar[str] = "stalwart"
-    title: ClassVar[str] = "Stalwart"
-    basis: ClassVar[Basis] = "verified"
-    covers: ClassVar[Covers] = "body"
-    words: ClassVar[Mapping[str, EventType]] = _WORDS
-    reply: ClassVar[Reply] = Reply(
+    name = "stalwart"
+    title = "Stalwart"
+    basis = "verified"
+    covers = "body"
+    words = _WORDS
+    reply = Reply(
         retries=(
             "All but 2xx is repeated with the next batch (1 s) until an event is `discardAfter` old, 5 minutes by "
             "default; with `lossy` it may be dropped."
@@ -128,8 +125,7 @@ class Stalwart:
         timeout=30.0,
         max_body=8 << 20,
     )
-    Settings: ClassVar[type[SourceSettings]] = StalwartSettings
-    simulation: ClassVar[Simulation]
+    Settings = StalwartSettings
     covers_with = staticmethod(covers_with)
 
     def __init__(self, settings: StalwartSettings, world: World) -> None:  # noqa: ARG002 - the contract's

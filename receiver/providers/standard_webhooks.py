@@ -28,14 +28,12 @@ attempt, address and user agent as sent.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import Field
 
 from receiver.contract import (
-    Basis,
-    Covers,
     Item,
     Occurrence,
     Provider,
@@ -49,17 +47,7 @@ from receiver.contract import (
 )
 from receiver.errors import Problem
 from receiver.event import Actor, BounceCategory, EventType, Reading, RejectReason, each_recipient
-from receiver.payload import (
-    bare_id,
-    boolean,
-    event_object,
-    integer,
-    iso_time,
-    mapping,
-    text,
-    texts,
-    unix_time,
-)
+from receiver.payload import bare_id, boolean, event_object, integer, iso_time, mapping, text, texts, unix_time
 from receiver.signatures import ed25519_key
 from receiver.signers import hmacs
 from receiver.signers import standard_webhooks as signer
@@ -97,22 +85,21 @@ _REASONS: Final = {member.value: member for member in RejectReason}
 _ACTORS: Final = {member.value: member for member in Actor}
 
 
-class StandardWebhooks(ByStandardWebhooks):
+class StandardWebhooks(ByStandardWebhooks, Provider):
     """Any sender that follows the specification."""
 
-    name: ClassVar[str] = "standard_webhooks"
-    title: ClassVar[str] = "Standard Webhooks (generic)"
-    basis: ClassVar[Basis] = "verified"
-    covers: ClassVar[Covers] = "body"
-    words: ClassVar[Mapping[str, EventType]] = _WORDS
+    name = "standard_webhooks"
+    title = "Standard Webhooks (generic)"
+    basis = "verified"
+    covers = "body"
+    words = _WORDS
     # The specification: 2xx alone is success, 15 to 30 seconds of patience, and 410 would end the subscription.
-    reply: ClassVar[Reply] = Reply(
+    reply = Reply(
         repeated=lambda code: all_but_2xx(code) and code != 410,
         retries="The sender decides; the specification asks for several days. 410 ends the subscription.",
         timeout=15.0,
     )
-    Settings: ClassVar[type[SourceSettings]] = StandardWebhooksSettings
-    simulation: ClassVar[Simulation]
+    Settings = StandardWebhooksSettings
 
     def __init__(self, settings: StandardWebhooksSettings, world: World) -> None:
         public_keys = [_public_key(key) for key in settings.public_key]

@@ -21,23 +21,12 @@ user agent as sent. Without an id and a time: the whole item.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 from uuid import NAMESPACE_URL, uuid5
 
 from pydantic import Field
 
-from receiver.contract import (
-    Basis,
-    Covers,
-    Item,
-    Occurrence,
-    Provider,
-    Reply,
-    Secrets,
-    Simulation,
-    SourceSettings,
-    World,
-)
+from receiver.contract import Item, Occurrence, Provider, Reply, Secrets, Simulation, SourceSettings, World
 from receiver.errors import Problem
 from receiver.event import Actor, BounceCategory, EventType, Reading
 from receiver.payload import boolean, event_object, integer, iso_time, mapping, text, texts
@@ -71,17 +60,16 @@ _VERDICTS: Final = {"soft-bounce": BounceCategory.SOFT, "hard_bounce": BounceCat
 _OWN: Final = ("x-swg-", "x-client-", "x-campaign-", "x-mailer", "x-originating-ip", "x-transaction-id")
 
 
-class Sweego(ByStandardWebhooks):
+class Sweego(ByStandardWebhooks, Provider):
     """Sweego's webhooks: one event for each request."""
 
-    name: ClassVar[str] = "sweego"
-    title: ClassVar[str] = "Sweego"
-    basis: ClassVar[Basis] = "verified"
-    covers: ClassVar[Covers] = "body"
-    words: ClassVar[Mapping[str, EventType]] = _WORDS
-    reply: ClassVar[Reply] = Reply(retries="Not documented; senders of its kind repeat until they get 2xx.")
-    Settings: ClassVar[type[SourceSettings]] = SweegoSettings
-    simulation: ClassVar[Simulation]
+    name = "sweego"
+    title = "Sweego"
+    basis = "verified"
+    covers = "body"
+    words = _WORDS
+    reply = Reply(retries="Not documented; senders of its kind repeat until they get 2xx.")
+    Settings = SweegoSettings
 
     def __init__(self, settings: SweegoSettings, world: World) -> None:
         self._proof = Proof(hmac_keys(settings.signing_secret), settings, world, window=WINDOW, bare=True)

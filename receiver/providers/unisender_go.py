@@ -24,15 +24,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from hashlib import md5, sha256
 from itertools import islice
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import msgspec
 from pydantic import Field
 
 from receiver.contract import (
     Authentic,
-    Basis,
-    Covers,
     Delivery,
     Item,
     Occurrence,
@@ -41,7 +39,6 @@ from receiver.contract import (
     Reply,
     Secrets,
     Simulation,
-    SourceSettings,
     UnreadableItem,
     World,
     secret_bytes,
@@ -101,21 +98,20 @@ _HELD_BACK: Final[Mapping[str | None, RejectReason]] = {
 }
 
 
-class UnisenderGo:
+class UnisenderGo(Provider):
     """One source of Unisender Go."""
 
-    name: ClassVar[str] = "unisender_go"
-    title: ClassVar[str] = "Unisender Go"
-    basis: ClassVar[Basis] = "documents"
-    covers: ClassVar[Covers] = "body"
-    words: ClassVar[Mapping[str, EventType]] = WORDS
-    reply: ClassVar[Reply] = Reply(
+    name = "unisender_go"
+    title = "Unisender Go"
+    basis = "documents"
+    covers = "body"
+    words = WORDS
+    reply = Reply(
         retries="not documented; taken to be repeated after all but 2xx, as Unisender's other product does for a day.",
         timeout=3.0,
         max_body=4 << 20,
     )
-    simulation: ClassVar[Simulation]
-    Settings: ClassVar[type[SourceSettings]] = UnisenderGoSettings
+    Settings = UnisenderGoSettings
 
     def __init__(self, settings: UnisenderGoSettings, world: World) -> None:  # noqa: ARG002 - the contract's
         self._keys = secret_bytes(settings.api_key)

@@ -26,7 +26,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 from urllib.parse import quote, unquote
 
 from pydantic import Field
@@ -34,8 +34,6 @@ from pydantic import Field
 from receiver.contract import (
     Answer,
     Authentic,
-    Basis,
-    Covers,
     Delivery,
     Item,
     Occurrence,
@@ -44,7 +42,6 @@ from receiver.contract import (
     Reply,
     Secrets,
     Simulation,
-    SourceSettings,
     UnreadableItem,
     World,
     secret_bytes,
@@ -86,19 +83,16 @@ _VERDICTS: Final = {"softbounce": BounceCategory.SOFT, "hardbounce": BounceCateg
 _ENGAGED: Final = frozenset({EventType.OPENED, EventType.CLICKED})
 
 
-class ZeptoMail:
+class ZeptoMail(Provider):
     """One agent of ZeptoMail."""
 
-    name: ClassVar[str] = "zeptomail"
-    title: ClassVar[str] = "Zoho ZeptoMail"
-    basis: ClassVar[Basis] = "documents"
-    covers: ClassVar[Covers] = "body"
-    words: ClassVar[Mapping[str, EventType]] = _WORDS
-    reply: ClassVar[Reply] = Reply(
-        retries="Whether and how long it repeats is not documented; anything but 2xx is taken for a failure."
-    )
-    Settings: ClassVar[type[SourceSettings]] = ZeptoMailSettings
-    simulation: ClassVar[Simulation]
+    name = "zeptomail"
+    title = "Zoho ZeptoMail"
+    basis = "documents"
+    covers = "body"
+    words = _WORDS
+    reply = Reply(retries="Whether and how long it repeats is not documented; anything but 2xx is taken for a failure.")
+    Settings = ZeptoMailSettings
     covers_with = staticmethod(covers_with)
 
     def __init__(self, settings: ZeptoMailSettings, world: World) -> None:  # noqa: ARG002 - the contract's
