@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from receiver.cli.template import source_table
-from receiver.contract import Basis, Provider, SourceSettings
-from receiver.credentials import CredentialSettings
+from receiver.cli.prose import for_page
+from receiver.cli.template import example
+from receiver.contract import Basis, Provider
 from receiver.providers import providers
 
 LABEL: Final[Mapping[Basis, str]] = {"verified": "verified", "documents": "from documents", "recipe": "recipe"}
@@ -47,20 +47,6 @@ def answers(provider: type[Provider]) -> Iterator[tuple[str, int]]:
     yield "bad encoding", reply.bad_encoding
 
 
-def example(provider: type[Provider]) -> Iterator[str]:
-    """The source's table, with one credential where one is needed, and the others as comments."""
-    optional = CredentialSettings.model_fields.keys() - SourceSettings.model_fields.keys()
-    optional |= {"client_id", "client_secret"}
-    if provider.covers == "nothing":
-        optional -= {"username", "password"}
-    lines = list(source_table(provider))
-    spare = [line for line in lines if line.partition(" =")[0] in optional]
-    yield from (line for line in lines if line not in spare)
-    if spare:
-        yield "# instead, or on top:"
-        yield from (f"# {line}" for line in spare)
-
-
 def markdown(provider: type[Provider]) -> str:
     """The provider's page."""
     return "\n".join(_page(provider))
@@ -73,7 +59,7 @@ def _page(provider: type[Provider]) -> Iterator[str]:
     yield ""
     yield "## Set it up"
     yield ""
-    yield from provider.simulation.setup.replace("{url}", f"`https://your-host/webhooks/{provider.name}`").splitlines()
+    yield from for_page(provider.simulation.setup, f"https://your-host/webhooks/{provider.name}")
     yield ""
     yield "```toml"
     yield from example(provider)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from receiver.sources import Source
 
 HEAD: Final = ("name", "provider", "label", "url", "state", "last event")
+WIDEST: Final = 100  # columns of what is to be read
 COVERS: Final = {
     "body": "the whole body: nothing in it can be changed or invented without the secret",
     "fields": "the fields that say what happened",
@@ -87,21 +89,26 @@ def provider_named(word: str, others: Sequence[str] = ()) -> type[Provider]:
 
 def _explained(provider: type[Provider], url: str, table: Mapping[str, Any] | None) -> Iterator[str]:
     """`table`: the source's own, if it is configured; some proofs depend on it."""
-    from receiver.cli.provider_page import LABELS, answers, example
+    from receiver.cli.prose import filled, for_terminal
+    from receiver.cli.provider_page import LABELS, answers
+    from receiver.cli.template import example
 
+    width = min(get_terminal_size().columns, WIDEST)
     yield f"URL: {url}"
     yield ""
-    yield from provider.simulation.setup.replace("{url}", url).splitlines()
+    yield from for_terminal(provider.simulation.setup, url, width)
     if table is None:
         yield ""
         yield "Then write into receiver.toml (what is left out has a default):"
         yield from (f"  {line}" for line in example(provider))
     covers_with = getattr(provider, "covers_with", None)
     yield ""
-    yield f"Its proof covers {COVERS[covers_with(table) if covers_with and table else provider.covers]}."
-    yield f"Without a success: {provider.reply.retries}"
-    yield "We answer: " + "; ".join(f"{what} {code}" for what, code in answers(provider)) + "."
-    yield f"This rests on: {LABELS[provider.basis]}."
+    yield from filled(
+        f"Its proof covers {COVERS[covers_with(table) if covers_with and table else provider.covers]}.", width
+    )
+    yield from filled(f"Without a success: {provider.reply.retries}", width)
+    yield from filled("We answer: " + "; ".join(f"{what} {code}" for what, code in answers(provider)) + ".", width)
+    yield from filled(f"This rests on: {LABELS[provider.basis]}.", width)
 
 
 async def _list(place: Place, *, every: bool, as_json: bool) -> None:

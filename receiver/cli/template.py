@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -12,7 +13,9 @@ from pydantic.fields import FieldInfo
 
 from receiver.alert_settings import AlertSettings
 from receiver.contract import Provider, SourceSettings
+from receiver.credentials import CredentialSettings
 from receiver.faults import toml_value
+from receiver.oauth import ClientSettings
 from receiver.providers import providers
 from receiver.retention_settings import RetentionSettings
 from receiver.settings import Settings
@@ -28,6 +31,14 @@ _HEAD: Final = """\
 USUAL: Final = ("sendgrid", "mailgun", "postmark", "ses", "resend", "standard_webhooks")
 _FIRST: Final = ("database", "secret_key")
 _TABLES: Final = ("sources", "handlers", "retention", "alerts")
+_KINDS: Final = (
+    ("username", "password"),
+    ("bearer_token",),
+    ("header_name", "header_value"),
+    ("url_secret",),
+    ("client_id", "client_secret"),
+)
+_WITH_KINDS: Final = (CredentialSettings, ClientSettings)
 _FROM_ENVIRONMENT: Final = "not written here: set RECEIVER_SECRET_KEY or RECEIVER_SECRET_KEY_FILE"
 
 
@@ -98,18 +109,54 @@ def _sources(chosen: Sequence[str]) -> Iterator[str]:
     for name in chosen:
         yield ""
         yield f"# {providers()[name].title}"
-        for line in source_table(providers()[name]):
+        for line in example(providers()[name]):
             yield f"# {line}"
 
 
-def source_table(provider: type[Provider]) -> Iterator[str]:
-    """The lines of `[sources.<name>]` with every setting of the provider's own, or that it words anew."""
+def example(provider: type[Provider]) -> Iterator[str]:
+    """The source's table: what its set-up names is to be filled in, and the rest stands there as comments."""
+    own = [*_own(provider.Settings)]
+    wanted = {*_wanted(provider, own)}
     yield f"[sources.{provider.name}]"
     yield f"provider = {toml_value(provider.name)}"
-    for name, field in provider.Settings.model_fields.items():
+    yield from (line for name in own if name in wanted for line in _lines(provider.Settings, name))
+    if len(wanted) < len(own):
+        yield "# may be set too, or instead:"
+        yield from (f"# {line}" for name in own if name not in wanted for line in _lines(provider.Settings, name))
+
+
+def _own(model: type[BaseModel]) -> Iterator[str]:
+    """The settings of the provider's own, and those that it words anew."""
+    for name, field in model.model_fields.items():
         shared = SourceSettings.model_fields.get(name)
         if shared is None or shared.description != field.description:
-            yield f"{name} = {_example(provider.Settings, name)}  # {field.description or name}"
+            yield name
+
+
+def _wanted(provider: type[Provider], own: Sequence[str]) -> Iterator[str]:
+    """What the set-up names, but of the credentials one kind, and only where they are all there is."""
+    named = re.findall(r"`(\w+)`", provider.simulation.setup)
+    kinds = [kind for kind in _KINDS if {*kind} <= {*own}] if issubclass(provider.Settings, _WITH_KINDS) else []
+    credentials = {name for kind in kinds for name in kind}
+    found = [name for name in own if name not in credentials and (name in named or _examples(provider, name))]
+    yield from found
+    if kinds and provider.covers == "nothing":
+        first = next((name for name in named if name in credentials), None if found else "password")
+        yield from (name for kind in kinds if first in kind for name in kind)
+
+
+def _examples(provider: type[Provider], name: str) -> list[Any] | None:
+    return provider.Settings.model_fields[name].examples
+
+
+def _lines(model: type[BaseModel], name: str) -> Iterator[str]:
+    """The setting with its description behind it, or above it where that is too long."""
+    setting, about = f"{name} = {_example(model, name)}", model.model_fields[name].description or name
+    if len(setting) + len(about) <= WIDTH:
+        yield f"{setting}  # {about}"
+    else:
+        yield from _comment(about)
+        yield setting
 
 
 def _example(model: type[BaseModel], name: str) -> str:

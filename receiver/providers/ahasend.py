@@ -232,9 +232,10 @@ AhaSend.simulation = Simulation(
     sample=_sample,
     post=signer.post(raw=True),
     setup=(
-        "AhaSend dashboard: Webhooks, Add webhook. URL: {url}. Choose all message events, and suppression and domain "
-        "events, save, and copy the secret into `signing_secret`. An inbound route to the same URL has a secret of its "
-        "own: add it to the list."
+        "1. AhaSend dashboard: Webhooks, Add webhook. URL: {url}. Choose all message events, and suppression and\n"
+        "   domain events.\n"
+        "2. Save, and copy the secret into `signing_secret`. An inbound route to the same URL has a secret of its\n"
+        "   own: add it to the list."
     ),
 )
 

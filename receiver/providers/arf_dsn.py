@@ -216,7 +216,7 @@ ArfDsn.simulation = Simulation(
         "2. Let it have what comes to your bounce address and to the address of your feedback loops. Postfix, in\n"
         "   /etc/aliases:\n"
         '     bounces: "|/usr/local/bin/post-report"\n'
-        "3. If your return path holds a message id, tell its form in `return_path`.\n"
+        "3. If your return path holds a message id, say how it does in return_path.\n"
         "4. A report suppresses an address only if a send is known to this service: let your mail server's events\n"
         "   (or your provider's) come here too, through a source of their own."
     ),

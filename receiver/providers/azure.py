@@ -241,10 +241,14 @@ Azure.simulation = Simulation(
     sample=_sample,
     post=_post,
     setup=(
-        "Azure portal: your Communication Services resource, Events, Event Subscription. Event Schema: Event Grid or "
-        "CloudEvents. Filter to Event Types: Email Delivery Report Received and Email Engagement Tracking Report "
-        "Received. Endpoint type: Web Hook, {url}?token=<the secret>, the same as `url_secret` here. Under Additional "
-        "Features enable dead-lettering. Engagement also needs user interaction tracking, on the email domain's page."
+        "1. Make a secret of letters and digits with `openssl rand -hex 24`, and put it into `url_secret`. Start\n"
+        "   the receiver: Azure tests the URL when the subscription is made.\n"
+        "2. Azure portal: your Communication Services resource, Events, Event Subscription. Event Schema: Event\n"
+        "   Grid or CloudEvents. Filter to Event Types: Email Delivery Report Received and Email Engagement\n"
+        "   Tracking Report Received.\n"
+        "3. Endpoint type: Web Hook, with the endpoint {url}?token=<url_secret>\n"
+        "4. Under Additional Features enable dead-lettering.\n"
+        "5. For opens and clicks switch on user interaction tracking, on the email domain's page."
     ),
 )
 

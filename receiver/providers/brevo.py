@@ -217,10 +217,14 @@ Brevo.simulation = Simulation(
     sample=_sample,
     post=_post,
     setup=(
-        "Brevo: Transactional, Settings, Webhook, Add a new webhook (and Contacts or Campaigns, Settings, Webhooks for "
-        "marketing). URL: {url}, with user and password in it, https://user:password@..., or made by the API with "
-        '`"auth": {"type": "bearer", "token": "..."}`. Tick all events. User and password, or the token, are those '
-        "configured here."
+        "1. Make a password of letters and digits with `openssl rand -hex 24`, and put it with a user into\n"
+        "   `username` and `password`.\n"
+        "2. Brevo: Transactional, Settings, Webhook, Add a new webhook (for marketing: Contacts or Campaigns,\n"
+        "   Settings, Webhooks). URL: {url}, with user and password in it: https://user:password@...\n"
+        "3. Tick all events.\n"
+        "\n"
+        'Instead, a webhook made by the API can have `"auth": {"type": "bearer", "token": "..."}`, and the same\n'
+        "token here as `bearer_token`."
     ),
 )
 

@@ -252,10 +252,13 @@ CustomerIo.simulation = Simulation(
     sample=_sample,
     post=_post,
     setup=(
-        "Customer.io: Data & Integrations, Integrations, Reporting Webhooks, Add Reporting Webhook. Webhook Endpoint: "
-        "{url}. Tick all Email and Customer events, let every open and click be sent, save and enable; then copy the "
-        "signing key of that page into `signing_key`. Body Content puts whole messages into the events, and is needed "
-        "only to see the topics of changed subscription preferences."
+        "1. Customer.io: Data & Integrations, Integrations, Reporting Webhooks, Add Reporting Webhook. Webhook\n"
+        "   Endpoint: {url}.\n"
+        "2. Tick all Email and Customer events, let every open and click be sent, save and enable.\n"
+        "3. Copy the signing key of that page into `signing_key`.\n"
+        "\n"
+        "Body Content puts whole messages into the events, and is needed only to see the topics of changed\n"
+        "subscription preferences."
     ),
 )
 

@@ -201,9 +201,10 @@ ElasticEmail.simulation = Simulation(
     sample=_sample,
     post=_post,
     setup=(
-        "Elastic Email: Settings, Notifications, new webhook. URL: {url} with the secret behind it (a slash and the "
-        "secret). Tick every status. Where there is a choice of method, POST with JSON is better than GET, whose "
-        "parameters end in the logs of proxies."
+        "1. Make a secret of letters and digits with `openssl rand -hex 24`, and put it into `url_secret`.\n"
+        "2. Elastic Email: Settings, Notifications, new webhook. URL: {url}/<url_secret>\n"
+        "3. Tick every status. Where there is a choice of method, POST with JSON is better than GET, whose\n"
+        "   parameters end in the logs of proxies."
     ),
 )
 

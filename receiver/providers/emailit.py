@@ -240,8 +240,9 @@ Emailit.simulation = Simulation(
     sample=_sample,
     post=_post,
     setup=(
-        "Emailit dashboard: Webhooks, Create webhook. URL: {url}. Switch on All events (some cannot be picked singly), "
-        "save, copy the secret into `signing_secret`, and press Send test."
+        "1. Emailit dashboard: Webhooks, Create webhook. URL: {url}. Switch on All events (some cannot be picked\n"
+        "   singly).\n"
+        "2. Save, copy the secret into `signing_secret`, load the configuration anew, and press Send test."
     ),
 )
 

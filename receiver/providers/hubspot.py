@@ -73,6 +73,11 @@ _PUBLISHED: Final = ("yyyyyyyy-yyyy-yyyy-yyyy-yyyyyyyyyyyy",)
 class HubSpotSettings(SourceSettings):
     """`client_secret`: the app's client secret, or several. `public_url`: needed for v2 and v3."""
 
+    public_url: str | None = Field(
+        None,
+        description="the target URL exactly as in the app's settings; it is signed",
+        examples=["https://your-host/webhooks/hubspot"],
+    )
     client_secret: Secrets = Field([], description="the app's client secret")
     signature_versions: list[Literal["v1", "v2", "v3"]] = Field(
         ["v3"], description="the signatures to accept; v1 and v2 are weaker: they have no time and are plain hashes"
@@ -283,10 +288,11 @@ HubSpot.simulation = Simulation(
     post=_post,
     names_recipients=False,
     setup=(
-        "HubSpot: Development, your app, Webhooks. Target URL: {url}, and the same as `public_url` here. Subscribe to "
-        "contact property changes of hs_email_optout, hs_email_hard_bounce_reason_enum, hs_email_last_send_date, "
-        "hs_email_last_open_date and hs_email_last_click_date, and of hs_email_optout_<number> for single subscription "
-        "types. The Client secret of the app's Auth page goes into `client_secret`."
+        "1. HubSpot: Development, your app, Auth. Copy the Client secret into `client_secret`.\n"
+        "2. Your app, Webhooks. Target URL: {url}. Write exactly the same as `public_url` here: it is signed.\n"
+        "3. Subscribe to contact property changes of `hs_email_optout`, `hs_email_hard_bounce_reason_enum`,\n"
+        "   `hs_email_last_send_date`, `hs_email_last_open_date` and `hs_email_last_click_date`, and of\n"
+        "   `hs_email_optout_<number>` for single subscription types."
     ),
 )
 

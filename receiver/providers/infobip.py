@@ -278,10 +278,13 @@ Infobip.simulation = Simulation(
     sample=_sample,
     post=_post,
     setup=(
-        "Infobip: Developer Tools, Subscriptions Management, Create subscription, Email. Tick delivery and all user "
-        "events, and make a notification profile with the webhook URL {url} and an authentication setting of the type "
-        "Basic: its user and password go here. Where a send request names `notifyUrl` and `trackingUrl` itself, give "
-        "both this URL with a secret behind it (`url_secret`)."
+        "1. Infobip: Developer Tools, Subscriptions Management, Authentication settings: make one of the type\n"
+        "   Basic, with the `username` and `password` that stand here.\n"
+        "2. Make a notification profile with the webhook URL {url} and that authentication setting.\n"
+        "3. Create subscription, Email. Tick delivery and all user events, and choose the profile.\n"
+        "\n"
+        "Where a send request names `notifyUrl` and `trackingUrl` itself, give both the URL of a second source that\n"
+        "has `url_secret` alone, with ?token=<url_secret> behind it."
     ),
 )
 

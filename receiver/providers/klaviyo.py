@@ -244,11 +244,19 @@ Klaviyo.simulation = Simulation(
     sample=_sample,
     post=_post,
     setup=(
-        "Klaviyo (Advanced KDP or app partners only): POST to https://a.klaviyo.com/api/webhooks with `endpoint_url` "
-        "{url}, a `secret_key` of at least 16 random characters, and the topics event:klaviyo. followed by "
-        "received_email, opened_email, clicked_email, bounced_email, dropped_email, marked_email_as_spam, "
-        "subscribed_to_email_marketing, unsubscribed_from_email_marketing, manually_suppressed_from_email_marketing. "
-        "The same secret goes into `secret_key` here."
+        "1. Make a secret with `openssl rand -hex 24`, and put it into `secret_key`.\n"
+        "2. Make the webhook by Klaviyo's API (Advanced KDP or app partners only): POST to\n"
+        "   https://a.klaviyo.com/api/webhooks, with {url} as `endpoint_url`, the same secret as `secret_key`, and\n"
+        "   these topics:\n"
+        "     event:klaviyo.received_email\n"
+        "     event:klaviyo.opened_email\n"
+        "     event:klaviyo.clicked_email\n"
+        "     event:klaviyo.bounced_email\n"
+        "     event:klaviyo.dropped_email\n"
+        "     event:klaviyo.marked_email_as_spam\n"
+        "     event:klaviyo.subscribed_to_email_marketing\n"
+        "     event:klaviyo.unsubscribed_from_email_marketing\n"
+        "     event:klaviyo.manually_suppressed_from_email_marketing"
     ),
 )
 

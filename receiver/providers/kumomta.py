@@ -271,11 +271,14 @@ KumoMTA.simulation = Simulation(
     sample=_sample,
     post=_post,
     setup=(
-        "In the policy script: require 'policy-extras.log_hooks' and call log_hooks:new with a constructor, as its "
-        "comments show. Its `send` posts message:get_data() to {url} with the header Authorization: Bearer <token>; "
-        "load the token with kumo.secrets.load. After an answer that is not 2xx let it call kumo.reject(400, ...), not "
-        "500 as in the example, so that the record stays queued. In log_parameters list the headers to be logged: "
-        "headers = { 'Subject', 'Message-ID' }, and in `meta` what you want to find in the events."
+        "1. Make a token with `openssl rand -hex 24`, and put it into `bearer_token`.\n"
+        "2. In the policy script require 'policy-extras.log_hooks', and call log_hooks:new with a constructor, as\n"
+        "   its comments show. Its `send` posts message:get_data() to {url} with the header `Authorization: Bearer\n"
+        "   <bearer_token>`; load the token with kumo.secrets.load.\n"
+        "3. After an answer that is not 2xx let it call kumo.reject(400, ...), not 500 as in the example, so that\n"
+        "   the record stays queued.\n"
+        "4. In log_parameters list the headers to be logged, headers = { 'Subject', 'Message-ID' }, and in `meta`\n"
+        "   what you want to find in the events."
     ),
 )
 

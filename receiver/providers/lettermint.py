@@ -274,9 +274,9 @@ Lettermint.simulation = Simulation(
     sample=_sample,
     post=_post,
     setup=(
-        "Lettermint dashboard: your project, Routes, the route, Webhooks, Create webhook. URL: {url}. Choose all "
-        "events, those of machines too if you want to see them, save, copy the secret into `signing_secret`, and press "
-        "Test Webhook."
+        "1. Lettermint dashboard: your project, Routes, the route, Webhooks, Create webhook. URL: {url}. Choose\n"
+        "   all events, those of machines too if you want to see them.\n"
+        "2. Save, copy the secret into `signing_secret`, load the configuration anew, and press Test Webhook."
     ),
 )
 

@@ -148,8 +148,9 @@ Loops.simulation = Simulation(
     sample=_sample,
     post=signer.post(),
     setup=(
-        "Loops: Settings, Webhooks. Endpoint URL: {url}. Switch on every event of the groups Contacts, Emails and "
-        "Mailing lists, copy the signing secret into `signing_secret`, and send a test event."
+        "1. Loops: Settings, Webhooks. Endpoint URL: {url}. Switch on every event of the groups Contacts, Emails\n"
+        "   and Mailing lists.\n"
+        "2. Copy the signing secret into `signing_secret`, load the configuration anew, and send a test event."
     ),
 )
 

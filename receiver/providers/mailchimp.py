@@ -209,10 +209,12 @@ Mailchimp.simulation = Simulation(
     sample=_sample,
     post=_post,
     setup=(
-        "Mailchimp: make the webhook by the API, POST /3.0/lists/{list_id}/webhooks with the URL {url}, all events and "
-        "all sources, and keep `signing_secret` of the answer: it is not shown again. Or in the console, Audience, "
-        "Settings, Webhooks, Create New Webhook: then set a secret of your own here as `url_secret` and append it to "
-        "the URL, behind a slash."
+        "1. Make the webhook by Mailchimp's API: POST /3.0/lists/{list_id}/webhooks with the URL {url}, all events\n"
+        "   and all sources.\n"
+        "2. Put `signing_secret` of the answer in here. It is not shown again.\n"
+        "\n"
+        "Or in the console: Audience, Settings, Webhooks, Create New Webhook, with the URL {url}/<url_secret>.\n"
+        "Such a webhook signs nothing: make that secret up, and set `url_secret` instead of `signing_secret`."
     ),
 )
 

@@ -400,8 +400,9 @@ Mailgun.simulation = Simulation(
     sample=_sample,
     post=_post,
     setup=(
-        "Mailgun console: Send > Webhooks (of the domain or the whole account, not both), Add webhook, once for "
-        "each event type. URL: {url}. Copy the HTTP webhook signing key shown there into `signing_key`."
+        "1. Mailgun console: Send > Webhooks (of the domain or the whole account, not both), Add webhook, once for\n"
+        "   each event type. URL: {url}.\n"
+        "2. Copy the HTTP webhook signing key shown there into `signing_key`."
     ),
 )
 

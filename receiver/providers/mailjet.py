@@ -198,9 +198,11 @@ Mailjet.simulation = Simulation(
     sample=_sample,
     post=_post,
     setup=(
-        "Mailjet: Account Settings, Event notifications (webhooks). For each event type (sent, open, click, bounce, "
-        "spam, blocked, unsub) enter {url} with Basic credentials in it, https://user:password@..., and tick Group "
-        "events. User and password are those configured here."
+        "1. Make a password of letters and digits with `openssl rand -hex 24`, and put it with a user into\n"
+        "   `username` and `password`.\n"
+        "2. Mailjet: Account Settings, Event notifications (webhooks). For each event type (sent, open, click,\n"
+        "   bounce, spam, blocked, unsub) enter {url} with user and password in it, https://user:password@..., and\n"
+        "   tick Group events."
     ),
 )
 

@@ -266,8 +266,9 @@ Mailomat.simulation = Simulation(
     sample=_sample,
     post=_post,
     setup=(
-        "Mailomat console: Webhooks, new webhook. URL: {url}, best with Basic credentials in it "
-        "(https://user:password@host/...). Choose all events, save, and copy the secret into `signing_secret`."
+        "1. Mailomat console: Webhooks, new webhook. URL: {url}, best with Basic credentials in it\n"
+        "   (https://user:password@host/...), the same as `username` and `password` here. Choose all events.\n"
+        "2. Save, and copy the secret into `signing_secret`."
     ),
 )
 

@@ -241,9 +241,10 @@ Mailtrap.simulation = Simulation(
     sample=_sample,
     post=_post,
     setup=(
-        "Mailtrap: Settings, Webhooks, Create New Webhook. URL: {url}. Payload format: JSON or JSON Lines. Area: Email "
-        "Sending; choose stream and domain, tick all events, save. Copy the signing secret into `signing_secret`; "
-        "then Run Test must show 200."
+        "1. Mailtrap: Settings, Webhooks, Create New Webhook. URL: {url}. Payload format: JSON or JSON Lines.\n"
+        "   Area: Email Sending; choose stream and domain, tick all events, save.\n"
+        "2. Copy the signing secret into `signing_secret` and load the configuration anew; then Run Test must show\n"
+        "   200."
     ),
 )
 

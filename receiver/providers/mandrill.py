@@ -92,7 +92,11 @@ class MandrillSettings(SourceSettings):
     """The key of the webhook, or several; `public_url` is signed and so required."""
 
     webhook_key: Secrets = Field(default=[], description="the webhook's key(s)")
-    public_url: str | None = Field(None, description="the URL exactly as entered at Mandrill, which signs it")
+    public_url: str | None = Field(
+        None,
+        description="the URL exactly as entered at Mandrill, which signs it",
+        examples=["https://your-host/webhooks/mandrill"],
+    )
 
 
 # `event`; sync events have `type` instead and concern no message.
@@ -341,9 +345,11 @@ Mandrill.simulation = Simulation(
     sample=_sample,
     post=_post,
     setup=(
-        "Mandrill: Settings, Webhooks, Add a Webhook. Tick all message events. Post To URL: {url}, and the same text "
-        "here as `public_url`: it is signed, so that each character counts. Then copy the webhook's Key into "
-        "`webhook_key`; until then 16 random characters do, since Mandrill only asks whether the URL answers."
+        "1. Write {url} as `public_url` here, and 16 random characters into `webhook_key`. Start the receiver:\n"
+        "   Mandrill asks whether the URL answers.\n"
+        "2. Mandrill: Settings, Webhooks, Add a Webhook. Tick all message events. Post To URL: exactly the text of\n"
+        "   `public_url`. It is signed, so that each character counts.\n"
+        "3. Copy the webhook's Key into `webhook_key`, and load the configuration anew."
     ),
     unsignable="Set `public_url` and `webhook_key`: both are needed to sign.",
 )

@@ -332,8 +332,9 @@ Postal.simulation = Simulation(
     sample=_sample,
     post=_post,
     setup=(
-        "Postal: choose the mail server, Webhooks, Add new webhook. URL: {url}, all events. The installation's public "
-        "key, which https://<your Postal>/.well-known/jwks.json shows, goes into `public_key`."
+        "1. Postal: choose the mail server, Webhooks, Add new webhook. URL: {url}, all events.\n"
+        "2. The installation's public key, which `https://<your Postal>/.well-known/jwks.json` shows, goes into\n"
+        "   `public_key`."
     ),
     unsignable=(
         "Only your Postal has the key that it signs with. To try this provider, make a key of your own "

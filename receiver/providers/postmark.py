@@ -418,8 +418,11 @@ Postmark.simulation = Simulation(
     sample=_sample,
     post=_post,
     setup=(
-        "Postmark: choose the server and message stream, Webhooks, Add webhook. URL: {url}. Set Basic auth (user "
-        "and password as configured) or a custom header, tick all events, and press Verify: it must say 200."
+        "1. Make a password with `openssl rand -hex 24`, and put it with a user into `username` and `password` (or\n"
+        "   make up a header, `header_name` and `header_value`).\n"
+        "2. Postmark: choose the server and message stream, Webhooks, Add webhook. URL: {url}. Set Basic auth with\n"
+        "   that user and password (or the custom header), and tick all events.\n"
+        "3. Press Verify: it must say 200."
     ),
 )
 

@@ -309,8 +309,8 @@ Resend.simulation = Simulation(
     sample=_sample,
     post=signer.post(prefix="svix"),
     setup=(
-        "Resend dashboard: Webhooks > Add Webhook. Endpoint URL: {url}. Choose the events, save, and copy the "
-        "Signing Secret into `signing_secret`."
+        "1. Resend dashboard: Webhooks > Add Webhook. Endpoint URL: {url}. Choose the events, and save.\n"
+        "2. Copy the Signing Secret into `signing_secret`."
     ),
 )
 

@@ -473,10 +473,11 @@ SendGrid.simulation = Simulation(
     post=_post,
     volatile=("sg_event_id",),
     setup=(
-        "SendGrid console: Settings > Mail Settings > Event Webhooks > Create new webhook. Post URL: {url}. "
-        "Choose the events, enable Signature Verification, save, and copy the Public Key into `public_key`. "
-        "With or instead of it, Authorization Method OAuth 2.0: `client_id` and `client_secret`, and as token URL "
-        "/oauth/token on the same host."
+        "1. SendGrid console: Settings > Mail Settings > Event Webhooks > Create new webhook. Post URL: {url}.\n"
+        "   Choose the events.\n"
+        "2. Enable Signature Verification, save, and copy the Public Key into `public_key`.\n"
+        "3. With it or instead of it, Authorization Method OAuth 2.0: `client_id` and `client_secret`, and as\n"
+        "   token URL /oauth/token on the same host."
     ),
     unsignable=(
         "SendGrid keeps the private key, so the simulator cannot sign for it. Use the source that --demo "

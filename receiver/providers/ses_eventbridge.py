@@ -155,12 +155,12 @@ SesEventbridge.simulation = Simulation(
     post=_post,
     setup=(
         "1. Amazon SES, Configuration sets, your set, Event destinations: add Amazon EventBridge for all event types.\n"
-        "2. EventBridge, API destinations, Connections: create one with Basic credentials (user and `password`), an\n"
-        "   API key (`header_name` and `header_value`), or OAuth client credentials (`client_id`, `client_secret`,\n"
+        "2. EventBridge, API destinations, Connections: create one with Basic credentials (`username`, `password`),\n"
+        "   an API key (`header_name` and `header_value`), or OAuth client credentials (`client_id`, `client_secret`,\n"
         "   POST to /oauth/token on the same host, with the body field grant_type = client_credentials).\n"
         "3. EventBridge, API destinations: create one with the endpoint {url}, method POST and that connection.\n"
-        "4. EventBridge, Rules: on the default event bus, with the pattern\n"
-        '   {"source": ["aws.ses"], "detail-type": [{"prefix": "Email "}]}, and the API destination as target.\n'
+        "4. EventBridge, Rules: on the default event bus, with the API destination as target and the pattern\n"
+        '     {"source": ["aws.ses"], "detail-type": [{"prefix": "Email "}]}\n'
         "   Give the target a dead-letter queue for what cannot be delivered within a day."
     ),
 )

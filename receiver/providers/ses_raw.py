@@ -59,6 +59,7 @@ class SesRawSettings(CredentialSettings):
     topics: Texts = Field(
         [],
         description="ARNs of the SNS topics to accept and confirm; without any, all are accepted and none is confirmed",
+        examples=[["arn:aws:sns:us-east-1:123456789012:ses-events"]],
     )
     confirm: bool = Field(default=True, description="confirm subscriptions of the listed topics automatically")
 
@@ -152,7 +153,7 @@ SesRaw.simulation = Simulation(
         "   not both, Identities, your domain, Notifications).\n"
         "3. Make a secret with `openssl rand -hex 24` and put it into `url_secret`.\n"
         "4. Amazon SNS, the topic, Create subscription: protocol HTTPS, raw message delivery on, and the endpoint\n"
-        "   {url}?token=<the secret>\n"
+        "   {url}?token=<url_secret>\n"
         "   The subscription is confirmed automatically, within seconds. (Basic credentials instead: write\n"
         "   https://user:password@... as the endpoint, and set `username` and `password`.)\n"
         f"5. {PATIENCE}"

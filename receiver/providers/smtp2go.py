@@ -199,8 +199,11 @@ Smtp2go.simulation = Simulation(
     sample=_sample,
     post=_post,
     setup=(
-        "SMTP2GO: Settings, Webhooks, Add Webhook. URL: {url}. Authorization header: Basic or Bearer, as configured. "
-        "Output type: JSON. Choose all email events, list the headers you want in the metadata, save, and press Test."
+        "1. Make a password with `openssl rand -hex 24`, and put it with a user into `username` and `password`, or\n"
+        "   a token into `bearer_token`.\n"
+        "2. SMTP2GO: Settings, Webhooks, Add Webhook. URL: {url}. Authorization header: Basic or Bearer, with the\n"
+        "   same. Output type: JSON. Choose all email events, and list the headers you want in the metadata.\n"
+        "3. Save, and press Test."
     ),
 )
 

@@ -320,10 +320,12 @@ SocketLabs.simulation = Simulation(
     sample=_sample,
     post=_post,
     setup=(
-        "SocketLabs control panel: Configuration > Event Webhooks. Endpoint URL: {url}. Copy the Secret Key into "
-        "`secret_key` (and, where one is shown, the Validation Key into `validation_key`), restart the receiver, then "
-        "press Validate and choose all events. They come from 142.0.176.0/20, the validation from 52.152.150.178: both "
-        "can stand in `allow_from`."
+        "1. SocketLabs control panel: Configuration > Event Webhooks. Endpoint URL: {url}.\n"
+        "2. Copy the Secret Key into `secret_key` (and, where one is shown, the Validation Key into\n"
+        "   validation_key), and restart the receiver.\n"
+        "3. Press Validate, and choose all events.\n"
+        "\n"
+        "Events come from 142.0.176.0/20, the validation from 52.152.150.178: both can stand in `allow_from`."
     ),
 )
 

@@ -324,10 +324,13 @@ SparkPost.simulation = Simulation(
     sample=_sample,
     post=_post,
     setup=(
-        "SparkPost: Configuration, Webhooks, Create Webhook. Target: {url}. Choose all message, engagement, generation "
-        "and unsubscribe events. Authentication: Basic Auth, with user and password as configured here; or OAuth 2.0, "
-        "with `client_id` and `client_secret`, and as token URL /oauth/token on the same host. SparkPost tests the URL "
-        "when you save: start the receiver first."
+        "1. Make a password with `openssl rand -hex 24`, and put it with a user into `username` and `password`;\n"
+        "   for OAuth 2.0 into `client_id` and `client_secret` instead. Start the receiver: SparkPost tests the\n"
+        "   URL when you save.\n"
+        "2. SparkPost: Configuration, Webhooks, Create Webhook. Target: {url}. Choose all message, engagement,\n"
+        "   generation and unsubscribe events.\n"
+        "3. Authentication: Basic Auth, with that user and password; or OAuth 2.0, with that client, and as token\n"
+        "   URL /oauth/token on the same host."
     ),
 )
 

@@ -254,12 +254,20 @@ Stalwart.simulation = Simulation(
     sample=_sample,
     post=_post,
     setup=(
-        "WebAdmin: Settings > Telemetry > Webhooks, add one. URL: {url}. Set a Signature Key (`signature_key` here), "
-        "leave Lossy off, and raise Discard after (5 minutes) to the outage you want to survive, such as 7 days. "
-        "Include the events queue.message-queued, queue.authenticated-message-queued, queue.rescheduled, "
-        "delivery.dsn-success, delivery.dsn-temp-fail, delivery.dsn-perm-fail, incoming-report.abuse-report, "
-        "incoming-report.fraud-report and incoming-report.other-report. Leave out delivery.delivered and the others "
-        "that end in -rejected: they say the same a second time."
+        "1. Make a key with `openssl rand -hex 24`, and put it into `signature_key`.\n"
+        "2. WebAdmin: Settings > Telemetry > Webhooks, add one. URL: {url}. Set the Signature Key, leave Lossy\n"
+        "   off, and raise Discard after (5 minutes) to the outage you want to survive, such as 7 days.\n"
+        "3. Include the events\n"
+        "     queue.message-queued\n"
+        "     queue.authenticated-message-queued\n"
+        "     queue.rescheduled\n"
+        "     delivery.dsn-success\n"
+        "     delivery.dsn-temp-fail\n"
+        "     delivery.dsn-perm-fail\n"
+        "     incoming-report.abuse-report\n"
+        "     incoming-report.fraud-report\n"
+        "     incoming-report.other-report\n"
+        "   Leave out delivery.delivered and the others that end in -rejected: they say the same a second time."
     ),
 )
 

@@ -169,8 +169,8 @@ Sweego.simulation = Simulation(
     sample=_sample,
     post=signer.post(bare=True),
     setup=(
-        "Sweego console: Webhooks, Create a webhook. URL: {url}. Choose the channel email and all its events, save, "
-        "and copy the secret into `signing_secret`."
+        "1. Sweego console: Webhooks, Create a webhook. URL: {url}. Choose the channel email and all its events.\n"
+        "2. Save, and copy the secret into `signing_secret`."
     ),
 )
 

@@ -277,9 +277,9 @@ UnisenderGo.simulation = Simulation(
     sample=_sample,
     post=_post,
     setup=(
-        "Unisender Go: Settings, Webhooks, add (or the method webhook/set). URL: {url}, format json_post, several "
-        "events in one call, delivery_info on, all statuses of email_status. The API key of the user (or of the "
-        "project, where the webhook is the project's) goes into `api_key`."
+        "1. The API key of the user (or of the project, where the webhook is the project's) goes into `api_key`.\n"
+        "2. Unisender Go: Settings, Webhooks, add (or the method webhook/set). URL: {url}, format json_post,\n"
+        "   several events in one call, delivery_info on, all statuses of email_status."
     ),
 )
 

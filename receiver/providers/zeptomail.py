@@ -266,10 +266,11 @@ ZeptoMail.simulation = Simulation(
     sample=_sample,
     post=_post,
     setup=(
-        "ZeptoMail: Agents > your agent > Webhooks. Set the Authentication Key at the top (`authentication_key` here), "
-        "or in the newer console an authorization header (`header_name` and `header_value` here). Add Webhook, URL: "
-        "{url}, tick Soft bounced, Hard bounced, Open, Click, Delivered and Feedback loop, and press Verify: it must "
-        "get 200."
+        "1. ZeptoMail: Agents > your agent > Webhooks. Set the Authentication Key at the top, the same as\n"
+        "   `authentication_key` here; or in the newer console an authorization header, the same as `header_name`\n"
+        "   and `header_value`.\n"
+        "2. Add Webhook, URL: {url}, tick Soft bounced, Hard bounced, Open, Click, Delivered and Feedback loop.\n"
+        "3. Press Verify: it must get 200."
     ),
 )
 
