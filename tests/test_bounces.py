@@ -23,7 +23,7 @@ from receiver.classify.bounce_rules import (
     VAGUE_CODES,
     VAGUE_SUBJECTS,
 )
-from receiver.classify.bounces import CLASSIFIER_VERSION, Bounce, classify
+from receiver.classify.bounces import CLASSIFIER_VERSION, Bounce, classify, explain
 from receiver.event import BounceCategory
 
 HARD, SOFT, BLOCK = BounceCategory.HARD, BounceCategory.SOFT, BounceCategory.BLOCK
@@ -129,6 +129,60 @@ def test_a_code_outranks_the_text_and_the_verdict() -> None:
     assert bounce == Bounce(HARD, "invalid_recipient", 550, "5.1.1")
 
 
+@pytest.mark.parametrize(
+    ("text", "bounce_class"),
+    [
+        ("552 5.1.1 Boite du destinataire pleine. Recipient overquota.", "mailbox_full"),
+        ("550 5.1.1 <ann@icloud.com>: inactive email address", "inactive_mailbox"),
+    ],
+)
+def test_a_mailbox_that_exists_outranks_a_hard_code(text: str, bounce_class: str) -> None:
+    """A text about a mailbox that exists is believed against a code that says there is none."""
+    assert classify(diagnostic=text) == Bounce(SOFT, bounce_class, int(text[:3]), "5.1.1")
+
+
+def test_a_word_behind_an_address_counts() -> None:
+    """An address is no part of the text, but the word that stands right behind its dots is."""
+    assert classify(diagnostic="550 ann@example.net...User unknown").bounce_class == "invalid_recipient"
+
+
+@pytest.mark.parametrize(
+    ("text", "bounce_class"),
+    [
+        ("550 <mail.example.org>: Helo command rejected: Host not found", "sender_invalid"),
+        ("550 Too many invalid recipients", "reputation"),
+        ("554-No SMTP service\n554-IP address is block listed.", "reputation"),
+    ],
+)
+def test_what_only_sounds_hard(text: str, bounce_class: str) -> None:
+    """Words about the sender that are also said of dead addresses do not make a bounce hard."""
+    assert classify(diagnostic=text).bounce_class == bounce_class
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "reply", "verdict", "rule"),
+    [
+        ("550 user unknown", None, None, None, "text: user unknown"),
+        ("550 mailbox of ann is full", None, None, None, "text: mailbox * is full"),
+        ("550 5.1.1 user unknown", None, None, None, "code 5.1.1"),
+        ("450 user unknown", None, None, None, "text: user unknown, but 4yz is temporary"),
+        (None, "5.7.1", None, None, "code 5.7.1"),
+        (None, None, 552, None, "reply 552"),
+        (None, None, 550, "permanent", "the provider's verdict"),
+        (None, None, 450, "permanent", "4yz is temporary"),
+        (None, None, 550, None, "nothing"),
+        ("not delivering to previously bounced address", None, None, None, "text: not delivering to previously"),
+    ],
+)
+def test_the_rule_that_decided(
+    text: str | None, code: str | None, reply: int | None, verdict: str | None, rule: str
+) -> None:
+    """The explanation names the code, the text or the verdict that decided."""
+    explained = explain(diagnostic=text, enhanced_code=code, smtp_code=reply, verdict=verdict)
+    assert explained[1] == rule
+    assert explained[0] == classify(diagnostic=text, enhanced_code=code, smtp_code=reply, verdict=verdict)
+
+
 @pytest.mark.parametrize("status", ["5.0.0", "5.3.0", "4.4.7", "5.4.7", "", None])
 def test_a_specific_code_in_the_text_is_preferred(status: str | None) -> None:
     """A generic status yields to a specific code in the diagnostic."""
@@ -218,9 +272,12 @@ def test_a_vetoing_code_is_never_hard(text: str, code: str) -> None:
     assert classify(diagnostic=text, enhanced_code=code, smtp_code=550, verdict=HARD).category is not HARD
 
 
+_OPENINGS = sorted({f"{text.partition(' * ')[0]} " for _, rules in TEXTS for text in rules if " * " in text})
+
+
 @pytest.mark.parametrize(
     "piece",
-    ["a", "5.", "5", " ", "\n", "5.1.", "550 ", "550-", "a@", "<", "mailbox ", "sender ", "\u2019", "0"],
+    ["a", "5.", "5", " ", "\n", "5.1.", "550 ", "550-", "a@", "<", "...", "\u2019", "0", *_OPENINGS],
 )
 def test_long_texts_take_no_time(piece: str) -> None:
     """100 kB of anything takes milliseconds at most: only the first 2 kB are read, in linear time."""

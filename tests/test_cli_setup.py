@@ -102,7 +102,7 @@ def test_all_commands_are_there() -> None:
         *("quarantine list", "quarantine show", "quarantine discard"),
         *("dead-letters list", "dead-letters groups", "dead-letters show", "dead-letters retry"),
         *("dead-letters discard", "replay start", "replay list", "replay resume", "replay cancel"),
-        *("retention list", "retention run"),
+        *("retention list", "retention run", "classify"),
     }
 
 

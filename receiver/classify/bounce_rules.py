@@ -41,7 +41,10 @@ CATEGORY: Final[dict[str, BounceCategory]] = {
     "undetermined": BounceCategory.UNDETERMINED,
 }
 
-# Subject and detail of enhanced codes that decide by themselves, whatever the text says.
+# Classes of a mailbox that exists: a text of one is believed against a code that says there is none.
+LIVING: Final = frozenset({"mailbox_full", "inactive_mailbox"})
+
+# Subject and detail of enhanced codes that decide by themselves; only a text of `LIVING` speaks against a hard one.
 SPECIFIC_CODES: Final[dict[str, str]] = {
     "1.1": "invalid_recipient",
     "1.2": "bad_domain",
@@ -66,6 +69,8 @@ SPECIFIC_CODES: Final[dict[str, str]] = {
     "5.3": "rate_limited",
     "7.17": "invalid_recipient",  # the mailbox has another owner since (RFC 7293)
     "7.18": "invalid_recipient",  # the domain has another owner since
+    "7.504": "invalid_recipient",  # Exchange Online: the address is not valid
+    "7.505": "invalid_recipient",
     **{f"7.{detail}": "auth_failed" for detail in (8, *range(20, 27), 509, 515)},
     "7.28": "rate_limited",
     "7.54": "relay_denied",
@@ -195,7 +200,8 @@ _TEXTS: Final = (
         """
         spamhaus | spamcop | barracudacentral | sorbs | dnsbl | rbl | blacklist | black list | blocklist
         | block list | blocked using | blocked by using | listed at  | reputation | senderscore |
-        senderbase | user complaints | banned sending ip | banned ip | ip address * blocked |
+        senderbase | too many invalid recipients | too many unknown recipients |
+        excessive unknown recipients | user complaints | banned sending ip | banned ip | ip address * blocked |
         client host * blocked | traffic not accepted from this ip | permanently deferred
         """,
     ),
@@ -213,7 +219,7 @@ _TEXTS: Final = (
         """
         sender address | sender domain | sender's domain | sender verify failed | sender verification |
         sender unknown | unknown sender | sender denied | invalid sender | domain of sender |
-        could not verify sender
+        could not verify sender | helo command rejected
         """,
     ),
     (
@@ -226,7 +232,8 @@ _TEXTS: Final = (
         no mx for  | no mx record | no mail server for | name or service not known
         """,
     ),
-    # Exchange Online says "access denied" where nobody has the address (directory-based edge blocking).
+    # Exchange Online says "access denied" where nobody has the address (directory-based edge blocking). RFC 5321's
+    # "mailbox unavailable" may mean policy as well; Microsoft and GMX document that they mean an unknown address.
     (
         "invalid_recipient",
         """
@@ -235,12 +242,16 @@ _TEXTS: Final = (
         no such mailbox | no such address | no such account | no such person | nosuchuser |
         does not exist | doesn't exist | not exist | mailbox not found | user not found |
         recipient not found | recipientnotfound | address not found | account not found |
-        invalid recipient | recipient invalid | invalid mailbox | invalid address | not a valid mailbox
-        | not a valid recipient | not a known user | bad destination mailbox | no mailbox here |
+        invalid recipient | recipient invalid | invalid mailbox | invalid address | invalid user |
+        not a valid mailbox | not a valid recipient | not a known user | not a registered user |
+        not a registered gateway user | recipient address rejected: need fully-qualified address |
+        unknown local part | addressee unknown | account closed | account has been closed |
+        indicated no smtp service | bad destination mailbox | no mailbox here |
         no mailbox by that name | user doesn't have a | unrouteable address | unroutable address |
         undeliverable address | no longer employed | no longer works | no longer valid |
         no longer exists | not listed in domino directory | not our customer | does not accept mail |
-        recipient address rejected: access denied
+        recipient address rejected: access denied | mailbox unavailable * protection.outlook.com |
+        mailbox unavailable * postmaster.gmx | mailbox unavailable * postmaster.web.de
         """,
     ),
     (
@@ -249,7 +260,7 @@ _TEXTS: Final = (
         account * disabled | mailbox * disabled | user * disabled | account * inactive |
         mailbox * inactive | user * inactive | account inactive | inactive account | inactive user |
         account * suspended | mailbox * suspended | user * suspended | deactivated | not active |
-        account * locked | mailbox * locked | mailbox is frozen | discontinued
+        inactive email address | account * locked | mailbox * locked | mailbox is frozen | discontinued
         """,
     ),
     (

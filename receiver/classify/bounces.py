@@ -16,6 +16,7 @@ from typing import Final, NamedTuple, TypeAlias
 from receiver.classify.bounce_rules import (
     CATEGORY,
     ECHO_TEXTS,
+    LIVING,
     SMTP_CODES,
     SPECIFIC_CODES,
     TEXTS,
@@ -24,7 +25,7 @@ from receiver.classify.bounce_rules import (
 )
 from receiver.event import BounceCategory
 
-CLASSIFIER_VERSION: Final = 1
+CLASSIFIER_VERSION: Final = 2
 MAX_TEXT: Final = 2048
 MAX_CODE: Final = 64
 
@@ -84,6 +85,17 @@ def classify(
     verdict: BounceCategory | str | None = None,
 ) -> Bounce:
     """The bounce's category and class. Any text will do; 2,048 characters of it count. Never raises."""
+    return explain(diagnostic=diagnostic, enhanced_code=enhanced_code, smtp_code=smtp_code, verdict=verdict)[0]
+
+
+def explain(
+    *,
+    diagnostic: str | None = None,
+    enhanced_code: str | None = None,
+    smtp_code: int | None = None,
+    verdict: BounceCategory | str | None = None,
+) -> tuple[Bounce, str]:
+    """What `classify` makes of it, and the rule that decided: `code 5.1.1`, `text: user unknown`, `nothing`."""
     return _classify(
         diagnostic[:MAX_TEXT] if diagnostic else "",
         enhanced_code[:MAX_CODE] if enhanced_code else "",
@@ -93,35 +105,46 @@ def classify(
 
 
 @lru_cache(maxsize=1024)
-def _classify(diagnostic: str, given_code: str, smtp_code: int | None, verdict: str) -> Bounce:
+def _classify(diagnostic: str, given_code: str, smtp_code: int | None, verdict: str) -> tuple[Bounce, str]:
     reply = _reply_code(diagnostic, smtp_code)
     enhanced = _enhanced_code(diagnostic, given_code, reply)
     temporary = _is_temporary(reply, enhanced)
-    bounce_class = _cause(diagnostic, enhanced, reply)
-    if bounce_class is None:
-        category = _without_cause(_VERDICTS.get(verdict.strip().lower()), temporary=temporary)
+    cause = _cause(diagnostic, enhanced, reply)
+    if cause is None:
+        said = _VERDICTS.get(verdict.strip().lower())
+        category = _without_cause(said, temporary=temporary)
         bounce_class = "transient" if temporary and category is BounceCategory.SOFT else "undetermined"
-        return Bounce(category, bounce_class, reply, enhanced)
+        rule = "the provider's verdict" if category is said else "4yz is temporary" if temporary else "nothing"
+        return Bounce(category, bounce_class, reply, enhanced), rule
+    bounce_class, rule = cause
     if temporary and CATEGORY[bounce_class] is BounceCategory.HARD:
         # 4yz is not final, not even "no such user" (address verification that has no answer yet).
         bounce_class = "dns_failure" if bounce_class == "bad_domain" else "transient"
-    return Bounce(CATEGORY[bounce_class], bounce_class, reply, enhanced)
+        rule = f"{rule}, but 4yz is temporary"
+    return Bounce(CATEGORY[bounce_class], bounce_class, reply, enhanced), rule
 
 
-def _cause(diagnostic: str, enhanced: str | None, reply: int | None) -> str | None:
-    """The class that code and text show; None where they say nothing."""
+def _cause(diagnostic: str, enhanced: str | None, reply: int | None) -> tuple[str, str] | None:
+    """The class that code and text show, and the rule; None where they say nothing."""
     text = _searchable(diagnostic)
-    if any(echo in text for echo in ECHO_TEXTS):
-        return "suppressed_echo"
+    if echo := next((echo for echo in ECHO_TEXTS if echo in text), None):
+        return "suppressed_echo", f"text: {echo}"
     detail = enhanced[2:] if enhanced else ""
-    return (
-        SPECIFIC_CODES.get(detail)
-        # 5.7.x is about permission: a text about an unknown user beside it does not make it hard.
-        or _by_text(text, hard_allowed=not detail.startswith("7."))
-        or VAGUE_CODES.get(detail)
-        or (None if detail.endswith(".0") else VAGUE_SUBJECTS.get(detail[:1]))
-        or (None if detail or reply is None else SMTP_CODES.get(reply))
-    )
+    specific = SPECIFIC_CODES.get(detail)
+    if specific and CATEGORY[specific] is not BounceCategory.HARD:
+        return specific, f"code {enhanced}"
+    # 5.7.x is about permission: a text about an unknown user beside it does not make it hard.
+    said = _by_text(text, hard_allowed=not detail.startswith("7."))
+    if specific and (said is None or said[0] not in LIVING):
+        return specific, f"code {enhanced}"
+    return said or _by_what_says_little(enhanced, detail, reply)
+
+
+def _by_what_says_little(enhanced: str | None, detail: str, reply: int | None) -> tuple[str, str] | None:
+    if vague := VAGUE_CODES.get(detail) or (None if detail.endswith(".0") else VAGUE_SUBJECTS.get(detail[:1])):
+        return vague, f"code {enhanced}"
+    by_reply = None if detail or reply is None else SMTP_CODES.get(reply)
+    return (by_reply, f"reply {reply}") if by_reply else None
 
 
 def _without_cause(verdict: BounceCategory | None, *, temporary: bool) -> BounceCategory:
@@ -134,17 +157,20 @@ def _is_temporary(reply: int | None, enhanced: str | None) -> bool:
     return reply // 100 == 4 if reply else (enhanced or "").startswith("4")
 
 
-def _by_text(text: str, *, hard_allowed: bool) -> str | None:
-    """The class of the most telling text that begins at any word; linear in the text's length."""
-    hits: list[tuple[int, str]] = []
+def _by_text(text: str, *, hard_allowed: bool) -> tuple[str, str] | None:
+    """The class of the most telling text that begins at any word, and the rule; linear in the text's length."""
+    hits: list[_Text] = []
     for word in _WORD.finditer(text):
         beginnings, texts = _TEXTS_BY_START.get(word[0][:3], _NO_TEXTS)
         start = word.start()
         if beginnings and text.startswith(beginnings, start):  # most words end here, without a loop in Python
-            hits += [(rank, name) for rank, name, parts in texts if _in_order(text, start, parts)]
+            hits += [one for one in texts if _in_order(text, start, one[2])]
     if not hard_allowed:
         hits = [hit for hit in hits if CATEGORY[hit[1]] is not BounceCategory.HARD]
-    return min(hits)[1] if hits else None
+    if not hits:
+        return None
+    _, name, parts = min(hits)
+    return name, f"text: {' * '.join(parts)}"
 
 
 def _in_order(text: str, start: int, parts: list[str]) -> bool:
@@ -159,7 +185,8 @@ def _in_order(text: str, start: int, parts: list[str]) -> bool:
 
 def _searchable(diagnostic: str) -> str:
     """One line, lower case, without addresses (a stranger chose their words) and codes of continued lines."""
-    words = _CONTINUATION.sub(" ", diagnostic).lower().replace("\u2019", "'").split()
+    text = _CONTINUATION.sub(" ", diagnostic).lower().replace("\u2019", "'")
+    words = text.replace("...", "... ").split()  # some write `ann@example.net...User unknown`
     return " ".join([word for word in words if "@" not in word])
 
 

@@ -9,6 +9,7 @@ import typer
 
 from receiver.cli import (
     alerts,
+    classify,
     cursors,
     dead_letters,
     doctor,
@@ -79,6 +80,7 @@ app.add_typer(refused.group, name="refused", rich_help_panel=LOOKING)
 app.add_typer(dead_letters.group, name="dead-letters", rich_help_panel=LOOKING)
 app.add_typer(replay.group, name="replay", rich_help_panel=LOOKING)
 app.command(rich_help_panel=LOOKING)(reprocess.reprocess)
+app.command(rich_help_panel=LOOKING)(classify.classify)
 app.add_typer(retention.group, name="retention", rich_help_panel=LOOKING)
 app.add_typer(alerts.group, name="alerts", rich_help_panel=LOOKING)
 app.command(rich_help_panel=TRYING)(simulate.simulate)
