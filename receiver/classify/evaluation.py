@@ -1,6 +1,6 @@
 """How well the classifier of bounces tells what is hard, on labelled diagnostics.
 
-The shipped set, `diagnostics.jsonl`, was labelled by what the named document says of the reply, before it was run:
+The shipped set, `diagnostics.jsonl`, is labelled by what the named document or server means, not by what we judge:
 hard is an address that does not exist or will never accept mail. Names and numbers in it are invented.
 """
 
