@@ -212,6 +212,23 @@ async def test_wrong_and_missing_credentials(
     )
 
 
+async def test_one_obstacle_behind_another(
+    receiver: Receiver, database: str, tmp_path: Path, configure: Callable[..., None]
+) -> None:
+    """once what a request was refused for is mended, both commands say what would refuse it now"""
+    postmark = play("postmark", tmp_path, name="pm", allow_from=["192.0.2.0/24"])
+    wrong = play("postmark", tmp_path, name="pm")
+    async with refusing(database, postmark) as service:
+        await service.post("pm", wrong.posts(EventType.BOUNCED, "u@one.test")[0])
+        await refused(service)
+        configure(pm=table(postmark))
+        released = await receiver("refused", "release", "pm", "--dry-run")
+        found = await diagnosis(receiver, "pm")
+    assert found["reason"] == "address_not_allowed"
+    assert "allow_from" not in found["cause"] + found["advice"]
+    assert f"still refused: {found['cause']}" in released.out
+
+
 @pytest.mark.skipif("mandrill" not in providers(), reason="signs the URL, which this is about")
 async def test_another_public_url(
     receiver: Receiver, database: str, tmp_path: Path, configure: Callable[..., None]

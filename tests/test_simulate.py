@@ -115,6 +115,16 @@ async def test_a_thousand_at_once(receiver: Receiver, demo: Running) -> None:
     assert len(await demo.events()) == 1000
 
 
+async def test_many_answers_of_a_pack(receiver: Receiver, demo: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """of a pack that is many requests the first are shown, and the others counted"""
+    monkeypatch.setattr(packs, "THOUSAND", 23)
+    done = await receiver("simulate", "postmark", "bounced", "--pack", "batch")
+    assert done.code == 0
+    assert done.out.count("postmark bounced: 200") == 20
+    assert "... and 3 more\n" in done.out
+    assert len(await demo.events()) == 23
+
+
 async def test_duplicates_with_new_ids(receiver: Receiver, demo: Running) -> None:
     """repetitions under new ids are stored once; an event of a new word, and one of nobody, are kept"""
     assert tuple(packs.PACKS) == PACKS

@@ -94,7 +94,8 @@ def _show(source: Source, findings: Sequence[dict[str, Any]], last: datetime | N
     from receiver.cli.lines import say
     from receiver.sources import source_warnings
 
-    say(f"{source.name}: {source.provider.title}; its last event came {'never' if last is None else last}")
+    came = "no event in a month" if last is None else f"its last event came {last:%Y-%m-%d %H:%M:%S %Z}"
+    say(f"{source.name}: {source.provider.title}; {came}")
     for warning in source_warnings(source):
         say(f"Warning: {warning}")
     if not findings:

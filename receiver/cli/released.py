@@ -94,12 +94,12 @@ def _counted(rows: Sequence[asyncpg.Record], done: Any) -> Any:
 
 async def _verify(clinic: Clinic, source: Source, row: asyncpg.Record, vault: Vault) -> Kept:
     delivery, whole = opened(row, vault)
-    authentic, outcome = False, "still refused"
+    authentic, outcome = False, "not kept whole"
     try:
-        if not whole:
-            outcome = "not kept whole"
-        elif await clinic.accepts(source, delivery):
-            authentic, outcome = True, "authentic now"
+        if whole:
+            refusal = await clinic.refusal(source, delivery)
+            authentic = refusal is None
+            outcome = f"still refused: {refusal.detail}" if refusal else "authentic now"
     except Unavailable as error:
         outcome = f"cannot be verified now: {error}"
     return Kept(

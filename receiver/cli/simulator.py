@@ -26,7 +26,7 @@ from receiver import oauth
 from receiver.cli.failures import CommandError
 from receiver.cli.lines import say
 from receiver.cli.output import json_line
-from receiver.cli.packs import PACKS, Scene
+from receiver.cli.packs import PACKS, Expected, Scene
 from receiver.cli.place import Place
 from receiver.cli.world import local_world
 from receiver.contract import Occurrence, Post, Provider, Simulation
@@ -266,14 +266,21 @@ async def play_packs(prepared: Prepared, plan: Plan, names: Sequence[str], *, as
             )
             if not as_json:
                 say(f"{name}: {PACKS[name].__doc__}")
-            for post, expected in PACKS[name](scene):
-                player = Player(
-                    replace(prepared, expected=expected), plan, client, as_json=as_json, each=True, pack=name
-                )
-                player.report = report
-                report.events += 1
-                await player.post(post, 1)
+            player = Player(prepared, plan, client, as_json=as_json, each=True, pack=name, report=report)
+            await _play_pack(player, PACKS[name](scene))
     return report
+
+
+async def _play_pack(player: Player, posts: Iterator[Expected]) -> None:
+    """Post one pack; of many answers only the first are shown, and those that are not as expected."""
+    number = 0
+    for number, (post, expected) in enumerate(posts, 1):
+        player.prepared = replace(player.prepared, expected=expected)
+        player.each = player.as_json or number <= 2 * FEW
+        player.report.events += 1
+        await player.post(post, 1)
+    if number > 2 * FEW and not player.as_json:
+        say(f"... and {number - 2 * FEW} more")
 
 
 async def _knock(client: httpx.AsyncClient, url: str) -> None:

@@ -43,29 +43,35 @@ class Clinic:
 
     async def accepts(self, source: Source, delivery: Delivery, *, of_any_age: bool = False) -> bool:
         """Whether the source would take the request, by the clock of when it came. Raises Unavailable."""
+        refusal = await self.refusal(source, delivery)
+        return refusal is None or (refusal.authentic and of_any_age)
+
+    async def refusal(self, source: Source, delivery: Delivery) -> Refused | None:
+        """Why the source would refuse the request now. Raises Unavailable."""
         self._now = delivery.at
         try:
             if source.settings.allow_from:
                 check_address(source.settings, delivery)
             await source.provider.authenticate(delivery)
         except Refused as refusal:
-            return refusal.authentic and of_any_age
+            return refusal
         except Unreadable:  # authentic, and no event
-            return True
-        return True
+            return None
+        return None
 
     async def diagnose(self, source: Source, delivery: Delivery, reason: str, detail: str, *, whole: bool) -> Finding:
         """`reason`, `detail`: as it was refused. `whole`: its body was kept whole, so that it can be verified."""
         if not whole:
             return Finding(detail, f"Its body was too large to be kept whole, so nothing was tried. {_advice(reason)}")
         try:
-            return await self._by_trying(source, delivery) or _by_reason(source, delivery, reason, detail)
+            refusal = await self.refusal(source, delivery)
+            if refusal is None:
+                return _MENDED
+            return await self._by_trying(source, delivery) or _by_reason(source, delivery, refusal)
         except Unavailable as error:
             return Finding(f"it cannot be verified from here: {error}", "Let this machine reach the provider")
 
     async def _by_trying(self, source: Source, delivery: Delivery) -> Finding | None:
-        if await self.accepts(source, delivery):
-            return _MENDED
         if await self.accepts(source, delivery, of_any_age=True):
             return _ONLY_ITS_TIME
         how = await how_changed(source, delivery)
@@ -103,7 +109,7 @@ def _urls(source: Source, delivery: Delivery) -> Iterator[str]:
                 yield f"{scheme}://{host}{PATH}{source.name}{ending}"
 
 
-def _by_reason(source: Source, delivery: Delivery, reason: str, detail: str) -> Finding:
+def _by_reason(source: Source, delivery: Delivery, refusal: Refused) -> Finding:
     """What the request looks like, where nothing that was tried fits."""
     provider = source.provider
     carried = {name for name in delivery.headers if name in _telltale_headers()}
@@ -116,8 +122,8 @@ def _by_reason(source: Source, delivery: Delivery, reason: str, detail: str) -> 
         if provider.covers != "nothing":
             cause = f"it has none of the headers that {provider.title} signs with"
             return Finding(cause, f"{_UNSIGNED}; `receiver sources show {source.name}` says where")
-    unsigned = provider.covers == "nothing" and reason == Reason.MISSING_HEADER
-    return Finding(detail, _advice(Reason.MISSING_CREDENTIALS if unsigned else reason))
+    unsigned = provider.covers == "nothing" and refusal.reason == Reason.MISSING_HEADER
+    return Finding(refusal.detail, _advice(Reason.MISSING_CREDENTIALS if unsigned else refusal.reason))
 
 
 @cache
