@@ -68,9 +68,10 @@ def test_the_schema_is_a_schema() -> None:
 
 
 async def test_events_of_every_fixture(database: str, sql: asyncpg.Connection) -> None:
-    """every event that we know how to read is valid by our schema and as a CloudEvent, with its raw object or not"""
+    """an event of every word of every provider is valid by our schema and as a CloudEvent, with its raw or not"""
     for fixture in all_fixtures():
-        await store_fixture(database, fixture)
+        if "__" not in fixture.name:  # variants of a word differ in what they hold, not in their form
+            await store_fixture(database, fixture)
     stored = [to_event(row) for row in await sql.fetch(f"SELECT {select_list('events')} FROM events")]
     assert len(stored) > 100
     assert {one.type for one in stored} > {EventType.BOUNCED, EventType.CLICKED, EventType.COMPLAINED}

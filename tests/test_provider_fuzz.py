@@ -260,6 +260,8 @@ def _read_all(here: Folder, provider: Provider, items: list[Any]) -> list[Readin
         delivery = fixtures(here.name)[0].delivery(headers=headers, body=post.body, query=post.query)
         try:
             authentic = _await(provider.authenticate(delivery))
+            if authentic.answer is not None:  # what is left is a handshake, such as an empty form
+                continue
             parsed = list(provider.parse(authentic.payload))
         except Unreadable:
             continue

@@ -37,7 +37,7 @@ class Clinic:
     """The configured sources, with the clock of the request that is looked at."""
 
     def __init__(self, settings: Settings, fetch: Fetch) -> None:
-        self._now = datetime.now(UTC)
+        self._now = datetime.fromtimestamp(0, UTC)
         self._world = World(fetch=fetch, now=lambda: self._now)
         self.sources, self.problems = find_sources(settings, self._world)
 
