@@ -242,7 +242,7 @@ Emailit.simulation = Simulation(
     setup=(
         "1. Emailit dashboard: Webhooks, Create webhook. URL: {url}. Switch on All events (some cannot be picked\n"
         "   singly).\n"
-        "2. Save, copy the secret into `signing_secret`, load the configuration anew, and press Send test."
+        "2. Save, copy the secret into `signing_secret`, restart the receiver, and press Send test."
     ),
 )
 

@@ -276,7 +276,7 @@ Lettermint.simulation = Simulation(
     setup=(
         "1. Lettermint dashboard: your project, Routes, the route, Webhooks, Create webhook. URL: {url}. Choose\n"
         "   all events, those of machines too if you want to see them.\n"
-        "2. Save, copy the secret into `signing_secret`, load the configuration anew, and press Test Webhook."
+        "2. Save, copy the secret into `signing_secret`, restart the receiver, and press Test Webhook."
     ),
 )
 

@@ -150,7 +150,7 @@ Loops.simulation = Simulation(
     setup=(
         "1. Loops: Settings, Webhooks. Endpoint URL: {url}. Switch on every event of the groups Contacts, Emails\n"
         "   and Mailing lists.\n"
-        "2. Copy the signing secret into `signing_secret`, load the configuration anew, and send a test event."
+        "2. Copy the signing secret into `signing_secret`, restart the receiver, and send a test event."
     ),
 )
 

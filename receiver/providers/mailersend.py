@@ -254,7 +254,7 @@ MailerSend.simulation = Simulation(
         "1. MailerSend shows a webhook's signing secret only once the webhook is saved, and saves it only if its ping\n"
         "   is answered. So start with a value of your own in `signing_secret` (`openssl rand -hex 24`).\n"
         "2. MailerSend: Domains, your domain, Webhooks, Create webhook. URL: {url}. Version 2, all activity events.\n"
-        "3. Put the Signing secret that is shown now into `signing_secret`, and load the configuration anew."
+        "3. Put the Signing secret that is shown now into `signing_secret`, and restart the receiver."
     ),
 )
 

@@ -243,7 +243,7 @@ Mailtrap.simulation = Simulation(
     setup=(
         "1. Mailtrap: Settings, Webhooks, Create New Webhook. URL: {url}. Payload format: JSON or JSON Lines.\n"
         "   Area: Email Sending; choose stream and domain, tick all events, save.\n"
-        "2. Copy the signing secret into `signing_secret` and load the configuration anew; then Run Test must show\n"
+        "2. Copy the signing secret into `signing_secret` and restart the receiver; then Run Test must show\n"
         "   200."
     ),
 )

@@ -349,7 +349,7 @@ Mandrill.simulation = Simulation(
         "   Mandrill asks whether the URL answers.\n"
         "2. Mandrill: Settings, Webhooks, Add a Webhook. Tick all message events. Post To URL: exactly the text of\n"
         "   `public_url`. It is signed, so that each character counts.\n"
-        "3. Copy the webhook's Key into `webhook_key`, and load the configuration anew."
+        "3. Copy the webhook's Key into `webhook_key`, and restart the receiver."
     ),
     unsignable="Set `public_url` and `webhook_key`: both are needed to sign.",
 )

@@ -107,7 +107,7 @@ class UnisenderGo(Provider):
     covers = "body"
     words = WORDS
     reply = Reply(
-        retries="not documented; taken to be repeated after all but 2xx, as Unisender's other product does for a day.",
+        retries="Not documented; taken to be repeated after all but 2xx, as Unisender's other product does for a day.",
         timeout=3.0,
         max_body=4 << 20,
     )
