@@ -353,6 +353,9 @@ async def test_sources(
     every = await receiver("sources", "--all", "--json")
     assert {row["provider"] for row in every.rows if not row["configured"]} >= {"sendgrid", "ses", "resend"}
     assert {row["label"] for row in every.rows} <= {"verified", "from documents", "recipe"}
+    monkeypatch.setattr("receiver.cli.output.narrow", lambda width: width > 80)
+    for options, head in (((), ["name", "url", "state"]), (("--all",), ["name", "label", "state"])):
+        assert (await receiver("sources", *options)).out.splitlines()[0].split() == head
     shown = await receiver("sources", "show", "shop")
     assert "https://hooks.example.net/webhooks/shop" in shown.out
     assert "nothing of the body" in shown.out

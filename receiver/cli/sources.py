@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from receiver.sources import Source
 
 HEAD: Final = ("name", "provider", "label", "url", "state", "last event")
+WIDTH: Final = 120  # columns that those of HEAD want; in fewer, each line would be folded into four
 WIDEST: Final = 100  # columns of what is to be read
 COVERS: Final = {
     "body": "the whole body: nothing in it can be changed or invented without the secret",
@@ -112,7 +113,7 @@ def _explained(provider: type[Provider], url: str, table: Mapping[str, Any] | No
 
 
 async def _list(place: Place, *, every: bool, as_json: bool) -> None:
-    from receiver.cli.output import json_line, table
+    from receiver.cli.output import json_line, narrow, table
 
     rows = [*await _configured(place), *(_known(place) if every else [])]
     if as_json:
@@ -120,6 +121,8 @@ async def _list(place: Place, *, every: bool, as_json: bool) -> None:
             json_line(row)
         return
     names = [name for name in HEAD if every or name != "label"]
+    if narrow(WIDTH):
+        names = ["name", "label", "state"] if every else ["name", "url", "state"]
     empty = "no sources are configured; `receiver sources --all` lists the providers, `receiver init` writes a file"
     table(names, ([row[name.replace(" ", "_")] for name in names] for row in rows), empty=empty)
 
