@@ -190,8 +190,8 @@ def _answer(said: str) -> Answer:
 # docs.aws.amazon.com/sns/latest/dg, seen 2026-11: all retries together take an hour at most.
 PATIENCE: Final = """\
 SNS gives up after a minute by default. Give the subscription more time, and a queue for what could not be delivered
-   (its policy must let sns.amazonaws.com send; put in the ARN of the subscription, and of the queue):
-   aws sns set-subscription-attributes --subscription-arn ARN --attribute-name DeliveryPolicy --attribute-value \\
-     '{"healthyRetryPolicy":{"minDelayTarget":10,"maxDelayTarget":300,"numRetries":12,"backoffFunction":"exponential"}}'
-   aws sns set-subscription-attributes --subscription-arn ARN --attribute-name RedrivePolicy --attribute-value \\
-     '{"deadLetterTargetArn":"QUEUE"}'"""
+   (its policy must let sns.amazonaws.com send). With the ARN of the subscription, and that of the queue:
+     aws sns set-subscription-attributes --subscription-arn ARN --attribute-name DeliveryPolicy --attribute-value \\
+       '{"healthyRetryPolicy":{"minDelayTarget":10,"maxDelayTarget":300,"numRetries":12,"backoffFunction":"exponential"}}'
+     aws sns set-subscription-attributes --subscription-arn ARN --attribute-name RedrivePolicy --attribute-value \\
+       '{"deadLetterTargetArn":"QUEUE"}'"""
