@@ -15,7 +15,7 @@ from typing import Any, Final
 from pydantic import SecretStr
 
 from receiver.private_files import read_json, write_json
-from receiver.providers import providers
+from receiver.providers import provider, provider_names
 from receiver.settings import EMBEDDED, Settings
 
 DEMO_FILE: Final = "demo.json"
@@ -36,12 +36,12 @@ def make_demo(data_dir: Path) -> Demo:
     """The demo of this data directory, whose lock the caller holds; new providers are added. Raises OSError."""
     found = read_demo(data_dir)
     demo = found or Demo(secret_key=secrets.token_urlsafe(48))
-    missing = [name for name in providers() if name not in demo.sources]
+    missing = [name for name in provider_names() if name not in demo.sources]
     if found and not missing:
         return found
     directory = data_dir / FILES
     directory.mkdir(mode=0o700, exist_ok=True)
-    made = {name: providers()[name].simulation.demo(directory.absolute()) for name in missing}
+    made = {name: provider(name).simulation.demo(directory.absolute()) for name in missing}
     demo = Demo(
         secret_key=demo.secret_key,
         sources={**demo.sources, **{name: {"provider": name, **made[name][0]} for name in missing}},

@@ -14,7 +14,8 @@ from receiver import oauth
 from receiver.contract import Provider, SourceSettings, World
 from receiver.errors import ConfigError, Problem
 from receiver.faults import did_you_mean, json_list, problems_of, setting_names, split_list
-from receiver.providers import providers
+from receiver.providers import provider as provider_of
+from receiver.providers import provider_names
 from receiver.raw_settings import resolve_files
 from receiver.settings import Settings
 
@@ -97,14 +98,14 @@ def _shared_clients(sources: Mapping[str, Source]) -> Iterator[Problem]:
 
 
 def _provider(word: object, key: str) -> type[Provider] | Problem:
-    known = providers()
+    known = provider_names()
     right = f"One of: {', '.join(known)}"
     if word is None:
         return Problem(f"{key}.provider", "is missing", right)
     if not isinstance(word, str) or word not in known:
         wrong = f"is not a provider known here{did_you_mean(str(word), known)}"
         return Problem(f"{key}.provider", wrong, right)
-    return known[word]
+    return provider_of(word)
 
 
 def _settings(provider: type[Provider], name: str, settings: Settings) -> tuple[SourceSettings | None, list[Problem]]:

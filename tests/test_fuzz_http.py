@@ -94,7 +94,7 @@ def test_any_value_in_any_place_is_never_a_5xx_and_never_costs_a_neighbour(
 def _fuzz(played: Played, service: Running, loop: asyncio.AbstractEventLoop, client: httpx.Client) -> None:
     simulation = played.source.provider.simulation
 
-    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.data())
     def run(data: st.DataObject) -> None:
         type_ = data.draw(st.sampled_from(sorted(simulation.types)))

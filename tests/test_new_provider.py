@@ -15,6 +15,7 @@ import pytest
 TOP: Final = Path(__file__).parents[1]
 PAGE: Final = TOP / "docs" / "add-a-provider.md"
 FILE: Final = re.compile(r"^`([\w./]+)`:\n\n```\w+\n(.*?)\n```$", re.DOTALL | re.MULTILINE)
+CONTRACT: Final = "tests/test_provider_contract.py"
 NEEDED: Final = ("receiver", "handlers", "tests", "pyproject.toml", "schema.sql")
 
 
@@ -52,12 +53,12 @@ def run(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_contract_suite_takes_it(tree: Path) -> None:
     """the whole contract suite runs over the new folder, and passes."""
-    suite = ("tests/test_provider_contract.py", "tests/test_provider_fuzz.py")
+    suite = (CONTRACT, "tests/test_provider_fuzz.py")
     done = run(tree, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "acme", *suite)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
     passed = re.search(r"(\d+) passed", done.stdout)
     assert passed
-    assert int(passed[1]) >= 30
+    assert int(passed[1]) >= 25
 
 
 def test_the_contract_suite_would_notice(tree: Path) -> None:

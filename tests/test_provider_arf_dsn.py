@@ -137,7 +137,7 @@ async def test_a_report_is_stored_once_and_without_what_people_wrote(database: s
             assert answer.status_code == 200
         rows = await service.events()
     assert [(row["type"], row["bounce_category"]) for row in rows] == [
-        ("bounced", "undetermined"),
+        ("bounced", "hard"),
         ("deferred", None),
         ("bounced", "hard"),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
@@ -16,7 +17,7 @@ import pytest
 from receiver.contract import Occurrence, Provider, World, never
 from receiver.errors import Reason, Refused
 from receiver.event import EventType
-from receiver.providers import providers
+from receiver.providers import provider_names, providers
 from tests.provider_fixtures import (
     Fixture,
     Folder,
@@ -529,3 +530,11 @@ def _edit_multipart(body: bytes, name: str, change: Callable[[str], str] | None)
     if change is None:
         return body.replace(b'name="%s"' % name.encode(), b'name="something-else"')
     return pattern.sub(lambda m: m[1] + change(m[2].decode()).encode(errors="surrogatepass") + m[3], body)
+
+
+def test_a_files_name_is_its_providers() -> None:
+    """a provider is found by the name of its file or recipe alone, and only those that are used are imported"""
+    assert [kind.name for kind in providers().values()] == provider_names()
+    source = "import sys, receiver.providers as p; p.provider('resend'); print('receiver.providers.ses' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

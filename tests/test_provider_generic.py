@@ -20,7 +20,7 @@ from receiver.errors import Reason, Refused, Unreadable
 from receiver.mapping import FIELDS
 from receiver.providers import providers
 from receiver.providers.generic import Generic, GenericSettings
-from receiver.recipes import recipes
+from receiver.recipes import read_recipe, recipe_names
 from receiver.settings import load_settings
 from receiver.signers import standard_webhooks
 from receiver.sources import bind_sources, find_sources
@@ -319,11 +319,11 @@ def test_the_documented_fields_are_all_there() -> None:
 def test_recipes_are_providers_like_any_other() -> None:
     """each recipe is a provider under its file's name, marked as what it is, and says where its facts are from"""
     made = {name: kind for name, kind in providers().items() if kind.basis == "recipe"}
-    assert set(made) == set(recipes()) - {"generic"}
+    assert set(made) == set(recipe_names()) - {"generic"}
     assert len(made) == 10
     for name in made:
-        assert "seen 2026-11" in recipes()[name].about
-        assert "Identity:" in recipes()[name].about
+        assert "seen 2026-11" in read_recipe(name).about
+        assert "Identity:" in read_recipe(name).about
 
 
 async def test_a_smaller_batch_is_asked_of_braze() -> None:

@@ -33,7 +33,8 @@ from receiver.contract import Occurrence, Post, Provider, Simulation
 from receiver.errors import ConfigError
 from receiver.event import EventType
 from receiver.faults import did_you_mean
-from receiver.providers import providers
+from receiver.providers import provider as provider_of
+from receiver.providers import provider_names
 from receiver.sources import PATH, find_sources, webhook_url
 
 CHUNK: Final = 100  # events handed to the provider's code at once; it batches them if the provider does
@@ -132,15 +133,15 @@ def prepare(
 
 
 def _provider(place: Place, name: str) -> type[Provider]:
-    configured, known = place.settings.sources, providers()
+    configured, known = place.settings.sources, provider_names()
     if name not in configured:
         names = ", ".join(configured) or "none"
         hint = "" if configured else "; start `receiver serve --demo` to have one for every provider"
         raise CommandError(f"there is no source {name!r}{did_you_mean(name, configured)}; configured: {names}{hint}")
     word = configured[name].get("provider")
-    if word not in known:
+    if not isinstance(word, str) or word not in known:
         raise CommandError(f"the source {name!r} cannot be used: see `receiver check`")
-    return known[word]
+    return provider_of(word)
 
 
 def _keys(place: Place, name: str, simulation: Simulation) -> Mapping[str, str]:

@@ -80,12 +80,12 @@ def provider_named(word: str, others: Sequence[str] = ()) -> type[Provider]:
     """The provider of that name. Raises CommandError, with a guess among `others` too."""
     from receiver.cli.failures import CommandError
     from receiver.faults import did_you_mean
-    from receiver.providers import providers
+    from receiver.providers import provider, provider_names
 
-    known = providers()
+    known = provider_names()
     if word not in known:
         raise CommandError(f"there is no source or provider {word!r}{did_you_mean(word, [*others, *known])}")
-    return known[word]
+    return provider(word)
 
 
 def _explained(provider: type[Provider], url: str, table: Mapping[str, Any] | None) -> Iterator[str]:
@@ -150,12 +150,11 @@ async def _configured(place: Place) -> list[dict[str, Any]]:
     ]
 
 
-def _label(provider: object) -> str | None:
+def _label(word: object) -> str | None:
     from receiver.cli.provider_page import LABEL
-    from receiver.providers import providers
+    from receiver.providers import provider, provider_names
 
-    kind = providers().get(str(provider))
-    return None if kind is None else LABEL[kind.basis]
+    return LABEL[provider(word).basis] if isinstance(word, str) and word in provider_names() else None
 
 
 def _state(source: Source | None) -> str:

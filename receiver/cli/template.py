@@ -16,7 +16,7 @@ from receiver.contract import Provider, SourceSettings
 from receiver.credentials import CredentialSettings
 from receiver.faults import toml_value
 from receiver.oauth import ClientSettings
-from receiver.providers import providers
+from receiver.providers import provider, provider_names
 from receiver.retention_settings import RetentionSettings
 from receiver.settings import Settings
 
@@ -101,15 +101,15 @@ def _sources(chosen: Sequence[str]) -> Iterator[str]:
     yield ""
     yield "# Sources: one table for each account of a provider. The name stands in the URL to give to the provider:"
     yield "# https://your-host/webhooks/<name>. `receiver sources show <provider>` explains the set-up there, and what"
-    yield f"# to write here; `receiver sources --all` lists all {len(providers())} providers."
+    yield f"# to write here; `receiver sources --all` lists all {len(provider_names())} providers."
     yield "# Every source may also say:"
     for name, field in SourceSettings.model_fields.items():
         if name != "provider":
             yield f"#   {name}: {field.description}"
     for name in chosen:
         yield ""
-        yield f"# {providers()[name].title}"
-        for line in example(providers()[name]):
+        yield f"# {provider(name).title}"
+        for line in example(provider(name)):
             yield f"# {line}"
 
 

@@ -1,4 +1,7 @@
-"""The providers we understand: every module of this package is one, found by its `PROVIDER`, and so is every recipe."""
+"""The providers we understand: every module of this package is one, found by its `PROVIDER`, and so is every recipe.
+
+A file's name is its provider's. What a process does not use is not imported: all of them take half a second.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,32 @@ import pkgutil
 from functools import cache
 
 from receiver.contract import Provider
-from receiver.recipes import recipes
+from receiver.recipes import read_recipe, recipe_names
+
+
+@cache
+def provider_names() -> list[str]:
+    """The names of all providers, in alphabetical order."""
+    return sorted({*_modules(), *recipe_names()})
+
+
+@cache
+def provider(name: str) -> type[Provider]:
+    """The provider of that name, which is one of `provider_names`."""
+    if name in _modules():
+        found: type[Provider] = importlib.import_module(f"{__name__}.{name}").PROVIDER
+        return found
+    from receiver.providers.generic import recipe_provider
+
+    return recipe_provider(read_recipe(name))
 
 
 @cache
 def providers() -> dict[str, type[Provider]]:
     """All providers by name, in alphabetical order."""
-    from receiver.providers.generic import recipe_provider
+    return {name: provider(name) for name in provider_names()}
 
-    modules = {module.name for module in pkgutil.iter_modules(__path__)}
-    found = [importlib.import_module(f"{__name__}.{name}").PROVIDER for name in modules]
-    made = [recipe_provider(recipe) for name, recipe in recipes().items() if name not in modules]
-    return {provider.name: provider for provider in sorted([*found, *made], key=lambda provider: provider.name)}
+
+@cache
+def _modules() -> frozenset[str]:
+    return frozenset(module.name for module in pkgutil.iter_modules(__path__))

@@ -46,7 +46,7 @@ from receiver.errors import Problem
 from receiver.event import EventType, Reading, each_recipient
 from receiver.mapping import CompiledMapping, MappingSettings
 from receiver.payload import bare_id, event_object
-from receiver.recipes import DAY_AND_MORE, Recipe, recipes
+from receiver.recipes import DAY_AND_MORE, Recipe, read_recipe
 from receiver.signature_scheme import SignatureScheme, SignatureSettings, scheme_problems
 from receiver.signers import credentials as demo_credentials
 from receiver.signers import hmacs
@@ -265,7 +265,7 @@ def _keys(settings: CredentialSettings) -> Mapping[str, str] | None:
     return demo_credentials.keys(settings) | ({"signing_secret": secrets[0].get_secret_value()} if secrets else {})
 
 
-_EXAMPLE: Final = recipes()["generic"]
+_EXAMPLE: Final = read_recipe("generic")
 
 
 def _demo(directory: Path) -> tuple[dict[str, Any], dict[str, str]]:

@@ -23,6 +23,7 @@ from receiver.signature_scheme import SignatureSettings
 
 DAY_AND_MORE: Final = 90_000.0  # seconds: what a retry may be late where nothing is documented
 _PLACE: Final = re.compile(r"\{(recipient|sender|id|iso|seconds|milliseconds|number)\}")
+_END: Final = ".toml"
 _NUMBERS: Final = frozenset({"{seconds}", "{milliseconds}", "{number}"})
 
 
@@ -99,9 +100,12 @@ def _filled(value: Any, values: Mapping[str, str]) -> Any:
     return int(filled) if value in _NUMBERS else filled
 
 
+def recipe_names() -> list[str]:
+    """The names of all recipes; a file's name is the provider's."""
+    return sorted(file.name.removesuffix(_END) for file in files(__name__).iterdir() if file.name.endswith(_END))
+
+
 @cache
-def recipes() -> dict[str, Recipe]:
-    """Every recipe by name; a file's name is the provider's."""
-    texts = {file.name: file.read_text("utf-8") for file in files(__name__).iterdir() if file.name.endswith(".toml")}
-    tables = {name.removesuffix(".toml"): tomllib.loads(text) for name, text in sorted(texts.items())}
-    return {name: Recipe(name=name, **table) for name, table in tables.items()}
+def read_recipe(name: str) -> Recipe:
+    """The recipe of that name, which is there."""
+    return Recipe(name=name, **tomllib.loads((files(__name__) / f"{name}{_END}").read_text("utf-8")))
