@@ -16,22 +16,21 @@ from receiver.event import EventType
 from receiver.providers.mailomat import Mailomat, MailomatSettings
 from tests.provider_fixtures import _no_fetch, read_delivery
 
-# The secret and the headers recorded in Symfony's bridge to Mailomat (Mailer/Bridge/Mailomat/Tests/Webhook), seen
-# 2026-11. They fit any body.
-SECRET: Final = "NgD3IyUA0oLfkM5IyL8tdMNJeIYeBXOpAcnulN1du1aqh3jFbo766lKdJvMePUy5"
-STAMP: Final = 1718004211
+SECRET: Final = "mom-3kV8xQ1zB6nW4rT9yL2cF7hJ5dG0sP"
+STAMP: Final = 1795176000
+ID: Final = "5f0c7d12-8a4e-5b93-9d61-2e7b40c1a8f6"
+SIGNED: Final = f"{ID}.delivered.{STAMP}".encode()
 HEADERS: Final = {
     "x-mom-webhook-event": "delivered",
-    "x-mom-webhook-id": "1d958822-0934-4c6a-abc8-5defec4baa64",
+    "x-mom-webhook-id": ID,
     "x-mom-webhook-timestamp": str(STAMP),
-    "x-mom-webhook-signature": "sha256=1a1e3be272212aefe668db51231f54ba66759d6d4b9c5e03d4aa6825f8eb157c",
+    "x-mom-webhook-signature": f"sha256={hmac.digest(SECRET.encode(), SIGNED, 'sha256').hex()}",
 }
 BODY: Final = {
-    "id": "1d958822-0934-4c6a-abc8-5defec4baa64",
+    "id": ID,
     "eventType": "delivered",
-    "occurredAt": "2024-06-10T09:23:31+02:00",
-    "messageUuid": "1684f904-596e-4d9f-ba16-ead5c4d27957",
-    "recipient": "to@mailomat.swiss",
+    "occurredAt": "2026-11-20T13:00:00+01:00",
+    "recipient": "ada@customer.example",
 }
 
 
@@ -45,10 +44,10 @@ def delivery(headers: dict[str, str] = HEADERS, **changed: Any) -> Delivery:
 
 
 async def test_one_signature_brings_one_event() -> None:
-    """the published signature fits another body too, which is the same event then: a thief gains no second one"""
+    """the signature fits another body too, which is the same event then: a thief gains no second one"""
     [first], _ = await read_delivery(mailomat(), delivery())
     [other], _ = await read_delivery(mailomat(), delivery(recipient="victim@customer.example", id="x", occurredAt=None))
-    assert (first.type, first.recipient) == (EventType.DELIVERED, "to@mailomat.swiss")
+    assert (first.type, first.recipient) == (EventType.DELIVERED, "ada@customer.example")
     assert (first.identity, first.identity_time) == (other.identity, other.identity_time)
     assert first.identity_time == datetime.fromtimestamp(STAMP, UTC)
 
@@ -56,16 +55,15 @@ async def test_one_signature_brings_one_event() -> None:
 async def test_a_signature_for_one_event_is_none_for_another() -> None:
     """a body of another type than the one that was signed is set aside, with the signed text as its proof"""
     found = await mailomat().authenticate(delivery(eventType="failure_perm"))
-    assert found.proof == f"{HEADERS['x-mom-webhook-id']}.delivered.{STAMP}".encode()
+    assert found.proof == SIGNED
     readings, unreadable = await read_delivery(mailomat(), delivery(eventType="failure_perm"))
     assert (readings, unreadable) == ([], 1)
 
 
 async def test_the_sender_does_not_choose_the_algorithm() -> None:
     """a signature of another algorithm is refused, even though it is right"""
-    signed = f"{HEADERS['x-mom-webhook-id']}.delivered.{STAMP}".encode()
     for name in ("sha1", "md5", "sha512"):
-        value = f"{name}={hmac.new(SECRET.encode(), signed, getattr(hashlib, name)).hexdigest()}"
+        value = f"{name}={hmac.new(SECRET.encode(), SIGNED, getattr(hashlib, name)).hexdigest()}"
         with pytest.raises(Refused) as caught:
             await mailomat().authenticate(delivery(HEADERS | {"x-mom-webhook-signature": value}))
         assert caught.value.reason is Reason.MALFORMED_HEADER

@@ -3,7 +3,6 @@
 Rests on (all seen 2026-11)
 - "AhaSend Webhooks" (OpenAPI 2.0.0), behind https://ahasend.com/docs/integrations/webhooks: events, fields, headers,
   retries, and the secret's own rule
-- the requests recorded in Symfony's bridge to AhaSend, https://github.com/symfony/symfony, Mailer/Bridge/AhaSend
 
 What the signature covers: Standard Webhooks', HMAC-SHA256 over id, timestamp and raw body, so every byte. The one
 difference: the key is the secret's text as it stands, prefix and all, not base64 of one. Whether each attempt is
@@ -99,7 +98,7 @@ class AhaSend(ByStandardWebhooks, Provider):
 
     name = "ahasend"
     title = "AhaSend"
-    basis = "verified"
+    basis = "documents"
     covers = "body"
     words = _WORDS
     reply = Reply(

@@ -2,8 +2,8 @@
 
 Rests on (all seen 2026-11)
 - "Webhook security", https://api.mailomat.swiss/docs/#tag/webhook-security: the headers and what is signed
-- the events and the signed headers recorded in Symfony's bridge to Mailomat, https://github.com/symfony/symfony,
-  Mailer/Bridge/Mailomat, and Mailomat's plugin for Craft CMS, which refuses an id that it has seen
+- the fields that Symfony's mailer reads of the events, https://github.com/symfony/symfony, Mailer/Bridge/Mailomat,
+  and Mailomat's plugin for Craft CMS, which refuses an id that it has seen
 
 What the signature covers: HMAC-SHA256 over `id.event.timestamp`, all three from headers. The body is not covered: not
 the recipient, not the message, not the code. Whoever gets hold of one signature can put any body below it. So the
@@ -85,7 +85,7 @@ class Mailomat(Provider):
 
     name = "mailomat"
     title = "Mailomat"
-    basis = "verified"
+    basis = "documents"
     covers = "token"
     words = _WORDS
     reply = Reply(

@@ -2,8 +2,7 @@
 
 Rests on (all seen 2026-11)
 - "Webhook signature" and "Webhooks", https://learn.sweego.io/docs/webhooks/webhook_signature
-- the events and the signed request recorded in Symfony's bridge to Sweego, https://github.com/symfony/symfony,
-  Mailer/Bridge/Sweego
+- the fields that Symfony's mailer reads of them, https://github.com/symfony/symfony, Mailer/Bridge/Sweego
 
 What the signature covers: HMAC-SHA256 over id, timestamp and raw body, as in Standard Webhooks, so every byte; but the
 header is the base64 alone, without `v1,`, and the secret is base64 without `whsec_`. Whether each attempt is signed
@@ -65,7 +64,7 @@ class Sweego(ByStandardWebhooks, Provider):
 
     name = "sweego"
     title = "Sweego"
-    basis = "verified"
+    basis = "documents"
     covers = "body"
     words = _WORDS
     reply = Reply(retries="Not documented; senders of its kind repeat until they get 2xx.")
