@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from receiver.cloudevents import encode_batch, encode_event, json_schema
 from receiver.event import Event, EventType
 from receiver.ingest.normalize import row_of
 from receiver.sources import Source
-from receiver.store.intake import prepare, write
+from receiver.store.intake import Row, prepare, write
 from receiver.store.queries import get_event
 from receiver.store.rows import select_list, to_event
 from receiver.testing import event
@@ -42,20 +42,24 @@ async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
     await connection.close()
 
 
-async def store_fixture(database: str, fixture: Fixture) -> None:
+async def store(database: str, fixtures: Sequence[Fixture]) -> None:
     """Store what the receiving side would."""
-    folder = fixture.folder
-    provider = folder.provider()
-    settings = folder.kind.Settings.model_validate({"provider": folder.name, **folder.settings})
-    source = Source(name=folder.name, provider=provider, settings=settings)
-    items = await items_of_fixture(fixture)
-    rows = [row_of(source, item, reading, folder.now) for item in items for reading in provider.read(item)]
+    rows = [row for fixture in fixtures for row in await _rows(fixture)]
     connection = await asyncpg.connect(database)
     try:
         await prepare(connection)
         await write(connection, rows, (), lock_timeout=2000)
     finally:
         await connection.close()
+
+
+async def _rows(fixture: Fixture) -> list[Row]:
+    folder = fixture.folder
+    provider = folder.provider()
+    settings = folder.kind.Settings.model_validate({"provider": folder.name, **folder.settings})
+    source = Source(name=folder.name, provider=provider, settings=settings)
+    items = await items_of_fixture(fixture)
+    return [row_of(source, item, reading, folder.now) for item in items for reading in provider.read(item)]
 
 
 def test_the_schema_is_a_schema() -> None:
@@ -68,15 +72,16 @@ def test_the_schema_is_a_schema() -> None:
 
 
 async def test_events_of_every_fixture(database: str, sql: asyncpg.Connection) -> None:
-    """an event of every word of every provider is valid by our schema and as a CloudEvent, with its raw or not"""
-    for fixture in all_fixtures():
-        if "__" not in fixture.name:  # variants of a word differ in what they hold, not in their form
-            await store_fixture(database, fixture)
-    stored = [to_event(row) for row in await sql.fetch(f"SELECT {select_list('events')} FROM events")]
+    """an event of every type of every provider is valid by our schema and as a CloudEvent, with its raw or not"""
+    await store(database, all_fixtures())
+    one_of_each = f"SELECT DISTINCT ON (provider, type) {select_list('events')} FROM events ORDER BY provider, type, id"
+    stored = [to_event(row) for row in await sql.fetch(one_of_each)]
     assert len(stored) > 100
     assert {one.type for one in stored} > {EventType.BOUNCED, EventType.CLICKED, EventType.COMPLAINED}
+    shown = set[str]()
     for one in stored:
-        for raw in (False, True):
+        for raw in (True,) if one.provider in shown else (True, False):  # what stands around it is the same without it
+            shown.add(one.provider)
             text = encode_event(one, raw=raw)
             value = json.loads(text)
             assert problems(value) == [], (one.provider, one.provider_type)
@@ -163,7 +168,7 @@ async def test_printing_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """the command line prints an event in this form, on one line, and the schema"""
-    await store_fixture(database, all_fixtures()[0])
+    await store(database, all_fixtures()[:1])
     id_ = await sql.fetchval("SELECT id FROM events LIMIT 1")
     receiver: Receiver = command_for(database, tmp_path, capsys, monkeypatch)
     shown = await receiver("events", "show", str(id_), "--cloudevent")

@@ -25,7 +25,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     top = tmp_path_factory.mktemp("added")
     for name in NEEDED:
         if (TOP / name).is_dir():
-            shutil.copytree(TOP / name, top / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(TOP / name, top / name, ignore=shutil.ignore_patterns("__pycache__", "fixtures"))
         else:
             shutil.copy(TOP / name, top / name)
     files = FILE.findall(PAGE.read_text(encoding="utf-8"))
@@ -33,7 +33,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, content in files:
         path = top / name
         assert not path.exists()
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8")
     return top
 
