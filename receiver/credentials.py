@@ -125,6 +125,31 @@ class ByCredentials:
         return Authentic(payload=delivery.body)
 
 
+class BySecret:
+    """What providers that sign with a shared secret share; each verifies in its own way.
+
+    `key_setting`: the setting that holds it, one or several. `right`: where it is found at the provider.
+    `published`: values that its documents show. `window`: seconds that a signed time may be old; None where nothing
+    that ages is signed.
+    """
+
+    key_setting: ClassVar[str] = "signing_secret"
+    right: ClassVar[str]
+    published: ClassVar[Sequence[str]] = ()
+    window: ClassVar[float | None] = None
+
+    def __init__(self, settings: SourceSettings, world: World) -> None:
+        self._keys = secret_bytes(getattr(settings, self.key_setting))
+        self._tolerance = settings.tolerance or self.window
+        self._now = world.now
+
+    @classmethod
+    def problems(cls, settings: SourceSettings, key: str) -> Sequence[Problem]:
+        return secret_problems(
+            getattr(settings, cls.key_setting), f"{key}.{cls.key_setting}", cls.right, published=cls.published
+        )
+
+
 def bearer_token(delivery: Delivery) -> bytes:
     """The token of `Authorization: Bearer`. Raises Refused."""
     value = header(delivery.headers, "authorization", again=True)

@@ -15,10 +15,11 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256, HashAlgorithm
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from receiver.errors import Reason, Refused
 
@@ -162,6 +163,23 @@ def check_ed25519(
     signature = unbase64(header(headers, name), name)
     if not any(ed25519_match(key, signature, signed) for key in keys):
         raise wrong_key("public keys")
+
+
+def key_bytes(value: str) -> bytes:
+    """The bytes of a key in base64 or PEM, also with escaped line breaks (environment). Raises ValueError."""
+    lines = value.replace("\\n", "\n").split("\n")
+    return base64.b64decode("".join(line.strip() for line in lines if not line.startswith("-----")), validate=True)
+
+
+def ecdsa_key(value: str) -> ec.EllipticCurvePublicKey:
+    """A public key on P-256 from base64 of its DER, or PEM. Raises ValueError."""
+    try:
+        loaded = load_der_public_key(key_bytes(value))
+    except UnsupportedAlgorithm as error:
+        raise ValueError(str(error)) from error
+    if not isinstance(loaded, ec.EllipticCurvePublicKey) or not isinstance(loaded.curve, ec.SECP256R1):
+        raise ValueError("not a public key on P-256")  # noqa: TRY004  # the value is wrong, its type is not
+    return loaded
 
 
 def ed25519_key(value: str) -> ed25519.Ed25519PublicKey:

@@ -11,7 +11,6 @@ from typing import Any, Final
 import pytest
 
 from receiver.event import EventType
-from receiver.providers import providers
 from tests.cli import Ended, Receiver, command_for
 from tests.service import Played, Running, play, running
 from tests.waiting import until
@@ -229,7 +228,6 @@ async def test_one_obstacle_behind_another(
     assert f"still refused: {found['cause']}" in released.out
 
 
-@pytest.mark.skipif("mandrill" not in providers(), reason="signs the URL, which this is about")
 async def test_another_public_url(
     receiver: Receiver, database: str, tmp_path: Path, configure: Callable[..., None]
 ) -> None:

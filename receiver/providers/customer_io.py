@@ -40,11 +40,9 @@ from receiver.contract import (
     Simulation,
     SourceSettings,
     UnreadableItem,
-    World,
-    secret_bytes,
-    secret_problems,
 )
-from receiver.errors import Problem, Unreadable
+from receiver.credentials import BySecret
+from receiver.errors import Unreadable
 from receiver.event import Actor, EventType, Reading, RejectReason
 from receiver.payload import decode, event_object, first_text, item_of, mapping, strip, text, unix_time
 from receiver.signatures import check_hex, check_time, header, unix_seconds
@@ -86,7 +84,7 @@ _PREFERENCES: Final = frozenset(word for word in _WORDS if word.endswith(".cio_s
 _MAIL: Final = ("email", "customer")  # elsewhere the recipient is a phone, a device or a URL
 
 
-class CustomerIo(Provider):
+class CustomerIo(BySecret, Provider):
     """Customer.io's reporting webhooks: one event for each request."""
 
     name = "customer_io"
@@ -104,15 +102,9 @@ class CustomerIo(Provider):
         max_body=4 << 20,  # "Body Content" puts the whole message into the event
     )
     Settings = CustomerIoSettings
-
-    def __init__(self, settings: CustomerIoSettings, world: World) -> None:
-        self._keys = secret_bytes(settings.signing_key)
-        self._tolerance = settings.tolerance or WINDOW
-        self._now = world.now
-
-    @staticmethod
-    def problems(settings: CustomerIoSettings, key: str) -> Sequence[Problem]:
-        return secret_problems(settings.signing_key, f"{key}.signing_key", _RIGHT)
+    key_setting = "signing_key"
+    right = _RIGHT
+    window = WINDOW
 
     async def authenticate(self, delivery: Delivery) -> Authentic:
         stamp = header(delivery.headers, "x-cio-timestamp")

@@ -41,11 +41,8 @@ from receiver.contract import (
     Simulation,
     SourceSettings,
     UnreadableItem,
-    World,
-    secret_bytes,
-    secret_problems,
 )
-from receiver.errors import Problem
+from receiver.credentials import BySecret
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
 from receiver.payload import event_object, first_text, integer, iso_time, items_of, mapping, text
 from receiver.signatures import check_hex, check_time, header, unix_seconds
@@ -89,7 +86,7 @@ _WORDS: Final[Mapping[str, EventType]] = {
 }
 
 
-class Emailit(Provider):
+class Emailit(BySecret, Provider):
     """Emailit's webhooks."""
 
     name = "emailit"
@@ -106,15 +103,8 @@ class Emailit(Provider):
         max_body=4 << 20,
     )
     Settings = EmailitSettings
-
-    def __init__(self, settings: EmailitSettings, world: World) -> None:
-        self._keys = secret_bytes(settings.signing_secret)
-        self._tolerance = settings.tolerance or WINDOW
-        self._now = world.now
-
-    @staticmethod
-    def problems(settings: EmailitSettings, key: str) -> Sequence[Problem]:
-        return secret_problems(settings.signing_secret, f"{key}.signing_secret", _RIGHT)
+    right = _RIGHT
+    window = WINDOW
 
     async def authenticate(self, delivery: Delivery) -> Authentic:
         stamp = header(delivery.headers, _TIMESTAMP)

@@ -43,11 +43,9 @@ from receiver.contract import (
     Simulation,
     SourceSettings,
     UnreadableItem,
-    World,
-    secret_bytes,
-    secret_problems,
 )
-from receiver.errors import Problem, Reason, Refused, Unreadable
+from receiver.credentials import BySecret
+from receiver.errors import Reason, Refused, Unreadable
 from receiver.event import Actor, BounceCategory, EventType, Reading, RejectReason
 from receiver.payload import boolean, event_object, first_text, iso_time, items_in, mapping, sequence, text, unix_time
 from receiver.signatures import check_hex, check_time, header
@@ -84,7 +82,7 @@ _WORDS: Final[Mapping[str, EventType]] = {
 _VERDICTS: Final = {"hard": BounceCategory.HARD, "soft": BounceCategory.SOFT}
 
 
-class Klaviyo(Provider):
+class Klaviyo(BySecret, Provider):
     """Klaviyo's system webhooks: up to 1,000 events in a request."""
 
     name = "klaviyo"
@@ -102,15 +100,9 @@ class Klaviyo(Provider):
         max_body=16 << 20,
     )
     Settings = KlaviyoSettings
-
-    def __init__(self, settings: KlaviyoSettings, world: World) -> None:
-        self._keys = secret_bytes(settings.secret_key)
-        self._tolerance = settings.tolerance or WINDOW
-        self._now = world.now
-
-    @staticmethod
-    def problems(settings: KlaviyoSettings, key: str) -> Sequence[Problem]:
-        return secret_problems(settings.secret_key, f"{key}.secret_key", _RIGHT)
+    key_setting = "secret_key"
+    right = _RIGHT
+    window = WINDOW
 
     async def authenticate(self, delivery: Delivery) -> Authentic:
         stamp = header(delivery.headers, "klaviyo-timestamp")

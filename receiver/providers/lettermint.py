@@ -35,11 +35,9 @@ from receiver.contract import (
     Simulation,
     SourceSettings,
     UnreadableItem,
-    World,
-    secret_bytes,
-    secret_problems,
 )
-from receiver.errors import Problem, Reason, Refused
+from receiver.credentials import BySecret
+from receiver.errors import Reason, Refused
 from receiver.event import Actor, BounceCategory, EventType, Reading, RejectReason
 from receiver.payload import (
     bare_id,
@@ -104,7 +102,7 @@ _SUPPRESSED: Final = {
 }
 
 
-class Lettermint(Provider):
+class Lettermint(BySecret, Provider):
     """Lettermint's webhooks: one event for each request."""
 
     name = "lettermint"
@@ -117,15 +115,8 @@ class Lettermint(Provider):
         max_body=4 << 20,
     )
     Settings = LettermintSettings
-
-    def __init__(self, settings: LettermintSettings, world: World) -> None:
-        self._keys = secret_bytes(settings.signing_secret)
-        self._tolerance = settings.tolerance or WINDOW
-        self._now = world.now
-
-    @staticmethod
-    def problems(settings: LettermintSettings, key: str) -> Sequence[Problem]:
-        return secret_problems(settings.signing_secret, f"{key}.signing_secret", _RIGHT)
+    right = _RIGHT
+    window = WINDOW
 
     async def authenticate(self, delivery: Delivery) -> Authentic:
         headers, body = delivery.headers, delivery.body

@@ -38,11 +38,9 @@ from receiver.contract import (
     Simulation,
     SourceSettings,
     UnreadableItem,
-    World,
-    secret_bytes,
-    secret_problems,
 )
-from receiver.errors import Problem, Unreadable
+from receiver.credentials import BySecret
+from receiver.errors import Unreadable
 from receiver.event import BounceCategory, EventType, Reading, RejectReason, each_recipient
 from receiver.payload import bare_id, first_text, items_of, mapping, stable_text, text, texts, unix_time
 from receiver.signatures import check_hex
@@ -81,7 +79,7 @@ _REASONS: Final = (
 )
 
 
-class Maileroo(Provider):
+class Maileroo(BySecret, Provider):
     """One domain of Maileroo."""
 
     name = "maileroo"
@@ -93,13 +91,7 @@ class Maileroo(Provider):
         retries="All but 200 is repeated eight times within about 14 hours, as users report; no document was at hand."
     )
     Settings = MailerooSettings
-
-    def __init__(self, settings: MailerooSettings, world: World) -> None:  # noqa: ARG002 - the contract's
-        self._keys = secret_bytes(settings.signing_secret)
-
-    @staticmethod
-    def problems(settings: MailerooSettings, key: str) -> Sequence[Problem]:
-        return secret_problems(settings.signing_secret, f"{key}.signing_secret", _RIGHT)
+    right = _RIGHT
 
     async def authenticate(self, delivery: Delivery) -> Authentic:
         check_hex(delivery.headers, _SIGNATURE, self._keys, delivery.body)

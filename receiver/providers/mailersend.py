@@ -42,11 +42,9 @@ from receiver.contract import (
     Simulation,
     SourceSettings,
     UnreadableItem,
-    World,
-    secret_bytes,
-    secret_problems,
 )
-from receiver.errors import Problem, Refused, Unreadable
+from receiver.credentials import BySecret
+from receiver.errors import Refused, Unreadable
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
 from receiver.payload import decode, event_object, first_text, integer, iso_time, item_of, mapping, strip, text, texts
 from receiver.signatures import check_hex
@@ -105,7 +103,7 @@ _REJECTS: Final = {
 _REASONS: Final = ("bounce_reason", "reject_reason", "suppression_reason", "unsubscribe_reason", "readable_reason")
 
 
-class MailerSend(Provider):
+class MailerSend(BySecret, Provider):
     """One source of MailerSend."""
 
     name = "mailersend"
@@ -123,13 +121,8 @@ class MailerSend(Provider):
         timeout=3.0,
     )
     Settings = MailerSendSettings
-
-    def __init__(self, settings: MailerSendSettings, world: World) -> None:  # noqa: ARG002 - the contract's
-        self._keys = secret_bytes(settings.signing_secret)
-
-    @staticmethod
-    def problems(settings: MailerSendSettings, key: str) -> Sequence[Problem]:
-        return secret_problems(settings.signing_secret, f"{key}.signing_secret", _RIGHT, published=(TEST_SECRET,))
+    right = _RIGHT
+    published = (TEST_SECRET,)
 
     async def authenticate(self, delivery: Delivery) -> Authentic:
         if self._keys and _is_ping(delivery):

@@ -38,11 +38,8 @@ from receiver.contract import (
     Simulation,
     SourceSettings,
     UnreadableItem,
-    World,
-    secret_bytes,
-    secret_problems,
 )
-from receiver.errors import Problem
+from receiver.credentials import BySecret
 from receiver.event import BounceCategory, EventType, Reading, RejectReason
 from receiver.payload import (
     event_object,
@@ -97,7 +94,7 @@ _REJECTS: Final = {
 _LIMIT: Final = "limit reached"  # of the account: it has nothing to do with the recipient
 
 
-class Mailtrap(Provider):
+class Mailtrap(BySecret, Provider):
     """One source of Mailtrap."""
 
     name = "mailtrap"
@@ -112,13 +109,8 @@ class Mailtrap(Provider):
         max_body=4 << 20,
     )
     Settings = MailtrapSettings
-
-    def __init__(self, settings: MailtrapSettings, world: World) -> None:  # noqa: ARG002 - the contract's
-        self._keys = secret_bytes(settings.signing_secret)
-
-    @staticmethod
-    def problems(settings: MailtrapSettings, key: str) -> Sequence[Problem]:
-        return secret_problems(settings.signing_secret, f"{key}.signing_secret", _RIGHT, published=_PUBLISHED)
+    right = _RIGHT
+    published = _PUBLISHED
 
     async def authenticate(self, delivery: Delivery) -> Authentic:
         check_hex(delivery.headers, "mailtrap-signature", self._keys, delivery.body)

@@ -29,9 +29,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_der_public_key
 from pydantic import Field
 
 from receiver import signatures
@@ -167,7 +164,7 @@ class SendGrid(Provider):
     Settings = SendGridSettings
 
     def __init__(self, settings: SendGridSettings, world: World) -> None:
-        self._keys = [_public_key(key) for key in settings.public_key]
+        self._keys = [signatures.ecdsa_key(key) for key in settings.public_key]
         self._client = Client(settings)
         self._tolerance = settings.tolerance or WINDOW
         self._now = world.now
@@ -345,29 +342,12 @@ def _campaign(value: Mapping[str, Any]) -> str | None:
 # Keys
 
 
-def _der(key: str) -> bytes:
-    """The bytes of a key in base64 or PEM, also with escaped line breaks (environment). Raises ValueError."""
-    lines = key.replace("\\n", "\n").split("\n")
-    return b64decode("".join(line.strip() for line in lines if not line.startswith("-----")), validate=True)
-
-
-def _public_key(key: str) -> ec.EllipticCurvePublicKey:
-    """Raises ValueError when it is none on P-256."""
-    try:
-        loaded = load_der_public_key(_der(key))
-    except UnsupportedAlgorithm as error:
-        raise ValueError(str(error)) from error
-    if not isinstance(loaded, ec.EllipticCurvePublicKey) or not isinstance(loaded.curve, ec.SECP256R1):
-        raise ValueError("not a public key on P-256")  # noqa: TRY004  # the value is wrong, its type is not
-    return loaded
-
-
 def _key_problem(key: str) -> str | None:
     if not key.strip():
         return "is empty"
     try:
-        _public_key(key)
-        published = _der(key) in _PUBLISHED
+        signatures.ecdsa_key(key)
+        published = signatures.key_bytes(key) in _PUBLISHED
     except ValueError:
         return "is no base64 of a public key on P-256"
     return "is a sample from published documents, which everybody could sign for" if published else None
