@@ -175,8 +175,9 @@ async def test_the_clock(receiver: Receiver, database: str, tmp_path: Path, conf
         assert "only its time" in found["cause"]
         assert "timedatectl" in found["advice"]
         configure(re=table(resend, tolerance=10**6))
-        done = await receiver("refused", "release", "re", "--yes")
-        assert "stored 1 of 1" in done.out, done.err
+        done = await receiver("refused", "release", "re", "--yes", "--json")
+        assert [row["outcome"] for row in done.rows] == ["authentic now"]  # JSON Lines and nothing else
+        assert "stored 1 of 1" in done.err
         assert len(await service.events()) == 1
 
 

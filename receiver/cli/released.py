@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -83,7 +83,7 @@ async def release(place: Place, name: str, *, since: datetime | None, dry_run: b
         if not authentic or not go_on(dry_run=dry_run, yes=yes):
             return
         await write_audit(connection, who(), "release", f"{len(authentic)} refused requests of {name}")
-        await _store(connection, place, source, authentic)
+        await _store(connection, place, source, authentic, tell=note if as_json else say)
 
 
 def _counted(rows: Sequence[asyncpg.Record], done: Any) -> Any:
@@ -128,7 +128,9 @@ def _announce(found: Sequence[Kept], *, as_json: bool) -> None:
         note(f"{lost} more like them were refused and not kept: only the provider can send those again")
 
 
-async def _store(connection: asyncpg.Connection, place: Place, source: Source, kept: Sequence[Kept]) -> None:
+async def _store(
+    connection: asyncpg.Connection, place: Place, source: Source, kept: Sequence[Kept], *, tell: Callable[[str], None]
+) -> None:
     """One after the other by the way that a delivery takes; each is forgotten as refused once it is stored."""
     vault, dsn = place.vault(), place.database()
     writer = Writer(dsn)
@@ -145,7 +147,7 @@ async def _store(connection: asyncpg.Connection, place: Place, source: Source, k
                 done(number)
     finally:
         await writer.stop()
-        say(f"stored {stored} of {len(kept)}; new events: {writer.counts['new']}, known before: {_known(writer)}")
+        tell(f"stored {stored} of {len(kept)}; new events: {writer.counts['new']}, known before: {_known(writer)}")
 
 
 def _known(writer: Writer) -> int:
