@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from receiver.contacts import Contact, Contacts, Suppression
+    from receiver.contacts.handling import Contact, Contacts, Suppression
     from receiver.endpoint import Endpoint
     from receiver.event import Actor, BounceCategory, Event, EventType, RejectReason
     from receiver.plugins.context import Context
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 _HOME: Final = {
-    "receiver.contacts": ("Contact", "Contacts", "Suppression"),
+    "receiver.contacts.handling": ("Contact", "Contacts", "Suppression"),
     "receiver.endpoint": ("Endpoint",),
     "receiver.event": ("Actor", "BounceCategory", "Event", "EventType", "RejectReason"),
     "receiver.plugins.context": ("Context",),

@@ -18,12 +18,14 @@ import structlog
 
 from receiver.retention_settings import RetentionSettings
 from receiver.store import retention, schema, tasks
+from receiver.store.address_keys import check_address_key
 from receiver.store.connect import connect
 from receiver.store.log import check_generation
 from receiver.store.needs import warnings
 from receiver.store.partitions import ensure_partitions
 from receiver.store.pruning import OPEN_QUARANTINE
 from receiver.store.steps import Busy, Done, Progress
+from receiver.vault import Vault
 
 log = structlog.get_logger("maintenance")
 
@@ -35,10 +37,11 @@ _DEFAULTS: Final = RetentionSettings()
 _AWAY: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 
-async def check_database(dsn: str, rules: RetentionSettings = _DEFAULTS) -> None:
-    """Refuse a schema that this release cannot work with, and make the partitions that are missing."""
+async def check_database(dsn: str, vault: Vault, rules: RetentionSettings = _DEFAULTS) -> None:
+    """Refuse a schema or an address key that this process cannot work with; make the partitions that are missing."""
     async with _connected(dsn) as connection:
         await schema.check(connection)
+        await check_address_key(connection, vault.address_fingerprint)
         await check_generation(connection)
         await ensure_partitions(connection, rules.partitions)
 

@@ -35,7 +35,7 @@ CONFIG_FILE: Final = "receiver.toml"
 CONFIG_VARIABLE: Final = "RECEIVER_CONFIG"
 EMBEDDED: Final = "embedded"
 SHORTEST_KEY: Final = 32  # characters of secret_key
-_SECRETS: Final = ("database", "secret_key")  # may be given as ..._file
+_SECRETS: Final = ("database", "secret_key", "previous_secret_keys", "address_key")  # may be given as ..._file
 _ALERT_SECRETS: Final = ("url", "secret")  # likewise, in the table `[alerts]`
 _HOST: Final = re.compile(r"[A-Za-z0-9._:%-]+")
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -131,6 +131,16 @@ class Settings(BaseSettings):
         None,
         description=f"a random text of at least {SHORTEST_KEY} characters, which encrypts what is kept for "
         f"people. Make one with: {_MAKE_KEY}",
+    )
+    previous_secret_keys: list[Annotated[SecretStr, AfterValidator(_check_secret_key)]] = Field(
+        [],
+        repr=False,
+        description="former secret keys: what they encrypted can be read, and links that they signed still work",
+    )
+    address_key: Annotated[SecretStr, AfterValidator(_check_secret_key)] | None = Field(
+        None,
+        description="the first secret key there was, once `secret_key` has been changed: addresses that must not be "
+        "mailed are known by hashes under it, so it stays for ever",
     )
     host: Host = Field("127.0.0.1", description="address the webhooks are received on", examples=["0.0.0.0"])  # noqa: S104 - an example of what an operator may choose
     port: Port = Field(8080, description="port the webhooks are received on, 0 to 65535", examples=[8080])

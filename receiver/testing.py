@@ -25,7 +25,7 @@ import msgspec
 import structlog
 from pydantic import BaseModel
 
-from receiver.contacts import Contact, Contacts, normalized
+from receiver.contacts.handling import Contact, Contacts, normalized
 from receiver.dispatch.calling import Caller, Raised, settled
 from receiver.dispatch.database import Database
 from receiver.dispatch.transaction import Transaction, TransactionSql

@@ -19,7 +19,7 @@ from receiver.maintenance import check_database
 from tests.cli import Receiver, command_for
 from tests.log_events import store
 from tests.postgres import FAST, Cluster
-from tests.workers import prepared, running, start, value
+from tests.workers import VAULT, prepared, running, start, value
 
 EFFECT = "INSERT INTO effects (event_id) VALUES ($1)"
 COUNT = "SELECT count(*) FROM effects"
@@ -103,7 +103,7 @@ async def test_a_restored_dump(
 
     receiver: Receiver = command_for(young.dsn, tmp_path, capsys, monkeypatch)
     with pytest.raises(SchemaError, match="receiver cursors rebase"):
-        await check_database(young.dsn)
+        await check_database(young.dsn, VAULT)
     with pytest.raises(SchemaError, match="receiver cursors rebase"):
         await start(young.dsn, writer).ended()
     tried = await receiver("cursors", "rebase", "--dry-run")
@@ -122,7 +122,7 @@ async def test_a_restored_dump(
     assert "nothing to do" in (await receiver("cursors", "rebase", "--yes")).out
     assert await restored.fetchval("SELECT array_agg(action) FROM audit_log") == ["rebase"]
 
-    await check_database(young.dsn)
+    await check_database(young.dsn, VAULT)
     # Transactions of the new server run while old events are read, and their ids mean nothing among those.
     open_ = await asyncpg.connect(young.dsn)
     transaction = open_.transaction()

@@ -19,7 +19,7 @@ from receiver.store import schema
 from receiver.store.intake import COLUMNS
 from receiver.store.partitions import ensure_partitions
 from tests import release_before
-from tests.workers import value
+from tests.workers import VAULT, value
 
 CATALOG: Final = """
     SELECT 'column', c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull::text,
@@ -155,7 +155,7 @@ async def test_a_database_without_tables_is_refused(database: str) -> None:
     connection = await empty_database(database)
     await connection.close()
     with pytest.raises(SchemaError, match="receiver migrate"):
-        await check_database(database)
+        await check_database(database, VAULT)
 
 
 async def test_a_database_that_is_too_new_is_refused(database: str) -> None:
@@ -167,7 +167,7 @@ async def test_a_database_that_is_too_new_is_refused(database: str) -> None:
         )
     finally:
         await connection.close()
-    for start in (check_database, schema.migrate):
+    for start in (lambda dsn: check_database(dsn, VAULT), schema.migrate):
         with pytest.raises(SchemaError, match=r"release 7\.1 or newer"):
             await start(database)
 
@@ -182,7 +182,7 @@ async def test_a_newer_schema_that_still_suits_this_release_is_accepted(database
         )
     finally:
         await connection.close()
-    await check_database(database)
+    await check_database(database, VAULT)
 
 
 async def test_partitions_are_made_ahead_without_blocking_readers(database: str) -> None:

@@ -61,11 +61,11 @@ class Place:
 
     def vault(self) -> Vault:
         """What decrypts. Raises ConfigError without a secret key."""
-        from receiver.vault import Vault
+        from receiver.vault import vault_of
 
         if self.settings.secret_key is None:
             raise ConfigError([one for one in missing_settings(self.settings) if one.key == "secret_key"])
-        return Vault(self.settings.secret_key.get_secret_value())
+        return vault_of(self.settings)
 
 
 def invocation(context: typer.Context) -> Invocation:

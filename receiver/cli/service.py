@@ -32,7 +32,7 @@ from receiver.outbound import Outbound
 from receiver.runfile import kept, this_run
 from receiver.settings import Settings, read_settings
 from receiver.store.schema import migrate
-from receiver.vault import Vault
+from receiver.vault import vault_of
 from receiver.web.listen import bind
 from receiver.web.service import Listening, Service, serve
 from receiver.web.work import Work, work
@@ -108,7 +108,7 @@ def _database(settings: Settings, lock: DataDirLock | None, stack: ExitStack) ->
 
 async def _serve(start: _Start, number: int) -> None:
     """`number`: which one of several processes; the first one speaks, and each has an admin listener of its own."""
-    settings, vault = start.checked.settings, _vault(start.checked.settings)
+    settings, vault = start.checked.settings, vault_of(start.checked.settings)
     handlers = start.checked.handlers
     worker = Worker(dsn=start.dsn, handlers=handlers, vault=vault) if handlers else None
     with ExitStack() as stack:
@@ -153,7 +153,8 @@ async def _work(checked: Checked, dsn: str) -> None:
     await _reachable(dsn)
     this = Work(
         dsn=dsn,
-        dispatcher=Worker(dsn=dsn, handlers=checked.handlers or (), vault=_vault(settings)),
+        vault=vault_of(settings),
+        dispatcher=Worker(dsn=dsn, handlers=checked.handlers or (), vault=vault_of(settings)),
         admin_host=settings.admin_host,
         admin_port=settings.admin_port,
         retention=settings.retention,
@@ -175,11 +176,6 @@ def _nobody_reads() -> Iterator[None]:
         yield
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _vault(settings: Settings) -> Vault:
-    assert settings.secret_key is not None
-    return Vault(settings.secret_key.get_secret_value())
 
 
 def _keep_run_file(settings: Settings, listening: Listening, start: _Start, stack: ExitStack) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from structlog.typing import FilteringBoundLogger
 
-from receiver.contacts import Contacts
+from receiver.contacts.handling import Contacts
 from receiver.dispatch.threads import Gate, Threads
 from receiver.dispatch.transaction import Transaction, TransactionSql
 from receiver.event import Event

@@ -12,7 +12,7 @@ from uuid import UUID
 from structlog.typing import FilteringBoundLogger
 from typing_extensions import TypeVar
 
-from receiver.contacts import Contacts, normalized
+from receiver.contacts.handling import Contacts, normalized
 from receiver.event import Event, EventType
 from receiver.store import sends
 from receiver.store.sql import Sql

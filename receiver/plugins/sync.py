@@ -11,7 +11,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
 from structlog.typing import FilteringBoundLogger
 
-from receiver.contacts import Contact, Contacts
+from receiver.contacts.handling import Contact, Contacts
 from receiver.event import Event
 from receiver.plugins.context import Context, HandlerSql, Settings
 

@@ -103,7 +103,7 @@ async def serve(service: Service, stop: asyncio.Event, ready: Callable[[Listenin
     Raises SchemaError (the database does not fit this release), PortTaken, and what asyncpg raises when the database
     cannot be reached at the start. Later outages are lived through.
     """
-    await check_database(service.dsn, service.retention)
+    await check_database(service.dsn, service.vault, service.retention)
     allow_files()
     public, admin = service.listener or bind(service.host, service.port, "webhooks", shared=service.reuse_port), None
     try:

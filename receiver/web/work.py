@@ -15,6 +15,7 @@ from receiver.alert_settings import AlertSettings
 from receiver.maintenance import check_database, maintained
 from receiver.retention_settings import RetentionSettings
 from receiver.store.connect import KeptConnection
+from receiver.vault import Vault
 from receiver.watching.alarm import Alarm
 from receiver.web.admin import NAME, watched
 from receiver.web.listen import PortTaken, address, bind, server
@@ -31,6 +32,7 @@ class Work:
     """Everything `work` needs, built by the command line (or a test) beforehand."""
 
     dsn: str
+    vault: Vault
     dispatcher: Dispatcher
     admin_host: str = "127.0.0.1"
     admin_port: int = 8081
@@ -43,7 +45,7 @@ async def work(this: Work, stop: asyncio.Event, ready: Callable[[str], None]) ->
 
     Raises SchemaError, PortTaken, and what asyncpg raises when the database cannot be reached at the start.
     """
-    await check_database(this.dsn, this.retention)
+    await check_database(this.dsn, this.vault, this.retention)
     alarm = Alarm(KeptConnection(this.dsn, name=NAME), this.alerts, retention=this.retention)
     watching = watched(
         this.dsn,
