@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import unicodedata
 
@@ -10,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from receiver.classify.addresses import MAX_ADDRESS, domain_of, normalize_address
+from receiver.contacts import addresses
 
 
 @pytest.mark.parametrize(
@@ -164,3 +166,29 @@ def test_long_texts_take_no_time(piece: str, size: int) -> None:
     normalize_address(text + "@a.de")
     domain_of(text)
     assert time.process_time() - started < 0.1
+
+
+TRICKY = st.text(alphabet="aZ1.-_+@ü ", min_size=1, max_size=12)
+DOMAINS = st.sampled_from(["@example.com", "@shop.TEST", "@x.invalid", "@a.local", "@xn--mnchen-3ya.de", "@b.c", ""])
+
+
+@given(TRICKY, DOMAINS)
+@example("a" * 64, "@example.com")
+@example("a" * 65, "@example.com")
+@example("a@" + "b" * 63, ".com")
+@example("a@" + "b" * 64, ".com")
+@example("a@" + 4 * ("b" * 60 + "."), "museum")
+def test_the_quick_look_is_the_validators(start: str, end: str) -> None:
+    """what is entered is judged and written as by the validator, also where a pattern spares asking it"""
+    text = start + end
+    with pytest.MonkeyPatch.context() as patch:
+        quick = judged(text)
+        patch.setattr(addresses, "_COMMON", re.compile(r"(?!)"))
+        assert quick == judged(text)
+
+
+def judged(text: str) -> addresses.Address | None:
+    try:
+        return addresses.entered(text)
+    except addresses.WrongAddress:
+        return None

@@ -103,6 +103,7 @@ def test_all_commands_are_there() -> None:
         *("dead-letters list", "dead-letters groups", "dead-letters show", "dead-letters retry"),
         *("dead-letters discard", "replay start", "replay list", "replay resume", "replay cancel"),
         *("retention list", "retention run", "classify"),
+        *("topics list", "topics show", "topics add", "topics edit", "topics archive"),
     }
 
 

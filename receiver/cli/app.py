@@ -24,10 +24,12 @@ from receiver.cli import (
     setup,
     simulate,
     sources,
+    topics,
 )
 
 RUNNING: Final = "Running"
 LOOKING: Final = "Looking"
+LISTS: Final = "People"
 TRYING: Final = "Trying"
 
 app = typer.Typer(
@@ -82,5 +84,6 @@ app.add_typer(replay.group, name="replay", rich_help_panel=LOOKING)
 app.command(rich_help_panel=LOOKING)(reprocess.reprocess)
 app.command(rich_help_panel=LOOKING)(classify.classify)
 app.add_typer(retention.group, name="retention", rich_help_panel=LOOKING)
+app.add_typer(topics.group, name="topics", rich_help_panel=LISTS)
 app.add_typer(alerts.group, name="alerts", rich_help_panel=LOOKING)
 app.command(rich_help_panel=TRYING)(simulate.simulate)
