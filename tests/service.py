@@ -18,11 +18,13 @@ from receiver.errors import Unavailable
 from receiver.event import EventType
 from receiver.providers import providers
 from receiver.sources import Source
+from receiver.store.privacy import Privacy
 from receiver.vault import Vault
 from receiver.web.service import Dispatcher, Listening, Service, serve
 from tests.pgbouncer import through
 
 SECRET_KEY = "a secret key for tests, long enough"
+PRIVACY = Privacy(Vault(SECRET_KEY).address_hash)
 
 
 async def no_fetch(url: str, *, max_bytes: int = 65536) -> bytes:

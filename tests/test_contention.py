@@ -15,7 +15,7 @@ from receiver.event import EventType
 from receiver.ingest.normalize import row_of
 from receiver.payload import item_from_value
 from receiver.store import intake
-from tests.service import Played, Running, play, running
+from tests.service import PRIVACY, Played, Running, play, running
 from tests.tcp_proxy import proxied
 from tests.test_overload import impatient
 from tests.waiting import until
@@ -135,7 +135,8 @@ async def test_the_same_events_in_opposite_order_do_not_deadlock(database: str, 
         await intake.prepare(one)
         await intake.prepare(other)
         new = await asyncio.gather(
-            intake.write(one, rows, (), lock_timeout=10_000), intake.write(other, rows[::-1], (), lock_timeout=10_000)
+            intake.write(one, rows, (), lock_timeout=10_000, privacy=PRIVACY),
+            intake.write(other, rows[::-1], (), lock_timeout=10_000, privacy=PRIVACY),
         )
     finally:
         await one.close()

@@ -24,6 +24,7 @@ from receiver.store.rows import select_list, to_event
 from receiver.testing import event
 from tests.cli import Receiver, command_for
 from tests.provider_fixtures import Fixture, all_fixtures, items_of_fixture
+from tests.service import PRIVACY
 
 SCHEMA = json.loads(json_schema())
 PAGE = Path(__file__).parents[1] / "docs" / "event-json.md"
@@ -48,7 +49,7 @@ async def store(database: str, fixtures: Sequence[Fixture]) -> None:
     connection = await asyncpg.connect(database)
     try:
         await prepare(connection)
-        await write(connection, rows, (), lock_timeout=2000)
+        await write(connection, rows, (), lock_timeout=2000, privacy=PRIVACY)
     finally:
         await connection.close()
 

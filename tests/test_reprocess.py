@@ -28,7 +28,7 @@ from receiver.store.intake import prepare, write
 from receiver.store.reprocessing import Selection, next_events, place_of
 from tests.cli import Receiver, command_for
 from tests.provider_fixtures import fixtures, folder, folder_names, items_of_fixture
-from tests.service import Played, play, running
+from tests.service import PRIVACY, Played, play, running
 from tests.test_receiving import batch, signed
 from tests.workers import all_read, prepared, value
 from tests.workers import running as working
@@ -226,14 +226,14 @@ async def test_every_provider_reads_its_own_raw(sql: asyncpg.Connection) -> None
         for fixture in fixtures(name):
             items = await items_of_fixture(fixture)
             readings = [(item, reading) for item in items for reading in source.provider.read(item)]
-            await write(sql, rows_of(source, readings, folder(name).now), (), lock_timeout=2000)
+            await write(sql, rows_of(source, readings, folder(name).now), (), lock_timeout=2000, privacy=PRIVACY)
     which, place = Selection(types=list(EventType)), None
     seen: dict[str, set[str]] = {}
     while True:
         async with sql.transaction():
             rows = await next_events(sql, which, place, lock=False)
         for row in rows:
-            found = reread(sources, dict(row))
+            found = reread(sources, dict(row), PRIVACY)
             seen.setdefault(row["source"], set()).add(found.outcome)
             assert found.outcome is Outcome.SAME, (found, row)
         if not rows:

@@ -30,6 +30,7 @@ from receiver.ingest.writer import Writer
 from receiver.outbound import Outbound
 from receiver.sources import Source
 from receiver.store import refused
+from receiver.store.privacy import Privacy
 from receiver.store.queries import write_audit
 from receiver.vault import Vault
 
@@ -133,7 +134,7 @@ async def _store(
 ) -> None:
     """One after the other by the way that a delivery takes; each is forgotten as refused once it is stored."""
     vault, dsn = place.vault(), place.database()
-    writer = Writer(dsn)
+    writer = Writer(dsn, Privacy(vault.address_hash, place.settings.privacy.drop))
     ingest = Ingest(writer, vault, Refusals(dsn, vault))
     await writer.start()
     stored = 0

@@ -24,6 +24,7 @@ from receiver.outbound import Outbound
 from receiver.sources import Source, bind_sources
 from receiver.store import reprocessing
 from receiver.store.intake import BAD_ROWS, COLUMNS, MAX_ROWS, Row, prepare, write
+from receiver.store.privacy import Privacy
 from receiver.store.queries import write_audit
 from receiver.store.reprocessing import CHUNK, Changed, Selection
 from receiver.vault import Vault
@@ -77,6 +78,7 @@ class Reader:
     connection: asyncpg.Connection
     sources: Mapping[str, Source]
     vault: Vault
+    privacy: Privacy
     clock: Clock
     wanted: Wanted
 
@@ -90,7 +92,9 @@ async def run(place: Place, wanted: Wanted, *, yes: bool, dry_run: bool, as_json
         sources = bind_sources(place.settings, World(fetch=outbound.fetch, now=clock))
         async with connected(place.database()) as connection:
             await prepare(connection)
-            reader = Reader(connection, sources, place.vault(), clock, wanted)
+            vault = place.vault()
+            privacy = Privacy(vault.address_hash, place.settings.privacy.drop)
+            reader = Reader(connection, sources, vault, privacy, clock, wanted)
             if dry_run or not yes:
                 planned = await _go_through(reader, apply=False)
                 _report(planned, as_json=as_json and dry_run)
@@ -142,7 +146,7 @@ async def _read_events(reader: Reader, tally: Tally, show: Callable[[int], None]
     while True:
         async with reader.connection.transaction():
             rows = await reprocessing.next_events(reader.connection, reader.wanted.selection, after, lock=apply)
-            found = [reread(reader.sources, dict(row)) for row in rows]
+            found = [reread(reader.sources, dict(row), reader.privacy) for row in rows]
             if apply:
                 found = await _change(reader, tally, rows, found)
         tally.lines.update(map(_line, rows, found))
@@ -200,7 +204,7 @@ async def _read_entry(reader: Reader, tally: Tally, id_: int, *, apply: bool) ->
         found = await reread_entry(source, reader.vault, dict(entry))
     known = await reprocessing.stored_ids(reader.connection, [row[_ID] for row in found.rows])
     new = {row[_ID]: row for row in found.rows if row[_ID] not in known}
-    if apply and not await _stored(reader.connection, list(new.values())):
+    if apply and not await _stored(reader.connection, list(new.values()), reader.privacy):
         found, new = Release(left=Outcome.UNFIT), {}
     if found.left is None:
         tally.released += 1
@@ -213,11 +217,11 @@ async def _read_entry(reader: Reader, tally: Tally, id_: int, *, apply: bool) ->
         tally.lines[Line("quarantine", entry["source"], row[_WORD], entry["kind"], str(row[_TYPE]), outcome)] += 1
 
 
-async def _stored(connection: asyncpg.Connection, rows: Sequence[Row]) -> bool:
+async def _stored(connection: asyncpg.Connection, rows: Sequence[Row], privacy: Privacy) -> bool:
     """Whether Postgres took them. Ended in the middle, the entry stays open, and the next run finds them known."""
     try:
         for start in range(0, len(rows), MAX_ROWS):
-            await write(connection, rows[start : start + MAX_ROWS], (), lock_timeout=_WAIT)
+            await write(connection, rows[start : start + MAX_ROWS], (), lock_timeout=_WAIT, privacy=privacy)
     except BAD_ROWS:
         return False
     return True

@@ -133,6 +133,7 @@ async def _serve(start: _Start, number: int) -> None:
             max_in_flight=settings.max_in_flight,
             body_timeout=settings.body_timeout,
             proxies=Proxies(settings.trusted_proxies, settings.proxy_header.lower()),
+            drop=settings.privacy.drop,
             retention=settings.retention,
             alerts=settings.alerts,
         )

@@ -19,6 +19,7 @@ from receiver.ingest.normalize import rows_of
 from receiver.payload import item_of
 from receiver.sources import Source
 from receiver.store.intake import COLUMNS, Row
+from receiver.store.privacy import Privacy
 from receiver.store.reprocessing import READ, values_of
 from receiver.vault import Vault
 
@@ -78,8 +79,8 @@ class Clock:
 # Stored events ----------------------------------------------------------------------------------------------------
 
 
-def reread(sources: Mapping[str, Source], stored: Mapping[str, Any]) -> Reread:
-    """A row of `events` read again from its `raw`."""
+def reread(sources: Mapping[str, Source], stored: Mapping[str, Any], privacy: Privacy) -> Reread:
+    """A row of `events` read again from its `raw`; what the settings leave out goes."""
     source = sources.get(stored["source"])
     if source is None or source.provider.name != stored["provider"]:
         return Reread(Outcome.NO_SOURCE)
@@ -93,6 +94,7 @@ def reread(sources: Mapping[str, Source], stored: Mapping[str, Any]) -> Reread:
     row = _same_event(rows, stored)
     if row is None:
         return Reread(Outcome.ANOTHER)
+    (row,) = privacy.dropped([row])
     values, type_ = values_of(row), str(row[COLUMNS.index("type")])
     if _plain(values) == _plain(tuple(stored[name] for name in READ)):
         return Reread(Outcome.SAME, type_)

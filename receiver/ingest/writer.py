@@ -23,6 +23,7 @@ from receiver.ingest.link import Link
 from receiver.store import intake
 from receiver.store.intake import BAD_ROWS, MAX_ROWS, Quarantined, Row
 from receiver.store.partitions import MissingPartition, ensure_partitions
+from receiver.store.privacy import Privacy
 
 log = structlog.get_logger("writer")
 
@@ -117,7 +118,10 @@ class Writer:
     `intake.kind_of`. `commits` and `batches`: seconds and rows of transactions.
     """
 
-    def __init__(self, dsn: str, *, connections: int = 2, on_commit: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, dsn: str, privacy: Privacy, *, connections: int = 2, on_commit: Callable[[], None] = lambda: None
+    ) -> None:
+        self._privacy = privacy
         self._links = [Link(dsn) for _ in range(connections + 1)]  # the last is for what waits for others
         self._on_commit = on_commit
         self._queue: deque[Waiting] = deque()
@@ -397,7 +401,7 @@ class Writer:
         self, connection: asyncpg.Connection, rows: Sequence[Row], quarantined: Sequence[Quarantined], *, lock: int
     ) -> None:
         started = time.perf_counter()
-        new = await intake.write(connection, rows, quarantined, lock_timeout=lock)
+        new = await intake.write(connection, rows, quarantined, lock_timeout=lock, privacy=self._privacy)
         self.trouble = None
         self.commits.add(time.perf_counter() - started)
         self.batches.add(len(rows))

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from operator import itemgetter
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import asyncpg
 
 from receiver.store.partitions import MissingPartition, is_missing_partition
+
+if TYPE_CHECKING:
+    from receiver.store.privacy import Privacy
 
 MAX_ROWS: Final = 5000  # rows in one transaction; the log's reader relies on short ones (no paging of late rows)
 
@@ -66,7 +69,12 @@ _COMMIT: Final = "COMMIT"
 # standby that the first one's commit never reached, because its wait was cut short. Behind an empty record it waits.
 _COMMIT_KNOWN: Final = "SELECT pg_logical_emit_message(true, 'receiver', ''); COMMIT"
 _ROLLBACK: Final = "ROLLBACK"
-_NEW_IDS: Final = "INSERT INTO event_ids (id) SELECT unnest($1::uuid[]) ON CONFLICT DO NOTHING RETURNING id"
+# Who erases a person waits for those that had locked event_ids before the tombstone was there. This statement's
+# snapshot is newer than its lock, so every other one sees the tombstone.
+_NEW_IDS: Final = """
+    INSERT INTO event_ids (id) SELECT unnest($1::uuid[]) ON CONFLICT DO NOTHING
+    RETURNING id, EXISTS (SELECT FROM erasures)
+"""
 _QUARANTINE: Final = """
     INSERT INTO quarantine (source, provider, kind, why, fingerprint, size, headers, body, accepted_at)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
@@ -81,16 +89,22 @@ async def prepare(connection: asyncpg.Connection) -> None:
 
 
 async def write(
-    connection: asyncpg.Connection, rows: Sequence[Row], quarantined: Sequence[Quarantined], *, lock_timeout: int
+    connection: asyncpg.Connection,
+    rows: Sequence[Row],
+    quarantined: Sequence[Quarantined],
+    *,
+    lock_timeout: int,
+    privacy: Privacy,
 ) -> Collection[Row]:
     """Store rows and quarantine in one transaction; returns the rows that were new.
 
     `lock_timeout`: milliseconds to wait for another transaction that has just written the same ids. Duplicates, inside
-    `rows` and against the table, are ignored. Raises what asyncpg raises, and MissingPartition; nothing is stored then.
+    `rows` and against the table, are ignored. `privacy`: what is left out of the rows. Raises what asyncpg raises, and
+    MissingPartition; nothing is stored then.
     """
     await connection.execute(_BEGIN.format(lock=lock_timeout))
     try:
-        new = await _insert(connection, rows) if rows else ()
+        new = await _insert(connection, rows, privacy) if rows else ()
         for entry in quarantined:
             await connection.execute(_QUARANTINE, *entry)
         await connection.execute(_COMMIT if new else _COMMIT_KNOWN)
@@ -104,12 +118,16 @@ async def write(
     return new
 
 
-async def _insert(connection: asyncpg.Connection, rows: Sequence[Row]) -> Collection[Row]:
+async def _insert(connection: asyncpg.Connection, rows: Sequence[Row], privacy: Privacy) -> Collection[Row]:
     by_id = {row[0]: row for row in rows}
     # Sorted, because two transactions that insert the same ids in opposite order deadlock.
     fresh = await connection.fetch(_NEW_IDS, sorted(by_id))
     if not fresh:
         return ()
-    new = by_id.values() if len(fresh) == len(by_id) else [by_id[record[0]] for record in fresh]
+    new: Collection[Row] = by_id.values() if len(fresh) == len(by_id) else [by_id[record[0]] for record in fresh]
+    if privacy.drops:
+        new = privacy.dropped(new)
+    if fresh[0][1]:  # somebody was erased
+        new = await privacy.hidden(connection, new)
     await connection.copy_records_to_table("events", records=new, columns=COLUMNS)
     return new

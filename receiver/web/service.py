@@ -25,6 +25,7 @@ from receiver.networks import Proxies
 from receiver.retention_settings import RetentionSettings
 from receiver.sources import Source
 from receiver.store.connect import KeptConnection
+from receiver.store.privacy import Privacy
 from receiver.vault import Vault
 from receiver.warm import settle
 from receiver.watching.alarm import EVERY, Alarm
@@ -68,7 +69,7 @@ class Service:
     """Everything `serve` needs, built by the command line (or a test) beforehand.
 
     `dispatcher`: None runs no handlers in this process. `listener`: the socket for webhooks, where several processes
-    share one; else `host` and `port` are bound.
+    share one; else `host` and `port` are bound. `drop`: columns of events that are never stored.
     """
 
     dsn: str
@@ -84,6 +85,7 @@ class Service:
     max_in_flight: int = 64 << 20
     body_timeout: float = 10.0
     proxies: Proxies = field(default_factory=Proxies)
+    drop: Sequence[str] = ()
     retention: RetentionSettings = field(default_factory=RetentionSettings)
     alerts: AlertSettings = field(default_factory=AlertSettings)
     watch_every: float = EVERY
@@ -131,7 +133,7 @@ async def _run(
         if dispatcher is not None:
             dispatcher.wake()
 
-    writer = Writer(service.dsn, on_commit=committed)
+    writer = Writer(service.dsn, Privacy(service.vault.address_hash, service.drop), on_commit=committed)
     refusals = Refusals(service.dsn, service.vault)
     ingest = Ingest(writer, service.vault, refusals)
     budget = Budget(service.max_in_flight)

@@ -161,10 +161,13 @@ COMMENT ON COLUMN consent_log.detail IS 'Further evidence.';
 CREATE FUNCTION consent_log_is_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'UPDATE' AND (NEW.id, NEW.recorded_at, NEW.occurred_at, NEW.address_hash, NEW.action, NEW.topic, NEW.brand,
-                             NEW.source, NEW.method, NEW.wording, NEW.event_id)
+                             NEW.source, NEW.method, NEW.event_id)
            IS NOT DISTINCT FROM (OLD.id, OLD.recorded_at, OLD.occurred_at, OLD.address_hash, OLD.action, OLD.topic, OLD.brand,
-                             OLD.source, OLD.method, OLD.wording, OLD.event_id)
-       AND NEW.address IS NULL AND NEW.client_ip IS NULL AND NEW.user_agent IS NULL AND NEW.detail = '{}' THEN
+                             OLD.source, OLD.method, OLD.event_id)
+       AND (NEW.address IS NULL OR NEW.address = OLD.address) AND (NEW.wording IS NULL OR NEW.wording = OLD.wording)
+       AND (NEW.client_ip IS NULL OR NEW.client_ip = OLD.client_ip)
+       AND (NEW.user_agent IS NULL OR NEW.user_agent = OLD.user_agent)
+       AND (NEW.detail = '{}' OR NEW.detail = OLD.detail) THEN
         RETURN NEW;
     END IF;
     RAISE EXCEPTION 'consent_log is append only: rows stay as they are, but for what names an erased person';
@@ -261,13 +264,11 @@ COMMENT ON COLUMN bounce_incidents.note IS 'What people have decided about it.';
 
 CREATE TABLE erasures (
     address_hash bytea PRIMARY KEY,
-    number bigint GENERATED ALWAYS AS IDENTITY,
     erased_at timestamptz NOT NULL DEFAULT now(),
     who text NOT NULL
 );
 COMMENT ON TABLE erasures IS 'People who were erased: events that still arrive about them are stored without anything that names them.';
 COMMENT ON COLUMN erasures.address_hash IS 'Hash of the address.';
-COMMENT ON COLUMN erasures.number IS 'Grows with every erasure, so that processes see that there are new ones.';
 COMMENT ON COLUMN erasures.erased_at IS 'When.';
 COMMENT ON COLUMN erasures.who IS 'Who did it: an API key, or an account of the operating system.';
 
@@ -390,3 +391,7 @@ COMMENT ON COLUMN imports.report IS 'What became of them, counted.';
 COMMENT ON COLUMN imports.began_at IS 'When it was begun.';
 COMMENT ON COLUMN imports.finished_at IS 'When it was done; NULL: not yet.';
 COMMENT ON COLUMN imports.who IS 'Account of the operating system that began it.';
+
+COMMENT ON COLUMN events.attribution IS 'ambiguous: the provider named several recipients and does not say which of them it was. unverified: a bounce message or feedback report, which anybody can forge. erased: it was about a person who has been erased.';
+COMMENT ON COLUMN events.raw IS 'The provider''s own object. NULL once retention has removed it, or its person was erased.';
+COMMENT ON COLUMN events.raw_altered IS 'Characters or numbers that Postgres cannot hold were replaced in raw, or an erased person was taken out of it.';
