@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 
 from pydantic import BeforeValidator
@@ -19,6 +19,21 @@ def read_duration(text: str) -> timedelta:
     if found is None or not int(found[1]):
         raise ValueError("is not a length of time")
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+def read_moment(text: str, now: datetime) -> datetime:
+    """A time: `2h` (that long before now), `2026-01-31`, `2026-01-31T12:00Z`. Without a zone it is UTC.
+
+    Raises ValueError.
+    """
+    try:
+        if _WRITTEN.fullmatch(text.strip().lower()):
+            return now - read_duration(text)
+        found = datetime.fromisoformat(text.strip())
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError):
+        message = "is no time: say how long ago (30m, 2h, 7d) or when (2026-01-31, 2026-01-31T12:00Z)"
+        raise ValueError(message) from None
 
 
 def say_duration(length: timedelta) -> str:

@@ -104,6 +104,7 @@ def test_all_commands_are_there() -> None:
         *("dead-letters discard", "replay start", "replay list", "replay resume", "replay cancel"),
         *("retention list", "retention run", "classify"),
         *("topics list", "topics show", "topics add", "topics edit", "topics archive"),
+        *("segments list", "segments show", "segments save", "segments preview", "segments delete"),
     }
 
 

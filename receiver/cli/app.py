@@ -20,6 +20,7 @@ from receiver.cli import (
     replay,
     reprocess,
     retention,
+    segments,
     serve,
     setup,
     simulate,
@@ -85,5 +86,6 @@ app.command(rich_help_panel=LOOKING)(reprocess.reprocess)
 app.command(rich_help_panel=LOOKING)(classify.classify)
 app.add_typer(retention.group, name="retention", rich_help_panel=LOOKING)
 app.add_typer(topics.group, name="topics", rich_help_panel=LISTS)
+app.add_typer(segments.group, name="segments", rich_help_panel=LISTS)
 app.add_typer(alerts.group, name="alerts", rich_help_panel=LOOKING)
 app.command(rich_help_panel=TRYING)(simulate.simulate)

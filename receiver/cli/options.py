@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
 
+from receiver.durations import read_moment
+
 AsJson = Annotated[bool, typer.Option("--json", help="JSON Lines: one object a line.")]
 Limit = Annotated[int, typer.Option(min=1, max=1_000_000, help="How many at most.")]
 OfSource = Annotated[str | None, typer.Option("--source", help="Only of this source.")]
 Reveal = Annotated[bool, typer.Option("--reveal", help="Decrypt headers and body; this is recorded in audit_log.")]
-
-_AGO: Final = re.compile(r"(\d{1,6})\s*(s|m|min|h|d|w)")
-_UNITS: Final = {"s": "seconds", "m": "minutes", "min": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 class ListFirst(TyperGroup):
@@ -53,11 +52,7 @@ def rate(text: str) -> float:
 
 def moment(text: str) -> datetime:
     """A time: `2h` (that long ago), `2026-01-31`, `2026-01-31T12:00Z`. Without a zone it is UTC."""
-    ago = _AGO.fullmatch(text.strip().lower())
     try:
-        if ago:
-            return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
-        found = datetime.fromisoformat(text.strip())
-        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
-    except (ValueError, OverflowError) as error:
-        raise typer.BadParameter("say how long ago (30m, 2h, 7d) or when (2026-01-31, 2026-01-31T12:00Z)") from error
+        return read_moment(text, datetime.now(UTC))
+    except ValueError as error:
+        raise typer.BadParameter(str(error).removeprefix("is no time: ")) from error

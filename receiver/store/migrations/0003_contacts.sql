@@ -71,6 +71,28 @@ COMMENT ON COLUMN segments.filter IS 'The conditions; docs/contacts.md has their
 COMMENT ON COLUMN segments.created_at IS 'When it was first stored.';
 COMMENT ON COLUMN segments.updated_at IS 'When the filter was last changed.';
 
+CREATE VIEW contact_engagement AS
+    SELECT c.id AS contact_id, c.address, counted.delivered, counted.opened, counted.clicked, counted.bounced
+    FROM contacts c
+    CROSS JOIN LATERAL (
+        SELECT count(DISTINCT of.message) FILTER (WHERE of.type = 'delivered') AS delivered,
+               count(DISTINCT of.message) FILTER (WHERE of.type = 'opened') AS opened,
+               count(DISTINCT of.message) FILTER (WHERE of.type = 'clicked') AS clicked,
+               count(DISTINCT of.message) FILTER (WHERE of.type = 'bounced') AS bounced
+        FROM (
+            SELECT e.type, coalesce(e.message_id, e.internet_message_id, e.id::text) AS message FROM events e
+            WHERE e.recipient = c.address AND e.type IN ('delivered', 'opened', 'clicked', 'bounced')
+              AND NOT e.is_test AND NOT e.echo AND e.attribution IS NULL AND e.actor IS DISTINCT FROM 'machine'
+        ) AS of
+    ) AS counted;
+COMMENT ON VIEW contact_engagement IS 'How many messages each contact got, opened and clicked, from the events that are kept. One contact costs one look into the index of events by recipient, so ask for some (WHERE address or contact_id), or be patient.';
+COMMENT ON COLUMN contact_engagement.contact_id IS 'contacts.id.';
+COMMENT ON COLUMN contact_engagement.address IS 'contacts.address.';
+COMMENT ON COLUMN contact_engagement.delivered IS 'Messages that were delivered.';
+COMMENT ON COLUMN contact_engagement.opened IS 'Messages that were opened, other than by machines.';
+COMMENT ON COLUMN contact_engagement.clicked IS 'Messages in which a link was clicked, other than by machines.';
+COMMENT ON COLUMN contact_engagement.bounced IS 'Messages that bounced, whatever the reason.';
+
 -- Consent ----------------------------------------------------------------------------------------------------------
 
 CREATE TABLE topics (

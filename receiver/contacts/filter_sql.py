@@ -1,0 +1,270 @@
+"""A filter as SQL: one condition on `contacts c`. Its text is made of constants alone; every value is a parameter.
+
+Where the filter's answer is unknown, so is the condition's (NULL): SQL then leaves the contact out of `x` and of
+`NOT x` alike. All else that may be NULL is told to be false below a `not`, where it would count otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple, assert_never
+
+from receiver.classify.addresses import normalize_address
+from receiver.contacts.filters import (
+    FIELDS,
+    AllOf,
+    AnyOf,
+    Attribute,
+    Condition,
+    Happened,
+    Not,
+    OfField,
+    Sendable,
+    Subscribed,
+    Suppressed,
+    Tagged,
+)
+from receiver.durations import read_moment
+from receiver.event import EventType
+
+
+class Where(NamedTuple):
+    """`text`: a condition on `contacts c`. `values`: of its parameters, of which the first is the given one."""
+
+    text: str
+    values: tuple[object, ...]
+
+
+def where(condition: Condition, now: datetime, *, first: int = 1) -> Where:
+    """The filter as SQL, with `now` for what is told from now; the parameters begin with `$first`."""
+    writer = _Writer(now, first)
+    return Where(writer.condition(condition, negated=False), tuple(writer.values))
+
+
+_COLUMNS: Final = {name: f"c.{name}" for name in FIELDS} | {"domain": "substring(c.address FROM '@([^@]*)$')"}
+
+# An attribute's value as text, number or date; NULL where it is none. Nothing here can fail on what people stored.
+_TEXT: Final = "(c.attributes #>> {path})"
+_NUMBER: Final = "CASE WHEN jsonb_typeof(c.attributes #> {path}) = 'number' THEN c.attributes #> {path} END"
+_DATE: Final = (
+    "CASE WHEN c.attributes #>> {path} ~ '^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}([T ]|$)' "
+    'THEN left(c.attributes #>> {path}, 10) COLLATE "C" END'
+)
+_MATCHES: Final = {
+    "starts_with": "starts_with(lower({text}), lower({value}))",
+    "ends_with": "right(lower({text}), length(lower({value}))) = lower({value})",
+    "contains": "strpos(lower({text}), lower({value})) > 0",
+}
+_COMPARES: Final = {"at_least": ">=", "at_most": "<=", "above": ">", "below": "<"}
+_TIMES: Final = {"since": ">=", "until": "<"}
+_OPENED_SINCE: Final = (
+    "(CASE WHEN c.last_opened_at >= {time} THEN true WHEN c.prefetched_at >= {time} THEN NULL ELSE false END)"
+)
+_OPENED_UNTIL: Final = (
+    "(CASE WHEN c.last_opened_at IS NULL OR c.last_opened_at >= {time} THEN false "
+    "WHEN c.prefetched_at >= {time} THEN NULL ELSE true END)"
+)
+_OPENED: Final = (
+    "(CASE WHEN c.last_opened_at IS NOT NULL THEN {value} WHEN c.prefetched_at IS NOT NULL THEN NULL "
+    "ELSE NOT {value} END)"
+)
+
+_COUNTS: Final = "e.recipient = c.address AND NOT e.is_test AND NOT e.echo AND e.attribution IS NULL"
+_MESSAGE: Final = "coalesce(e.message_id, e.internet_message_id, e.id::text)"
+_OF_EVENT: Final[Mapping[str, tuple[str, str]]] = {
+    "tag": ("e.tags && {}", "text[]"),
+    "topic": ("e.topic = {}", "text"),
+    "campaign": ("e.campaign = {}", "text"),
+    "template": ("e.template_id = {}", "text"),
+    "source": ("e.source = {}", "text"),
+    "stream": ("e.stream = {}", "text"),
+    "brand": ("e.brand = {}", "text"),
+    "url": ("strpos(e.url, {}) > 0", "text"),
+    "bounce_class": ("e.bounce_class = {}", "text"),
+}
+_SAID: Final = (
+    "EXISTS (SELECT FROM subscriptions s WHERE s.address_hash = c.address_hash AND s.topic = {topic} "
+    "AND s.state = ANY ({states}){when})"
+)
+_SAID_AT: Final = (
+    "CASE s.state WHEN 'subscribed' THEN s.subscribed_at WHEN 'pending' THEN s.requested_at ELSE s.unsubscribed_at END"
+)
+_SUPPRESSED: Final = (
+    "EXISTS (SELECT FROM suppressions s WHERE s.address_hash = c.address_hash AND s.active "
+    "AND (s.expires_at IS NULL OR s.expires_at > now()){reasons})"
+)
+_SENDABLE: Final = "(SELECT a.sendable FROM sendable(c.address_hash, {topic}, {stream}) AS a)"
+
+
+class _Writer:
+    """Writes conditions and gathers the values of their parameters."""
+
+    def __init__(self, now: datetime, first: int) -> None:
+        self._now, self._first = now, first
+        self.values: list[object] = []
+
+    def condition(self, one: Condition, *, negated: bool) -> str:  # noqa: C901, PLR0911 - a kind each
+        """The condition's text. `negated`: it stands below a `not`."""
+        match one:
+            case AllOf():
+                return _joined(" AND ", (self.condition(part, negated=negated) for part in one.all))
+            case AnyOf():
+                return _joined(" OR ", (self.condition(part, negated=negated) for part in one.any))
+            case Not():
+                return f"NOT {self.condition(one.not_, negated=True)}"
+            case Happened():
+                return self._happened(one, negated=negated)
+            case Sendable():
+                return _SENDABLE.format(topic=self._value(one.sendable, "text"), stream=self._value(one.stream, "text"))
+            case Suppressed():
+                return self._suppressed(one)
+            case Subscribed():
+                return self._subscribed(one)
+            case Tagged():
+                return f"(c.tags && {self._value(list(one.tag), 'text[]')})"
+            case Attribute():
+                return _surely(_joined(" AND ", self._attribute(one)), negated=negated)
+            case OfField():
+                return self._field(one, negated=negated)
+        assert_never(one)
+
+    def _value(self, value: object, type_: str) -> str:
+        self.values.append(value)
+        return f"${self._first + len(self.values) - 1}::{type_}"
+
+    def _time(self, text: str) -> str:
+        return self._value(read_moment(text, self._now), "timestamptz")
+
+    def _times(self, column: str, since: str | None, until: str | None) -> Iterator[str]:
+        for operator, text in zip(_TIMES.values(), (since, until), strict=True):
+            if text is not None:
+                yield f"{column} {operator} {self._time(text)}"
+
+    def _attribute(self, one: Attribute) -> Iterator[str]:
+        said = one.said
+        for name, values in (("equals", [one.equals]), ("in", one.in_ or ()), ("has", [[one.has]])):
+            if said.pop(name, None) is not None:
+                yield self._is_one_of(one.attribute, values)
+        if said:
+            path = self._value(list(one.attribute), "text[]")
+            yield from (self._of_attribute(path, name, value) for name, value in said.items())
+
+    def _is_one_of(self, path: Sequence[str], values: Iterable[object]) -> str:
+        """That the attribute is one of these values, in the form that an index on the attributes can answer."""
+        documents = []
+        for value in values:
+            document = value
+            for name in reversed(path):
+                document = {name: document}
+            documents.append(json.dumps(document))
+        return f"c.attributes @> ANY ({self._value(documents, 'jsonb[]')})"
+
+    def _of_attribute(self, path: str, name: str, said: Any) -> str:
+        if name == "exists":
+            return f"(coalesce(jsonb_typeof(c.attributes #> {path}), 'null') <> 'null') = {self._bool(said)}"
+        if name in _COMPARES:
+            return f"{_NUMBER.format(path=path)} {_COMPARES[name]} {self._value(json.dumps(said), 'jsonb')}"
+        if name in _TIMES:
+            date = read_moment(said, self._now).date().isoformat()
+            return f"{_DATE.format(path=path)} {_TIMES[name]} {self._value(date, 'text')}"
+        return _MATCHES[name].format(text=_TEXT.format(path=path), value=self._value(said, "text"))
+
+    def _bool(self, value: bool) -> str:  # noqa: FBT001 - the value itself
+        return self._value(value, "boolean")
+
+    def _field(self, one: OfField, *, negated: bool) -> str:
+        if one.field == "last_opened_at":
+            return _joined(" AND ", self._last_opened(one))
+        parts = self._compared(_COLUMNS[one.field], FIELDS[one.field], one)
+        return _surely(_joined(" AND ", parts), negated=negated)
+
+    def _last_opened(self, one: OfField) -> Iterator[str]:
+        """Where the mail client loads pictures itself, there may have been a later open than the last that is known."""
+        if one.since is not None:
+            yield _OPENED_SINCE.format(time=self._time(one.since))
+        if one.until is not None:
+            yield _OPENED_UNTIL.format(time=self._time(one.until))
+        if one.exists is not None:
+            yield _OPENED.format(value=self._bool(one.exists))
+
+    def _compared(self, column: str, kind: str, one: OfField) -> Iterator[str]:
+        type_ = {"text": "text", "number": "numeric", "time": "timestamptz"}[kind]
+        for name, said in one.said.items():
+            match name:
+                case "equals":
+                    yield f"{column} = {self._value(_as_stored(one.field, said), type_)}"
+                case "in":
+                    values = [_as_stored(one.field, value) for value in said]
+                    yield f"{column} = ANY ({self._value(values, f'{type_}[]')})"
+                case "exists":
+                    yield f"({column} IS NOT NULL) = {self._bool(said)}"
+                case _ if name in _COMPARES:
+                    yield f"{column} {_COMPARES[name]} {self._value(said, type_)}"
+                case _ if name in _TIMES:
+                    yield f"{column} {_TIMES[name]} {self._time(said)}"
+                case _:
+                    yield _MATCHES[name].format(text=column, value=self._value(said, "text"))
+
+    def _suppressed(self, one: Suppressed) -> str:
+        if not one.suppressed:
+            return _SUPPRESSED.format(reasons="")
+        return _SUPPRESSED.format(reasons=f" AND s.reason = ANY ({self._value(list(one.suppressed), 'text[]')})")
+
+    def _subscribed(self, one: Subscribed) -> str:
+        topic = self._value(one.topic, "text")
+        found = []
+        if states := [state for state in one.state if state != "none"]:
+            given = self._value(states, "text[]")
+            when = "".join(f" AND {part}" for part in self._times(_SAID_AT, one.since, one.until))
+            found.append(_SAID.format(topic=topic, states=given, when=when))
+        if "none" in one.state:
+            every = self._value(["subscribed", "pending", "unsubscribed"], "text[]")
+            found.append(f"NOT {_SAID.format(topic=topic, states=every, when='')}")
+        return _joined(" OR ", found)
+
+    def _happened(self, one: Happened, *, negated: bool) -> str:
+        of = " AND ".join(self._of_event(one))
+        if one.at_least == 1:
+            text = f"EXISTS (SELECT FROM events e WHERE {of})"
+        else:
+            least = self._value(one.at_least, "bigint")
+            text = f"((SELECT count(DISTINCT {_MESSAGE}) FROM events e WHERE {of}) >= {least})"
+        if EventType.OPENED in one.event and not one.machines and negated:
+            return self._unless_prefetched(text, one.since)
+        return text
+
+    def _of_event(self, one: Happened) -> Iterator[str]:
+        yield _COUNTS
+        yield f"e.type = ANY ({self._value(list(one.event), 'text[]')})"
+        yield from self._times("e.occurred_at", one.since, one.until)
+        if one.since is not None:  # leaves out the partitions that are older
+            yield f"e.received_at >= {self._time(one.since)} - interval '5 minutes'"
+        if not one.machines:
+            yield "e.actor IS DISTINCT FROM 'machine'"
+        for name, (text, type_) in _OF_EVENT.items():
+            if (said := getattr(one, name)) is not None:
+                yield text.format(self._value(list(said) if isinstance(said, tuple) else said, type_))
+        if one.metadata is not None:
+            yield f"e.metadata @> {self._value(json.dumps(one.metadata), 'jsonb')}"
+
+    def _unless_prefetched(self, text: str, since: str | None) -> str:
+        """No open was seen, and there may have been one: the mail client loads pictures by itself."""
+        seen = "c.prefetched_at IS NOT NULL" if since is None else f"c.prefetched_at >= {self._time(since)}"
+        return f"(CASE WHEN {text} THEN true WHEN {seen} THEN NULL ELSE false END)"
+
+
+def _joined(operator: str, parts: Iterator[str] | Sequence[str]) -> str:
+    found = list(parts)
+    return found[0] if len(found) == 1 else f"({operator.join(found)})"
+
+
+def _surely(text: str, *, negated: bool) -> str:
+    return f"(({text}) IS TRUE)" if negated else text
+
+
+def _as_stored(field: str, value: Any) -> Any:
+    """Addresses and domains are stored in one form."""
+    form: Callable[[str], str | None] | None = {"address": normalize_address, "domain": str.lower}.get(field)
+    return value if form is None else form(value) or value
