@@ -1,11 +1,11 @@
-"""Keeps each contact's times: when mail was last sent, delivered, opened, clicked, and so on."""
+"""Keeps each contact's times (last sent, delivered, opened, clicked, ...), and counts bounces in a row."""
 
 from collections.abc import Sequence
 
 from receiver import Context, Event, handler
 
 
-@handler(batch=True)
+@handler(batch=True, machines=True)
 async def engagement(events: Sequence[Event], ctx: Context) -> None:
-    """Note on each contact when things last happened."""
+    """Note on each contact when things last happened; suppress where bounces repeat."""
     await ctx.contacts.record(events)

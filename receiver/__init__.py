@@ -10,7 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from receiver.contacts.handling import Contact, Contacts, Suppression
+    from receiver.contacts.handling import Contact, Contacts, Sendable
+    from receiver.contacts.suppressing import Suppression
     from receiver.endpoint import Endpoint
     from receiver.event import Actor, BounceCategory, Event, EventType, RejectReason
     from receiver.plugins.context import Context
@@ -33,6 +34,7 @@ __all__ = [
     "Outcome",
     "RejectReason",
     "RetryAfter",
+    "Sendable",
     "Skip",
     "Suppression",
     "SyncContext",
@@ -40,7 +42,8 @@ __all__ = [
 ]
 
 _HOME: Final = {
-    "receiver.contacts.handling": ("Contact", "Contacts", "Suppression"),
+    "receiver.contacts.handling": ("Contact", "Contacts", "Sendable"),
+    "receiver.contacts.suppressing": ("Suppression",),
     "receiver.endpoint": ("Endpoint",),
     "receiver.event": ("Actor", "BounceCategory", "Event", "EventType", "RejectReason"),
     "receiver.plugins.context": ("Context",),

@@ -45,6 +45,7 @@ def _table(value: object) -> object:
 
 
 Types = Annotated[dict[str, EventType], BeforeValidator(_table)]
+Names = Annotated[dict[str, str], BeforeValidator(_table)]
 
 
 class SourceSettings(BaseModel):
@@ -56,6 +57,15 @@ class SourceSettings(BaseModel):
     stream: str | None = Field(None, description="kind of mail: `marketing` or `transactional`")
     brand: str | None = Field(None, description="the brand an unsubscribe from this source concerns")
     default_topic: str | None = Field(None, description="the topic of events that name none")
+    lists: Names = Field(
+        {}, description="our topic for what the provider calls a list or group, such as { 12345 = 'news' }"
+    )
+    complaint: Literal["marketing", "all"] = Field(
+        "marketing", description="what a complaint ends: the brand's `marketing`, or `all` mail to the address"
+    )
+    trust_resubscribe: bool = Field(
+        False, description="whether a `subscribed` event of this source subscribes its recipient to its topic"
+    )
     public_url: str | None = Field(None, description="this source's URL as the provider calls it, if it signs the URL")
     tolerance: float | None = Field(
         None, gt=0, description="seconds a signed time may be old; default: the provider's own"

@@ -26,6 +26,8 @@ import structlog
 from pydantic import BaseModel
 
 from receiver.contacts.handling import Contact, Contacts, normalized
+from receiver.contacts.origin import Origin
+from receiver.contacts.rules import Rules
 from receiver.dispatch.calling import Caller, Raised, settled
 from receiver.dispatch.database import Database
 from receiver.dispatch.transaction import Transaction, TransactionSql
@@ -43,6 +45,7 @@ SELECT id, key, recipient, template, stream, topic, data, cancel_on, not_before 
 WHERE handler = $1 ORDER BY created_at, key
 """
 _SUPPRESSIONS: Final = "SELECT reason, scope, brand, topic, since, active FROM suppressions WHERE address_hash = $1"
+_SUBSCRIPTIONS: Final = "SELECT topic, state FROM subscriptions WHERE address_hash = $1 ORDER BY topic"
 
 
 def event(type_: EventType | str, **columns: Any) -> Event:
@@ -101,8 +104,8 @@ class Suppressed:
 class Result:
     """What came of a run. `outcome`: None where the handler's filters let nothing through.
 
-    `events`: those handed over. `sends`: all that the handler has queued in this trial. `contacts` (by address) and
-    `suppressions`: those of the events' recipients.
+    `events`: those handed over. `sends`: all that the handler has queued in this trial. `contacts` (by address),
+    `suppressions` and `subscriptions` ((address, topic) to state): those of the events' recipients.
     """
 
     outcome: Outcome | None
@@ -110,6 +113,7 @@ class Result:
     sends: list[Send]
     contacts: dict[str, Contact]
     suppressions: list[Suppressed]
+    subscriptions: dict[tuple[str, str], str]
 
 
 @dataclass(slots=True)
@@ -122,6 +126,7 @@ class Trial:
 
     dsn: str | None = None
     vault: Vault = field(default_factory=lambda: Vault("trial " * 8))
+    rules: Rules = field(default_factory=Rules)
     sql: TransactionSql = field(init=False)
     contacts: Contacts = field(init=False)
     _database: Database = field(init=False, repr=False)
@@ -133,7 +138,7 @@ class Trial:
         await self._database.open()
         self._transaction = Transaction(self._database)
         self.sql = TransactionSql(self._transaction)
-        self.contacts = Contacts(self.sql, self.vault)
+        self.contacts = Contacts(self.sql, self.vault, self.rules, Origin("trial", "handler"))
         return self
 
     async def __aexit__(
@@ -166,13 +171,14 @@ class Trial:
             sends=await self._sends(handler.name),
             contacts={one: found for one in addresses if (found := await self.contacts.get(one))},
             suppressions=[row for one in addresses for row in await self._suppressions(one)],
+            subscriptions={(one, topic): state for one in addresses for topic, state in await self._subscriptions(one)},
         )
 
     def caller(self, handler: Handler, settings: BaseModel | None = None) -> Caller:
         """What calls the handler, with settings: given here, bound before, or the model's defaults."""
         if handler.settings_type is not None:
             handler = replace(handler, settings=settings or handler.settings or handler.settings_type())
-        return Caller(handler, self.vault, structlog.get_logger().bind(handler=handler.name))
+        return Caller(handler, self.vault, structlog.get_logger().bind(handler=handler.name), self.rules)
 
     async def _call(self, caller: Caller, events: tuple[Event, ...], context: Context[Any]) -> Outcome:
         self._transaction.begin_attempt()
@@ -194,6 +200,10 @@ class Trial:
     async def _suppressions(self, address: str) -> list[Suppressed]:
         rows = await self.sql.fetch(_SUPPRESSIONS, self.vault.address_hash(normalized(address)))
         return [Suppressed(address=address, **dict(row)) for row in rows]
+
+    async def _subscriptions(self, address: str) -> list[tuple[str, str]]:
+        rows = await self.sql.fetch(_SUBSCRIPTIONS, self.vault.address_hash(normalized(address)))
+        return [(row["topic"], row["state"]) for row in rows]
 
 
 _server: list[str] = []  # the DSN of this process's embedded Postgres, once started

@@ -38,6 +38,10 @@ CATALOG: Final = """
     UNION ALL
     SELECT 'function', proname, pg_get_functiondef(oid), coalesce(obj_description(oid, 'pg_proc'), ''), '', '', ''
     FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+    UNION ALL
+    SELECT 'trigger', tgrelid::regclass::text, tgname, pg_get_triggerdef(t.oid), tgenabled::text, '', ''
+    FROM pg_trigger t JOIN pg_class c ON c.oid = tgrelid
+    WHERE NOT tgisinternal AND c.relnamespace = 'public'::regnamespace
     ORDER BY 1, 2, 3, 4
 """
 

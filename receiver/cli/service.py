@@ -21,6 +21,7 @@ from receiver.cli.database import connected
 from receiver.cli.failures import report
 from receiver.cli.place import Invocation, Place
 from receiver.cli.processes import run_several
+from receiver.contacts.rules import rules_of
 from receiver.contract import World
 from receiver.demo import make_demo, with_demo
 from receiver.dispatch.worker import Worker
@@ -110,7 +111,7 @@ async def _serve(start: _Start, number: int) -> None:
     """`number`: which one of several processes; the first one speaks, and each has an admin listener of its own."""
     settings, vault = start.checked.settings, vault_of(start.checked.settings)
     handlers = start.checked.handlers
-    worker = Worker(dsn=start.dsn, handlers=handlers, vault=vault) if handlers else None
+    worker = Worker(dsn=start.dsn, handlers=handlers, vault=vault, rules=rules_of(settings)) if handlers else None
     with ExitStack() as stack:
 
         def ready(listening: Listening) -> None:
@@ -155,7 +156,7 @@ async def _work(checked: Checked, dsn: str) -> None:
     this = Work(
         dsn=dsn,
         vault=vault_of(settings),
-        dispatcher=Worker(dsn=dsn, handlers=checked.handlers or (), vault=vault_of(settings)),
+        dispatcher=Worker(dsn=dsn, handlers=checked.handlers or (), vault=vault_of(settings), rules=rules_of(settings)),
         admin_host=settings.admin_host,
         admin_port=settings.admin_port,
         retention=settings.retention,

@@ -1,6 +1,7 @@
-"""Contacts and suppressions as handlers see them: `ctx.contacts`.
+"""Contacts as handlers see them: `ctx.contacts`.
 
-Whether an address may be mailed is never one status: it is what its suppressions say for a stream, brand and topic.
+Whether an address may be mailed is never one status: it follows from what the person has said about each topic, and
+from what stands against the address. `sendable` tells.
 """
 
 from __future__ import annotations
@@ -8,36 +9,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from ipaddress import ip_address
 from typing import Any, Final, Literal, TypeAlias
 from uuid import UUID
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
 from receiver.classify.addresses import normalize_address
-from receiver.event import Actor, Event, EventType, RejectReason
+from receiver.contacts import moving, recording
+from receiver.contacts.origin import Origin
+from receiver.contacts.rules import Rules
+from receiver.contacts.suppressing import Scope, Suppression, Why, rows_of, verdict
+from receiver.event import Event, EventType
+from receiver.store import consent, suppressions
 from receiver.store import contacts as store
-from receiver.store.contacts import TIMES
+from receiver.store.consent import Action, Statement
 from receiver.store.sql import Sql
 from receiver.vault import Vault
 
-Why: TypeAlias = Literal["hard_bounce", "complaint", "unsubscribe", "manual"]
-Scope: TypeAlias = Literal["all", "marketing", "topic"]
 Stream: TypeAlias = Literal["marketing", "transactional"]
 
-_COLUMN: Final = {
-    EventType.QUEUED: TIMES.index("last_sent_at"),
-    EventType.SENT: TIMES.index("last_sent_at"),
-    EventType.DELIVERED: TIMES.index("last_delivered_at"),
-    EventType.OPENED: TIMES.index("last_opened_at"),
-    EventType.CLICKED: TIMES.index("last_clicked_at"),
-    EventType.BOUNCED: TIMES.index("last_bounced_at"),
-    EventType.COMPLAINED: TIMES.index("complained_at"),
-    EventType.UNSUBSCRIBED: TIMES.index("unsubscribed_at"),
-}
-_LAST_EVENT: Final = TIMES.index("last_event_at")
-
-# Providers that hold mail back say why: all but `invalid` repeat an outcome that they learned earlier.
-_REPEATS: Final = frozenset({RejectReason.BOUNCED, RejectReason.COMPLAINED, RejectReason.UNSUBSCRIBED})
+_SAID: Final[dict[str, Action]] = {"complaint": "complained", "unsubscribe": "unsubscribed"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +39,16 @@ class Contact:
 
     id: int
     address: str
+    external_id: str | None
+    display_address: str | None
+    name: str | None
+    locale: str | None
+    time_zone: str | None
     attributes: dict[str, Any]
+    tags: list[str]
     created_at: datetime
+    updated_at: datetime | None
+    soft_streak: int
     last_event_at: datetime | None
     last_sent_at: datetime | None
     last_delivered_at: datetime | None
@@ -56,113 +57,140 @@ class Contact:
     last_bounced_at: datetime | None
     complained_at: datetime | None
     unsubscribed_at: datetime | None
+    prefetched_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Suppression:
-    """Why and from what an address must not be mailed. `at`: when it happened; empty brand: every brand.
+class Sendable:
+    """Whether mail may go to an address; as a truth value: whether it may.
 
-    `echo`: known only from a provider that held mail back; it never outweighs or repeats the outcome itself.
+    `reason`: why not. `since`: from when on. `until`: to when; None: for good. `event_id`: the event that says so.
     """
 
-    address: str
-    reason: Why
-    scope: Scope
-    at: datetime
-    source: str
-    brand: str = ""
-    topic: str = ""
+    reason: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
     event_id: UUID | None = None
-    echo: bool = False
 
-    @classmethod
-    def of(cls, event: Event, reason: Why, scope: Scope, *, topic: str = "") -> Suppression | None:
-        """What the event means for its recipient, within its brand unless the scope is `all`.
-
-        None where it is not certain whom the event concerns, or that it is true (see `Contacts.verified`).
-        """
-        if event.recipient is None or event.attribution is not None:
-            return None
-        return cls(
-            address=event.recipient,
-            reason=reason,
-            scope=scope,
-            at=event.occurred_at,
-            source=event.source,
-            brand="" if scope == "all" else event.brand or "",
-            topic=topic,
-            event_id=event.id,
-            echo=event.echo or event.reject_reason in _REPEATS,
-        )
+    def __bool__(self) -> bool:
+        return self.reason is None
 
 
 class Contacts:
-    """Reads and changes contacts and suppressions within the handler's transaction.
+    """Reads and changes contacts, subscriptions and suppressions within the handler's transaction.
 
     Addresses are normalized; a text that is none raises ValueError.
     """
 
-    __slots__ = ("_sql", "_vault")
+    __slots__ = ("_origin", "_rules", "_sql", "_vault")
 
-    def __init__(self, sql: Sql, vault: Vault) -> None:
+    def __init__(self, sql: Sql, vault: Vault, rules: Rules | None = None, origin: Origin | None = None) -> None:
         self._sql = sql
         self._vault = vault
+        self._rules = rules or Rules()
+        self._origin = origin or Origin()
+
+    # The person --------------------------------------------------------------------------------------------------
 
     async def get(self, address: str) -> Contact | None:
         """The contact, or None."""
         row = await store.get(self._sql, normalized(address))
         return None if row is None else _contact(row)
 
-    async def update(self, address: str, **attributes: Any) -> Contact:
-        """Set attributes of a contact (others stay), making it if need be."""
-        address = normalized(address)
-        text = msgspec.json.encode(attributes).decode()
-        return _contact(await store.update(self._sql, address, self._vault.address_hash(address), text))
-
-    async def record(self, events: Sequence[Event]) -> None:
-        """Note when things happened to the events' recipients: one statement, however many events.
-
-        Only the latest time of each kind is kept, so order, duplicates and batches make no difference. Opens and clicks
-        of machines, incoming mail, what may concern somebody else and what is unverified do not count; an echo only as
-        last event.
-        """
-        times: dict[str, list[datetime | None]] = {}
-        for event in events:
-            if event.recipient is not None and _counts(event):
-                _merge(times.setdefault(event.recipient, [None] * len(TIMES)), event)
-        hash_of = self._vault.address_hash
-        await store.record_times(self._sql, {address: (hash_of(address), row) for address, row in times.items()})
-
-    async def suppress(
+    async def update(
         self,
         address: str,
+        /,
         *,
-        at: datetime,
-        reason: Why = "manual",
-        scope: Scope = "all",
-        brand: str = "",
-        topic: str = "",
-        source: str = "manual",
-    ) -> None:
-        """Suppress one address; `at` is when the cause happened, such as `event.occurred_at` or `ctx.now`."""
-        one = Suppression(address=address, reason=reason, scope=scope, at=at, source=source, brand=brand, topic=topic)
-        await self.suppress_many([one])
+        name: str | None = None,
+        locale: str | None = None,
+        time_zone: str | None = None,
+        external_id: str | None = None,
+        display_address: str | None = None,
+        **attributes: Any,
+    ) -> Contact:
+        """Set what is given, attributes among it (others stay), making the contact if need be; an empty text removes.
 
-    async def suppress_many(self, suppressions: Iterable[Suppression | None]) -> None:
-        """Suppress addresses in one statement; Nones are left out. Order, duplicates and batches make no difference."""
-        merged: dict[tuple[bytes, str, str, str, str], list[Suppression]] = {}
-        for one in suppressions:
-            if one is not None:
-                hashed = self._vault.address_hash(normalized(one.address))
-                merged.setdefault((hashed, one.reason, one.scope, one.brand, one.topic), []).append(one)
-        await store.suppress(self._sql, [_merged(key, ones) for key, ones in merged.items()])
+        Raises ValueError for a time zone that is none.
+        """
+        if time_zone:
+            _check_time_zone(time_zone)
+        details = {
+            "name": name,
+            "locale": locale,
+            "time_zone": time_zone,
+            "external_id": external_id,
+            "display_address": display_address,
+        }
+        address, hashed = self._key(address)
+        text = msgspec.json.encode(attributes).decode()
+        return _contact(await store.update(self._sql, address, hashed, text, details))
 
-    async def is_suppressed(
-        self, address: str, *, stream: Stream = "marketing", brand: str = "", topic: str = ""
-    ) -> bool:
-        """Whether mail of this stream, brand and topic must not go to the address."""
-        hashed = self._vault.address_hash(normalized(address))
-        return await store.is_suppressed(self._sql, hashed, stream, brand, topic)
+    async def tag(self, address: str, *tags: str) -> None:
+        """Give the contact tags, making it if need be."""
+        await store.tag(self._sql, *self._key(address), tags)
+
+    async def untag(self, address: str, *tags: str) -> None:
+        """Take tags from the contact."""
+        await store.untag(self._sql, normalized(address), tags)
+
+    async def change_address(self, old: str, new: str, *, at: datetime, why: str = "") -> Contact:
+        """Give a contact another address, and note the old one.
+
+        What the person has said goes along: subscriptions, unsubscribes, complaints. What was wrong with the old
+        address does not: bounces. A contact that has the new address already becomes one with this. The old address
+        stays unsubscribed from what it was, and is subscribed to nothing. Raises LookupError without such a contact.
+        """
+        before, after = self._key(old), self._key(new)
+        await moving.move(self._sql, before, after, at=at, why=why, origin=self._origin)
+        await recording.settle(self._sql, self._rules.policy, [after[1]])
+        row = await store.get(self._sql, after[0])
+        assert row is not None
+        return _contact(row)
+
+    # What events say ---------------------------------------------------------------------------------------------
+
+    async def record(self, events: Sequence[Event]) -> None:
+        """Note when things happened to the events' recipients, and what their repeated bounces mean.
+
+        A few statements, however many events; order, duplicates and batches make no difference. What may concern
+        somebody else and what is unverified does not count, nor do incoming mail and clicks of machines; an echo counts
+        only as last event.
+        """
+        await recording.record(self._sql, self._vault, self._rules.policy, events)
+
+    async def heed(self, events: Sequence[Event]) -> None:
+        """Do what bounces, complaints, unsubscribes and refusals ask for, by the bounce policy and the sources' rules.
+
+        A few statements, however many events; order, duplicates and batches make no difference.
+        """
+        await self.suppress_many(verdict(event, self._rules) for event in events)
+        await consent.record(self._sql, [self._subscribed(event) for event in events if self._is_trusted(event)])
+
+    def _is_trusted(self, event: Event) -> bool:
+        """Whether the event subscribes its recipient: its source is believed, and says to what."""
+        return (
+            event.type is EventType.SUBSCRIBED
+            and event.source in self._rules.trusted
+            and bool(event.recipient and event.topic)
+            and event.attribution is None
+        )
+
+    def _subscribed(self, event: Event) -> Statement:
+        assert event.recipient is not None
+        return Statement(
+            address_hash=self._vault.address_hash(event.recipient),
+            address=event.recipient,
+            action="subscribed",
+            at=event.occurred_at,
+            topic=event.topic or "",
+            brand=event.brand or "",
+            source=event.source,
+            method="event",
+            event_id=event.id,
+            client_ip=None if event.client_ip is None else ip_address(event.client_ip),
+            user_agent=event.user_agent,
+        )
 
     async def verified(self, event: Event) -> Event | None:
         """The event as one to go by; None where it is ambiguous, or unverified and no send of ours stands behind it.
@@ -176,9 +204,136 @@ class Contacts:
                 return msgspec.structs.replace(event, attribution=None)
         return event if event.attribution is None else None
 
-    async def lift(self, address: str, *, reason: Why) -> int:
-        """Lift the address's suppressions for one reason; returns how many. Older events do not bring them back."""
-        return await store.lift(self._sql, self._vault.address_hash(normalized(address)), reason)
+    # Who may be mailed -------------------------------------------------------------------------------------------
+
+    async def sendable(self, address: str, topic: str | None = None, stream: Stream = "marketing") -> Sendable:
+        """Whether mail about the topic may go to the address, and why not; without a topic only suppressions count."""
+        (row,) = await consent.sendable(self._sql, [self._key(address)[1]], topic, stream)
+        return Sendable(reason=row["reason"], since=row["since"], until=row["until"], event_id=row["event_id"])
+
+    async def subscribe(self, address: str, topic: str, *, at: datetime, wording: str | None = None) -> None:
+        """The person has subscribed. Lifts no suppression; whoever was erased and comes back is a contact again."""
+        await self._come(address, topic, "subscribed", at, wording)
+
+    async def request(self, address: str, topic: str, *, at: datetime, wording: str | None = None) -> None:
+        """The person has asked for a subscription which does not count before they confirm it."""
+        await self._come(address, topic, "requested", at, wording)
+
+    async def _come(self, address: str, topic: str, action: Action, at: datetime, wording: str | None) -> None:
+        address, hashed = self._key(address)
+        await store.forget_erasure(self._sql, hashed)
+        await store.tag(self._sql, address, hashed, [])
+        await consent.record(self._sql, [self._statement(address, action, at, topic=topic, wording=wording)])
+
+    async def unsubscribe(
+        self, address: str, topic: str | None = None, *, at: datetime, brand: str = "", wording: str | None = None
+    ) -> None:
+        """The person has unsubscribed: from the topic, or without one from all marketing mail of the brand."""
+        if topic:
+            statement = self._statement(normalized(address), "unsubscribed", at, topic=topic, wording=wording)
+            await consent.record(self._sql, [statement])
+        else:
+            note = wording or ""
+            await self.suppress(address, at=at, reason="unsubscribe", scope="marketing", brand=brand, note=note)
+
+    async def suppress(  # noqa: PLR0913 - keywords with defaults are the interface
+        self,
+        address: str,
+        *,
+        at: datetime,
+        reason: Why = "manual",
+        scope: Scope = "all",
+        brand: str = "",
+        topic: str = "",
+        source: str = "manual",
+        until: datetime | None = None,
+        note: str = "",
+    ) -> None:
+        """Suppress one address; `at` is when the cause happened, such as `event.occurred_at` or `ctx.now`."""
+        one = Suppression(
+            address=address,
+            reason=reason,
+            scope=scope,
+            at=at,
+            source=source,
+            brand=brand,
+            topic=topic,
+            until=until,
+            note=note,
+        )
+        await self.suppress_many([one])
+
+    async def suppress_many(self, suppressions_: Iterable[Suppression | None]) -> None:
+        """Suppress addresses in a few statements; Nones are left out. Order, duplicates and batches do not matter."""
+        found = [(*self._key(one.address), one) for one in suppressions_ if one is not None]
+        await suppressions.suppress(
+            self._sql, rows_of((hashed, one) for _, hashed, one in found if not one.is_subscription)
+        )
+        statements = [self._said(address, hashed, one) for address, hashed, one in found if _is_said(one)]
+        await consent.record(self._sql, statements)
+
+    def _said(self, address: str, hashed: bytes, one: Suppression) -> Statement:
+        by_event = one.event_id is not None
+        return Statement(
+            address_hash=hashed,
+            address=address,
+            action=_SAID.get(one.reason, "suppressed"),
+            at=one.at,
+            topic=one.topic,
+            brand=one.brand,
+            source=one.source if by_event or one.source != "manual" else self._origin.source,
+            method="event" if by_event else self._origin.method,
+            wording=one.note or None,
+            client_ip=None if one.client_ip is None else ip_address(one.client_ip),
+            user_agent=one.user_agent,
+            event_id=one.event_id,
+        )
+
+    async def lift(self, address: str, *, reason: Why, why: str, who: str | None = None) -> int:
+        """Lift the address's suppressions for one reason; returns how many. Older events do not bring them back.
+
+        `why`, and who did it (by default this handler), are kept.
+        """
+        address, hashed = self._key(address)
+        await store.lock(self._sql, hashed)
+        rows = await suppressions.lift(self._sql, [hashed], reason, who or self._origin.source, why)
+        lifted = {(row["topic"], row["brand"]): row for row in rows}
+        await consent.record(
+            self._sql,
+            [
+                self._statement(
+                    address,
+                    "lifted",
+                    row["lifted_at"],
+                    topic=topic,
+                    brand=brand,
+                    wording=why,
+                    source=who,
+                    detail={"reason": reason, "since": row["since"], "last_at": row["last_at"]},
+                )
+                for (topic, brand), row in lifted.items()
+            ],
+        )
+        if reason == "soft_bounce" and rows:
+            await recording.settle(self._sql, self._rules.policy, [hashed])
+        return len(rows)
+
+    def _statement(self, address: str, action: Action, at: datetime, **more: Any) -> Statement:
+        source = more.pop("source", None) or self._origin.source
+        return Statement(
+            address_hash=self._vault.address_hash(address),
+            address=address,
+            action=action,
+            at=at,
+            source=source,
+            method=self._origin.method,
+            **more,
+        )
+
+    def _key(self, address: str) -> tuple[str, bytes]:
+        """The address as it is looked up, and its hash."""
+        address = normalized(address)
+        return address, self._vault.address_hash(address)
 
 
 def normalized(address: str) -> str:
@@ -189,27 +344,16 @@ def normalized(address: str) -> str:
     return found
 
 
-def _counts(event: Event) -> bool:
-    return event.attribution is None and event.actor is not Actor.MACHINE and event.type is not EventType.INBOUND
+def _is_said(one: Suppression) -> bool:
+    """Whether a person (or somebody for them) said so, rather than a server."""
+    return not one.echo and one.reason not in ("hard_bounce", "soft_bounce")
 
 
-def _merge(times: list[datetime | None], event: Event) -> None:
-    column = None if event.echo else _COLUMN.get(event.type)
-    for index in (_LAST_EVENT,) if column is None else (_LAST_EVENT, column):
-        known = times[index]
-        if known is None or known < event.occurred_at:
-            times[index] = event.occurred_at
-
-
-_NO_EVENT: Final = UUID(int=0)
-
-
-def _merged(key: tuple[bytes, str, str, str, str], ones: list[Suppression]) -> store.SuppressionRow:
-    """Several causes of one suppression as a row, by the rule of the statement that merges it with the stored one."""
-    firm = [one for one in ones if not one.echo] or ones
-    first = min(firm, key=lambda one: (one.at, one.event_id or _NO_EVENT))
-    last = max(one.at for one in firm)
-    return *key, first.at, last, first.source, first.event_id, first.echo
+def _check_time_zone(name: str) -> None:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:  # OSError: the name of a directory of zones
+        raise ValueError(f"no time zone of the IANA database: {name!r}") from error
 
 
 def _contact(row: Any) -> Contact:

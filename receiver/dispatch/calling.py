@@ -13,6 +13,8 @@ from typing import Any, Final
 from structlog.typing import FilteringBoundLogger
 
 from receiver.contacts.handling import Contacts
+from receiver.contacts.origin import Origin
+from receiver.contacts.rules import Rules
 from receiver.dispatch.threads import Gate, Threads
 from receiver.dispatch.transaction import Transaction, TransactionSql
 from receiver.event import Event
@@ -39,6 +41,7 @@ class Caller:
     handler: Handler
     vault: Vault
     log: FilteringBoundLogger
+    rules: Rules = field(default_factory=Rules)
     counts: Counter[str] = field(default_factory=Counter)
     _threads: Threads = field(init=False, repr=False)
 
@@ -52,7 +55,7 @@ class Caller:
         sql = TransactionSql(transaction)
         return Context(
             sql=sql,
-            contacts=Contacts(sql, self.vault),
+            contacts=Contacts(sql, self.vault, self.rules, Origin(f"handler:{self.handler.name}", "handler")),
             handler=self.handler.name,
             now=now or datetime.now(UTC),
             log=self.log,

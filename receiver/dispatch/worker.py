@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import structlog
 
+from receiver.contacts.rules import Rules
 from receiver.dispatch.breaker import Breaker
 from receiver.dispatch.calling import Caller
 from receiver.dispatch.database import Conflict, Database, DatabaseGone
@@ -82,6 +83,7 @@ class Worker:
         dsn: str,
         handlers: Sequence[Handler],
         vault: Vault,
+        rules: Rules | None = None,
         name: str | None = None,
         batch: int = 1000,
         connections: int | None = None,
@@ -120,10 +122,10 @@ class Worker:
         self._beats = 0
         self._orders: dict[str, Order] = {}
         for one in handlers:
-            self._add(one, vault)
+            self._add(one, vault, rules or Rules())
 
-    def _add(self, handler: Handler, vault: Vault) -> None:
-        caller = self._callers[handler.name] = Caller(handler, vault, self._log.bind(handler=handler.name))
+    def _add(self, handler: Handler, vault: Vault, rules: Rules) -> None:
+        caller = self._callers[handler.name] = Caller(handler, vault, self._log.bind(handler=handler.name), rules)
         breaker = self._breakers[handler.name] = Breaker(self._database, caller)
         runner = self._runner(caller)
         self._retriers[handler.name] = Retrier(self._database, caller, runner, breaker)

@@ -50,6 +50,8 @@ def rows_of(source: Source, readings: Iterable[tuple[Item, Reading]], accepted_a
     stream, brand, default_topic = settings.stream, settings.brand, settings.default_topic
     if settings.types:
         readings = _mapped(readings, settings.types)
+    if settings.lists:
+        readings = _on_our_topics(readings, settings.lists)
     rows = []
     for item, reading in readings:
         type_ = reading.type
@@ -128,6 +130,15 @@ def _mapped(readings: Iterable[tuple[Item, Reading]], types: Mapping[str, EventT
             yield item, msgspec.structs.replace(reading, type=type_, reject_reason=reason)
         else:
             yield item, reading
+
+
+def _on_our_topics(
+    readings: Iterable[tuple[Item, Reading]], lists: Mapping[str, str]
+) -> Iterator[tuple[Item, Reading]]:
+    """The readings with our names of the provider's lists and groups (`[sources.<name>.lists]`)."""
+    for item, reading in readings:
+        topic = lists.get(reading.topic) if reading.topic else None
+        yield item, reading if topic is None else msgspec.structs.replace(reading, topic=topic)
 
 
 def _recipient(text: str) -> tuple[str | None, str | None, str | None]:

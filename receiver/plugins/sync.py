@@ -11,7 +11,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
 from structlog.typing import FilteringBoundLogger
 
-from receiver.contacts.handling import Contact, Contacts
+from receiver.contacts.handling import Contacts
 from receiver.event import Event
 from receiver.plugins.context import Context, HandlerSql, Settings
 
@@ -72,22 +72,26 @@ async def _leave(point: AbstractAsyncContextManager[None], error: BaseException 
 
 @dataclass(frozen=True, slots=True)
 class SyncContacts:
-    """Contacts and suppressions in the handler's transaction; see `Contacts`."""
+    """Contacts, subscriptions and suppressions in the handler's transaction; see `Contacts`."""
 
     _inner: Contacts
     _wait: Wait
 
     get = _waits(Contacts.get)
+    update = _waits(Contacts.update)
+    tag = _waits(Contacts.tag)
+    untag = _waits(Contacts.untag)
+    change_address = _waits(Contacts.change_address)
     record = _waits(Contacts.record)
+    heed = _waits(Contacts.heed)
+    verified = _waits(Contacts.verified)
+    sendable = _waits(Contacts.sendable)
+    subscribe = _waits(Contacts.subscribe)
+    request = _waits(Contacts.request)
+    unsubscribe = _waits(Contacts.unsubscribe)
     suppress = _waits(Contacts.suppress)
     suppress_many = _waits(Contacts.suppress_many)
-    is_suppressed = _waits(Contacts.is_suppressed)
     lift = _waits(Contacts.lift)
-    verified = _waits(Contacts.verified)
-
-    def update(self, address: str, **attributes: Any) -> Contact:
-        """Set attributes of a contact (others stay), making it if need be."""
-        return self._wait(self._inner.update(address, **attributes))
 
 
 @dataclass(frozen=True, slots=True)

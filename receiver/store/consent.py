@@ -23,9 +23,13 @@ _TIME_OF: Final = {"requested": 0, "subscribed": 1, "unsubscribed": 2}
 _LOG: Final = """
 INSERT INTO consent_log (occurred_at, address_hash, address, action, topic, brand, source, method, wording, client_ip,
                          user_agent, event_id, detail)
-SELECT * FROM unnest($1::timestamptz[], $2::bytea[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
-                     $8::text[], $9::text[], $10::inet[], $11::text[], $12::uuid[], $13::jsonb[])
-ORDER BY 2, 5, 4, 1
+SELECT at, hash, CASE WHEN e.address_hash IS NULL THEN address END, action, topic, brand, source, method, wording,
+       client_ip, user_agent, event_id, detail
+FROM unnest($1::timestamptz[], $2::bytea[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+            $9::text[], $10::inet[], $11::text[], $12::uuid[], $13::jsonb[])
+     AS g (at, hash, address, action, topic, brand, source, method, wording, client_ip, user_agent, event_id, detail)
+LEFT JOIN erasures e ON e.address_hash = hash
+ORDER BY 2, 5, 4, 1, 7, 6, 12
 ON CONFLICT DO NOTHING
 """
 

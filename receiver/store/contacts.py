@@ -1,11 +1,10 @@
-"""Contacts and suppressions in SQL: whole batches at once, rows locked in one order, any order of events one result."""
+"""Contacts in SQL: whole batches at once, rows locked in one order, any order of events one result."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
-from uuid import UUID
 
 import asyncpg
 
@@ -20,6 +19,7 @@ TIMES: Final = (
     "last_bounced_at",
     "complained_at",
     "unsubscribed_at",
+    "prefetched_at",
 )
 
 # Sorted by address: two batches that touch the same contacts take their locks in the same order.
@@ -30,38 +30,38 @@ ORDER BY 1
 ON CONFLICT (address) DO UPDATE SET {", ".join(f"{t} = greatest(c.{t}, excluded.{t})" for t in TIMES)}
 """
 
-_COLUMNS: Final = f"id, address, attributes, created_at, {', '.join(TIMES)}"
+_COLUMNS: Final = (
+    "id, address, external_id, display_address, name, locale, time_zone, attributes, tags, created_at, updated_at, "
+    f"soft_streak, {', '.join(TIMES)}"
+)
 _GET: Final = f"SELECT {_COLUMNS} FROM contacts WHERE address = $1"
+
+DETAILS: Final = ("name", "locale", "time_zone", "external_id", "display_address")  # NULL: as it is; '': removed
+_DETAIL: Final = {column: f"${number}::text" for number, column in enumerate(DETAILS, 4)}
 _UPDATE: Final = f"""
-INSERT INTO contacts AS c (address, address_hash, attributes) VALUES ($1, $2, $3::jsonb)
-ON CONFLICT (address) DO UPDATE SET attributes = c.attributes || excluded.attributes
+INSERT INTO contacts AS c (address, address_hash, attributes, updated_at, {", ".join(DETAILS)})
+VALUES ($1, $2, $3::jsonb, clock_timestamp(), {", ".join(f"nullif({given}, '')" for given in _DETAIL.values())})
+ON CONFLICT (address) DO UPDATE SET
+    attributes = c.attributes || excluded.attributes, updated_at = excluded.updated_at,
+    {
+    ", ".join(
+        f"{column} = CASE WHEN {given} IS NULL THEN c.{column} ELSE excluded.{column} END"
+        for column, given in _DETAIL.items()
+    )
+}
 RETURNING {_COLUMNS}
 """
 
-# An event that reports the outcome itself outweighs a provider's echo of it; among equals, the earliest and the latest.
-_SUPPRESS: Final = """
-INSERT INTO suppressions AS s (address_hash, reason, scope, brand, topic, since, last_at, source, event_id, echo)
-SELECT * FROM unnest($1::bytea[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[],
-                     $7::timestamptz[], $8::text[], $9::uuid[], $10::boolean[])
-ORDER BY 1, 2, 3, 4, 5
-ON CONFLICT (address_hash, reason, scope, brand, topic) DO UPDATE SET
-    since = CASE WHEN s.echo = excluded.echo THEN least(s.since, excluded.since) ELSE excluded.since END,
-    last_at = CASE WHEN s.echo = excluded.echo THEN greatest(s.last_at, excluded.last_at) ELSE excluded.last_at END,
-    source = CASE WHEN s.echo = excluded.echo AND (s.since, s.event_id) <= (excluded.since, excluded.event_id)
-                  THEN s.source ELSE excluded.source END,
-    event_id = CASE WHEN s.echo = excluded.echo AND (s.since, s.event_id) <= (excluded.since, excluded.event_id)
-                    THEN s.event_id ELSE excluded.event_id END,
-    echo = excluded.echo
-WHERE s.echo OR NOT excluded.echo
+_TAG: Final = """
+INSERT INTO contacts AS c (address, address_hash, tags, updated_at) VALUES ($1, $2, $3, clock_timestamp())
+ON CONFLICT (address) DO UPDATE SET
+    tags = ARRAY(SELECT DISTINCT unnest(c.tags || excluded.tags) ORDER BY 1), updated_at = excluded.updated_at
+WHERE NOT c.tags @> excluded.tags
 """
-
-_IS_SUPPRESSED: Final = """
-SELECT EXISTS (
-    SELECT FROM suppressions
-    WHERE address_hash = $1 AND active AND (
-        scope = 'all'
-        OR (scope = 'marketing' AND $2 = 'marketing' AND (brand = '' OR brand = $3))
-        OR (scope = 'topic' AND topic = $4 AND (brand = '' OR brand = $3))))
+_UNTAG: Final = """
+UPDATE contacts SET tags = ARRAY(SELECT unnest(tags) EXCEPT SELECT unnest($2::text[]) ORDER BY 1),
+                    updated_at = clock_timestamp()
+WHERE address = $1 AND tags && $2
 """
 
 # Neither other reports nor incoming mail: strangers choose the message ids of both.
@@ -72,41 +72,38 @@ SELECT EXISTS (
       AND attribution IS NULL AND type <> 'inbound' AND NOT is_test)
 """
 
-_LIFT: Final = (
-    "UPDATE suppressions SET lifted_at = clock_timestamp() WHERE address_hash = $1 AND reason = $2 AND active"
-)
+_LOCK: Final = "SELECT FROM contacts WHERE address_hash = $1 FOR UPDATE"
+_REMOVE: Final = "DELETE FROM contacts WHERE address_hash = ANY ($1)"
+_FORGET_ERASURE: Final = "DELETE FROM erasures WHERE address_hash = $1"
 
 
 async def record_times(sql: Sql, addresses: Mapping[str, tuple[bytes, Sequence[datetime | None]]]) -> None:
     """Merge times (in the order of `TIMES`) into contacts, by address, making those that are missing."""
-    if addresses:
-        hashes, times = zip(*addresses.values(), strict=True)
-        await sql.execute(_RECORD, list(addresses), list(hashes), *map(list, zip(*times, strict=True)))
+    hashes, times = zip(*addresses.values(), strict=True)
+    await sql.execute(_RECORD, list(addresses), list(hashes), *map(list, zip(*times, strict=True)))
 
 
 async def get(sql: Sql, address: str) -> asyncpg.Record | None:
     return await sql.fetchrow(_GET, address)
 
 
-async def update(sql: Sql, address: str, address_hash: bytes, attributes: str) -> asyncpg.Record:
-    """Merge a JSON object into the contact's attributes, making the contact if need be."""
-    row = await sql.fetchrow(_UPDATE, address, address_hash, attributes)
+async def update(
+    sql: Sql, address: str, address_hash: bytes, attributes: str, details: Mapping[str, str | None]
+) -> asyncpg.Record:
+    """Merge a JSON object into the contact's attributes and set some of `DETAILS`, making the contact if need be."""
+    row = await sql.fetchrow(_UPDATE, address, address_hash, attributes, *(details.get(name) for name in DETAILS))
     assert row is not None
     return row
 
 
-SuppressionRow = tuple[bytes, str, str, str, str, datetime, datetime, str, UUID | None, bool]
+async def tag(sql: Sql, address: str, address_hash: bytes, tags: Sequence[str]) -> None:
+    """Add tags, making the contact if need be."""
+    await sql.execute(_TAG, address, address_hash, sorted(set(tags)))
 
 
-async def suppress(sql: Sql, rows: Sequence[SuppressionRow]) -> None:
-    """Merge suppressions; `rows` hold each (hash, reason, scope, brand, topic) once."""
-    if rows:
-        await sql.execute(_SUPPRESS, *map(list, zip(*rows, strict=True)))
-
-
-async def is_suppressed(sql: Sql, address_hash: bytes, stream: str, brand: str, topic: str) -> bool:
-    found: Any = await sql.fetchval(_IS_SUPPRESSED, address_hash, stream, brand, topic)
-    return bool(found)
+async def untag(sql: Sql, address: str, tags: Sequence[str]) -> None:
+    """Take tags away."""
+    await sql.execute(_UNTAG, address, list(tags))
 
 
 async def is_known_send(sql: Sql, recipient: str, message_ids: Sequence[str]) -> bool:
@@ -115,6 +112,16 @@ async def is_known_send(sql: Sql, recipient: str, message_ids: Sequence[str]) ->
     return bool(found)
 
 
-async def lift(sql: Sql, address_hash: bytes, reason: str) -> int:
-    """Lift an address's suppressions for one reason; returns how many."""
-    return int((await sql.execute(_LIFT, address_hash, reason)).rpartition(" ")[2])
+async def lock(sql: Sql, address_hash: bytes) -> None:
+    """Wait for whoever changes the contact, and let nobody else until the transaction ends."""
+    await sql.execute(_LOCK, address_hash)
+
+
+async def remove(sql: Sql, address_hashes: Sequence[bytes]) -> None:
+    """Delete contacts; what is kept by hash stays."""
+    await sql.execute(_REMOVE, address_hashes)
+
+
+async def forget_erasure(sql: Sql, address_hash: bytes) -> None:
+    """The person has come back by a deed of their own."""
+    await sql.execute(_FORGET_ERASURE, address_hash)

@@ -162,7 +162,8 @@ CREATE TABLE consent_log (
     event_id uuid,
     detail jsonb NOT NULL DEFAULT '{}'
 );
-CREATE UNIQUE INDEX consent_log_once ON consent_log (address_hash, topic, action, occurred_at, source, brand);
+CREATE UNIQUE INDEX consent_log_once ON consent_log (address_hash, topic, action, occurred_at, source, brand, event_id)
+    NULLS NOT DISTINCT;
 COMMENT ON TABLE consent_log IS 'What people said about mail to them, and when, where and to which words. Append only; each statement once.';
 COMMENT ON COLUMN consent_log.id IS 'Number, for people.';
 COMMENT ON COLUMN consent_log.recorded_at IS 'When it was stored.';
@@ -250,15 +251,17 @@ CREATE TABLE bounces (
     bounce_class text NOT NULL,
     stream text NOT NULL DEFAULT '',
     at timestamptz NOT NULL,
+    source text NOT NULL,
     event_id uuid NOT NULL,
     PRIMARY KEY (address_hash, message)
 );
-COMMENT ON TABLE bounces IS 'Bounces that suppress only when they repeat: one row for each message, so that policies can count.';
+COMMENT ON TABLE bounces IS 'Bounces since the contact''s last delivery, open or click that suppress only when they repeat: one row for each message, so that policies can count.';
 COMMENT ON COLUMN bounces.address_hash IS 'contacts.address_hash.';
 COMMENT ON COLUMN bounces.message IS 'The message: its id at the provider, else its Message-ID, else the event''s id.';
-COMMENT ON COLUMN bounces.bounce_class IS 'events.bounce_class of its earliest bounce.';
+COMMENT ON COLUMN bounces.bounce_class IS 'events.bounce_class of its latest bounce; where that is undetermined, the bounce_category.';
 COMMENT ON COLUMN bounces.stream IS 'events.stream.';
-COMMENT ON COLUMN bounces.at IS 'occurred_at of its earliest bounce.';
+COMMENT ON COLUMN bounces.at IS 'occurred_at of its latest bounce.';
+COMMENT ON COLUMN bounces.source IS 'events.source.';
 COMMENT ON COLUMN bounces.event_id IS 'That event.';
 
 CREATE TABLE bounce_incidents (
