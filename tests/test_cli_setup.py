@@ -21,6 +21,7 @@ from receiver.cli.app import app
 from receiver.cli.place import who
 from receiver.contract import SourceSettings
 from receiver.errors import ConfigError
+from receiver.privacy_settings import PrivacySettings
 from receiver.providers import providers
 from receiver.retention_settings import RetentionSettings
 from receiver.runfile import find_run, kept, this_run
@@ -103,6 +104,7 @@ def test_all_commands_are_there() -> None:
         *("dead-letters list", "dead-letters groups", "dead-letters show", "dead-letters retry"),
         *("dead-letters discard", "replay start", "replay list", "replay resume", "replay cancel"),
         *("retention list", "retention run", "classify"),
+        "contacts show",
         *("topics list", "topics show", "topics add", "topics edit", "topics archive"),
         *("segments list", "segments show", "segments save", "segments preview", "segments delete"),
     }
@@ -402,7 +404,7 @@ def test_documents_name_everything() -> None:
     """the documents name every setting, every command and every option of simulate"""
     docs = Path(__file__).parents[1] / "docs"
     configuration, cli = (docs / "configuration.md").read_text(), (docs / "cli.md").read_text()
-    for model in (Settings, SourceSettings, RetentionSettings, AlertSettings):
+    for model in (Settings, SourceSettings, RetentionSettings, AlertSettings, PrivacySettings):
         for name in model.model_fields:
             assert f"`{name}`" in configuration, name
     for path, one in COMMANDS.items():

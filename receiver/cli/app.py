@@ -10,6 +10,7 @@ import typer
 from receiver.cli import (
     alerts,
     classify,
+    contacts,
     cursors,
     dead_letters,
     doctor,
@@ -85,6 +86,7 @@ app.add_typer(replay.group, name="replay", rich_help_panel=LOOKING)
 app.command(rich_help_panel=LOOKING)(reprocess.reprocess)
 app.command(rich_help_panel=LOOKING)(classify.classify)
 app.add_typer(retention.group, name="retention", rich_help_panel=LOOKING)
+app.add_typer(contacts.group, name="contacts", rich_help_panel=LISTS)
 app.add_typer(topics.group, name="topics", rich_help_panel=LISTS)
 app.add_typer(segments.group, name="segments", rich_help_panel=LISTS)
 app.add_typer(alerts.group, name="alerts", rich_help_panel=LOOKING)

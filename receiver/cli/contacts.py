@@ -1,0 +1,37 @@
+"""`receiver contacts`: the people of a team's lists."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from receiver.cli.options import AsJson, Limit
+
+group = typer.Typer(
+    help="The people of your lists: who they are, what they have said, and why they may be mailed or not.",
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+)
+
+Address = Annotated[str, typer.Argument(metavar="ADDRESS", help="An e-mail address.")]
+
+
+@group.command()
+def show(
+    context: typer.Context,
+    address: Address,
+    limit: Limit = 50,
+    *,
+    raw: Annotated[bool, typer.Option("--raw", help="With the provider's own object that suppressed it.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what is known of an address: what may be sent to it, why not, and its timeline across all providers.
+
+    Example: receiver contacts show anna@example.com --raw
+    """
+    from receiver.cli.person import show as do
+    from receiver.cli.place import find_place, run_async
+
+    run_async(do(find_place(context), address, limit=limit, raw=raw, as_json=as_json))
