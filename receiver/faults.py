@@ -9,7 +9,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -37,7 +37,15 @@ def _setting(loc: tuple[int | str, ...], model: type[BaseModel]) -> tuple[str, t
     section = model.model_fields[first].annotation if first in model.model_fields else None
     if len(loc) > 1 and isinstance(section, type) and issubclass(section, BaseModel):
         return _setting(loc[1:], section)
+    if len(loc) > 2 and (named := _named_section(section)) is not None:
+        return _setting(loc[2:], named)
     return first, model
+
+
+def _named_section(annotation: Any) -> type[BaseModel] | None:
+    """The model of tables with names of the user's own: `dict[str, Model]`."""
+    values = get_args(annotation)[1:] if get_origin(annotation) is dict else ()
+    return values[0] if values and isinstance(values[0], type) and issubclass(values[0], BaseModel) else None
 
 
 def _dotted(loc: tuple[int | str, ...]) -> str:

@@ -28,6 +28,7 @@ from receiver.alert_settings import AlertSettings
 from receiver.errors import ConfigError, Problem
 from receiver.faults import problems_of, right_value, split_list
 from receiver.networks import Networks
+from receiver.policy_settings import PolicySettings
 from receiver.privacy_settings import PrivacySettings
 from receiver.raw_settings import Raw, read_raw, resolve_files
 from receiver.retention_settings import RetentionSettings
@@ -196,6 +197,9 @@ class Settings(BaseSettings):
     )
     privacy: PrivacySettings = Field(
         PrivacySettings(), description="what is not stored of events, in one table `[privacy]`"
+    )
+    policy: PolicySettings = Field(
+        PolicySettings(), description="what bounces mean for an address, in one table `[policy]`"
     )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
         "info", description="`debug`, `info`, `warning` or `error`", examples=["info"]

@@ -16,6 +16,7 @@ from receiver.contract import Provider, SourceSettings
 from receiver.credentials import CredentialSettings
 from receiver.faults import toml_value
 from receiver.oauth import ClientSettings
+from receiver.policy_settings import EXAMPLE, PolicySettings
 from receiver.providers import provider, provider_names
 from receiver.retention_settings import RetentionSettings
 from receiver.settings import Settings
@@ -30,7 +31,7 @@ _HEAD: Final = """\
 """
 USUAL: Final = ("sendgrid", "mailgun", "postmark", "ses", "resend", "standard_webhooks")
 _FIRST: Final = ("database", "secret_key")
-_TABLES: Final = ("sources", "handlers", "retention", "alerts")
+_TABLES: Final = ("sources", "handlers", "retention", "alerts", "policy")
 _KINDS: Final = (
     ("username", "password"),
     ("bearer_token",),
@@ -44,7 +45,7 @@ _FROM_ENVIRONMENT: Final = "not written here: set RECEIVER_SECRET_KEY or RECEIVE
 
 def template(secret_key: str | None, chosen: Sequence[str] = USUAL) -> str:
     """The file's text. `secret_key`: a generated one, or None to leave it to the environment. `chosen`: providers."""
-    parts = (_settings(secret_key), _retention(), _alerts(), _sources(chosen), _handlers())
+    parts = (_settings(secret_key), _retention(), _alerts(), _policy(), _sources(chosen), _handlers())
     return "\n".join(line for part in parts for line in part) + "\n"
 
 
@@ -95,6 +96,17 @@ def _alerts() -> Iterator[str]:
     yield "# [alerts]"
     for name, field in AlertSettings.model_fields.items():
         yield from _field(name, field)
+
+
+def _policy() -> Iterator[str]:
+    yield ""
+    yield "# What bounces mean for an address: `receiver policy show` has the whole table, `receiver policy preview`"
+    yield "# says what a change would do. A class says never, at_once, or when it repeats:"
+    yield "# [policy]"
+    yield f"# mailbox_full = {toml_value(EXAMPLE)}"
+    yield from _field("release_after", PolicySettings.model_fields["release_after"])
+    yield "# [policy.streams.transactional]"
+    yield '# inactive_mailbox = "never"'
 
 
 def _sources(chosen: Sequence[str]) -> Iterator[str]:

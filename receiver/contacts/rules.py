@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from receiver.contacts.configured import policy_of
 from receiver.contacts.policy import Policy
 from receiver.settings import Settings
 
@@ -26,6 +27,7 @@ class Rules:
 def rules_of(settings: Settings) -> Rules:
     """The rules of this configuration. Sources are read as they are written, since a worker binds none of them."""
     return Rules(
+        policy=policy_of(settings.policy),
         total_complaints=frozenset(_sources(settings, "complaint", frozenset({"all"}))),
         trusted=frozenset(_sources(settings, "trust_resubscribe", _YES)),
     )
