@@ -805,6 +805,7 @@ CREATE TABLE bounce_incidents (
     hard bigint NOT NULL,
     attempted bigint NOT NULL,
     baseline double precision NOT NULL,
+    decision text CHECK (decision IN ('confirmed', 'released')),
     note text NOT NULL DEFAULT ''
 );
 CREATE UNIQUE INDEX bounce_incidents_open ON bounce_incidents (mailbox_provider) WHERE ended_at IS NULL;
@@ -817,7 +818,25 @@ COMMENT ON COLUMN bounce_incidents.release_at IS 'From then on the provisional s
 COMMENT ON COLUMN bounce_incidents.hard IS 'Hard bounces in that time.';
 COMMENT ON COLUMN bounce_incidents.attempted IS 'Messages delivered or bounced in that time.';
 COMMENT ON COLUMN bounce_incidents.baseline IS 'The share of hard bounces that is usual there.';
-COMMENT ON COLUMN bounce_incidents.note IS 'What people have decided about it.';
+COMMENT ON COLUMN bounce_incidents.decision IS 'What somebody has decided about it. confirmed: the addresses are dead, the suppressions stay; released: they do not count.';
+COMMENT ON COLUMN bounce_incidents.note IS 'Why, in their words.';
+
+CREATE TABLE bounce_hours (
+    hour timestamptz NOT NULL,
+    mailbox_provider text NOT NULL,
+    sender_domain text NOT NULL,
+    attempted bigint NOT NULL,
+    hard bigint NOT NULL,
+    block bigint NOT NULL,
+    PRIMARY KEY (hour, mailbox_provider, sender_domain)
+);
+COMMENT ON TABLE bounce_hours IS 'Mail by the hour for the last weeks, so that what is unusual can be told from what is usual. Every hour that was counted has a row. Without tests, echoes and unverified reports.';
+COMMENT ON COLUMN bounce_hours.hour IS 'Start of the hour (occurred_at).';
+COMMENT ON COLUMN bounce_hours.mailbox_provider IS 'events.mailbox_provider; empty: not known.';
+COMMENT ON COLUMN bounce_hours.sender_domain IS 'events.sender_domain; empty: not known, or the hour is some days ago.';
+COMMENT ON COLUMN bounce_hours.attempted IS 'Messages that were delivered or bounced.';
+COMMENT ON COLUMN bounce_hours.hard IS 'Of them, hard bounces.';
+COMMENT ON COLUMN bounce_hours.block IS 'Of them, those refused because of the sender or the content.';
 
 CREATE TABLE erasures (
     address_hash bytea PRIMARY KEY,

@@ -64,6 +64,16 @@ class AlertSettings(BaseModel):
     )
     dead_letters: int = Field(1, ge=1, description="how many open dead letters of a handler are a problem")
     quarantine: int = Field(1, ge=1, description="how many open entries of a source in quarantine are a problem")
+    block_rate: float = Field(
+        0.05,
+        gt=0,
+        le=1,
+        description="the share of a sender's mail that a mailbox provider may refuse, because of the sender or content",
+        examples=[0.05],
+    )
+    block_volume: int = Field(
+        100, ge=1, description="how many messages of a sender to a mailbox provider that share needs, within hours"
+    )
     repeat_after: Duration = Field(
         timedelta(hours=24), description="how long until an open problem is posted again", examples=["24h"]
     )

@@ -21,6 +21,7 @@ from receiver.cli.app import app
 from receiver.cli.place import who
 from receiver.contract import SourceSettings
 from receiver.errors import ConfigError
+from receiver.policy_settings import PolicySettings
 from receiver.privacy_settings import PrivacySettings
 from receiver.providers import providers
 from receiver.retention_settings import RetentionSettings
@@ -105,6 +106,9 @@ def test_all_commands_are_there() -> None:
         *("dead-letters discard", "replay start", "replay list", "replay resume", "replay cancel"),
         *("retention list", "retention run", "classify"),
         "contacts show",
+        *("suppressions list", "suppressions show", "suppressions add", "suppressions lift"),
+        *("suppressions incidents list", "suppressions incidents confirm", "suppressions incidents release"),
+        *("suppressions incidents declare", "policy show", "policy rates"),
         *("topics list", "topics show", "topics add", "topics edit", "topics archive"),
         *("segments list", "segments show", "segments save", "segments preview", "segments delete"),
     }
@@ -404,7 +408,7 @@ def test_documents_name_everything() -> None:
     """the documents name every setting, every command and every option of simulate"""
     docs = Path(__file__).parents[1] / "docs"
     configuration, cli = (docs / "configuration.md").read_text(), (docs / "cli.md").read_text()
-    for model in (Settings, SourceSettings, RetentionSettings, AlertSettings, PrivacySettings):
+    for model in (Settings, SourceSettings, RetentionSettings, AlertSettings, PrivacySettings, PolicySettings):
         for name in model.model_fields:
             assert f"`{name}`" in configuration, name
     for path, one in COMMANDS.items():

@@ -16,6 +16,7 @@ from receiver.cli import (
     doctor,
     events,
     handlers,
+    policy,
     quarantine,
     refused,
     replay,
@@ -26,6 +27,7 @@ from receiver.cli import (
     setup,
     simulate,
     sources,
+    suppressions,
     topics,
 )
 
@@ -85,6 +87,8 @@ app.add_typer(dead_letters.group, name="dead-letters", rich_help_panel=LOOKING)
 app.add_typer(replay.group, name="replay", rich_help_panel=LOOKING)
 app.command(rich_help_panel=LOOKING)(reprocess.reprocess)
 app.command(rich_help_panel=LOOKING)(classify.classify)
+app.add_typer(suppressions.group, name="suppressions", rich_help_panel=LISTS)
+app.add_typer(policy.group, name="policy", rich_help_panel=LISTS)
 app.add_typer(retention.group, name="retention", rich_help_panel=LOOKING)
 app.add_typer(contacts.group, name="contacts", rich_help_panel=LISTS)
 app.add_typer(topics.group, name="topics", rich_help_panel=LISTS)

@@ -137,6 +137,7 @@ async def _serve(start: _Start, number: int) -> None:
             drop=settings.privacy.drop,
             retention=settings.retention,
             alerts=settings.alerts,
+            policy=settings.policy,
         )
         await _reachable(start.dsn)
         try:
@@ -161,6 +162,7 @@ async def _work(checked: Checked, dsn: str) -> None:
         admin_port=settings.admin_port,
         retention=settings.retention,
         alerts=settings.alerts,
+        policy=settings.policy,
     )
     await work(this, _stop_on_signals(), ready)
 

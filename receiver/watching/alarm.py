@@ -12,7 +12,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import asyncpg
@@ -21,14 +21,16 @@ import structlog
 from receiver.alert_settings import AlertSettings
 from receiver.durations import say_duration
 from receiver.errors import Unavailable
+from receiver.policy_settings import PolicySettings
 from receiver.retention_settings import RetentionSettings
 from receiver.sources import Source
-from receiver.store import alerts, tasks
+from receiver.store import alerts, bounce_hours, tasks
 from receiver.store.activity import activities, note_activity
 from receiver.store.alerts import Alert
 from receiver.store.connect import AWAY, KeptConnection
 from receiver.store.needs import warnings
 from receiver.store.observations import observe
+from receiver.watching import bad_days
 from receiver.watching.notices import Notices
 from receiver.watching.troubles import (
     INSTALLATION,
@@ -45,6 +47,8 @@ log = structlog.get_logger("alerts")
 EVERY: Final = 10.0  # seconds between looks
 HELD: Final = 6  # looks that a duty is kept without a sign of life
 WITHIN: Final = 10.0  # seconds for one look
+BOUNCES: Final = 30  # looks from one at bounces to the next: they are counted from events
+COUNTING: Final = 30.0  # seconds for that one
 SETTLED: Final = timedelta(minutes=1)  # what comes and goes is one problem
 FIRST_WAIT: Final = 5.0  # seconds after the first notice that failed
 LONGEST_WAIT: Final = 900.0
@@ -67,6 +71,7 @@ class Alarm:
         sources: Mapping[str, Source] | None = None,
         heard: Heard = Counter,
         retention: RetentionSettings | None = None,
+        policy: PolicySettings | None = None,
         every: float = EVERY,
         settled: timedelta = SETTLED,
     ) -> None:
@@ -75,6 +80,7 @@ class Alarm:
         self._sources = sources or {}
         self._heard = heard
         self._retention = retention or RetentionSettings()
+        self._policy = policy or PolicySettings()
         self._last_heard: Mapping[str, int] = {}
         self._every = every
         self._settled = settled
@@ -118,12 +124,38 @@ class Alarm:
         async with self._connection.transaction(within=WITHIN) as connection:
             if await self._has("watch_installation", connection):
                 await self._watch_installation(connection)
+        await self._watch_bounces()
 
     async def _watch_installation(self, connection: asyncpg.Connection) -> None:
         found = [*installation(await observe(connection), self._settings)]
         found += endangered(await warnings(connection, self._retention))
         await self._settle(connection, found, INSTALLATION)
         await alerts.forget(connection)
+
+    async def _watch_bounces(self) -> None:
+        """Every few minutes; where it fails, the lease keeps it from being tried again at once."""
+        async with self._connection.transaction(within=WITHIN) as connection:
+            every = timedelta(seconds=self._every * BOUNCES)
+            if not await tasks.take(connection, "watch_bounces", self._owner, every=every):
+                return
+        async with self._connection.transaction(within=COUNTING) as connection:
+            now = await connection.fetchval("SELECT now()")
+            release_after = self._policy.release_after
+            found = await bad_days.watch(connection, self._settings, now, release_after=release_after)
+            await self._settle(connection, found, bad_days.KINDS)
+        async with self._connection.transaction(within=COUNTING) as connection:
+            await bounce_hours.forget(connection, now)
+        await self._count_history(now)
+        async with self._connection.transaction(within=WITHIN) as connection:
+            await tasks.end(connection, "watch_bounces", self._owner)
+
+    async def _count_history(self, now: datetime) -> None:
+        """Hours that were never counted, for a few seconds: the rest another time."""
+        enough = time.monotonic() + WITHIN / 2
+        missing = True
+        while missing and time.monotonic() < enough:
+            async with self._connection.transaction(within=COUNTING) as connection:
+                missing = await bounce_hours.count_missing(connection, now)
 
     async def _has(self, duty: str, connection: asyncpg.Connection) -> bool:
         lease = timedelta(seconds=self._every * HELD + WITHIN)

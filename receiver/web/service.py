@@ -22,6 +22,7 @@ from receiver.ingest.refusals import Refusals
 from receiver.ingest.writer import Writer
 from receiver.maintenance import check_database, maintained
 from receiver.networks import Proxies
+from receiver.policy_settings import PolicySettings
 from receiver.retention_settings import RetentionSettings
 from receiver.sources import Source
 from receiver.store.connect import KeptConnection
@@ -88,6 +89,7 @@ class Service:
     drop: Sequence[str] = ()
     retention: RetentionSettings = field(default_factory=RetentionSettings)
     alerts: AlertSettings = field(default_factory=AlertSettings)
+    policy: PolicySettings = field(default_factory=PolicySettings)
     watch_every: float = EVERY
 
 
@@ -177,6 +179,7 @@ def _watched(
         sources=service.sources,
         heard=heard,
         retention=service.retention,
+        policy=service.policy,
         every=service.watch_every,
     )
 

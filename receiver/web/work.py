@@ -13,6 +13,7 @@ import structlog
 
 from receiver.alert_settings import AlertSettings
 from receiver.maintenance import check_database, maintained
+from receiver.policy_settings import PolicySettings
 from receiver.retention_settings import RetentionSettings
 from receiver.store.connect import KeptConnection
 from receiver.vault import Vault
@@ -38,6 +39,7 @@ class Work:
     admin_port: int = 8081
     retention: RetentionSettings = field(default_factory=RetentionSettings)
     alerts: AlertSettings = field(default_factory=AlertSettings)
+    policy: PolicySettings = field(default_factory=PolicySettings)
 
 
 async def work(this: Work, stop: asyncio.Event, ready: Callable[[str], None]) -> None:
@@ -46,7 +48,8 @@ async def work(this: Work, stop: asyncio.Event, ready: Callable[[str], None]) ->
     Raises SchemaError, PortTaken, and what asyncpg raises when the database cannot be reached at the start.
     """
     await check_database(this.dsn, this.vault, this.retention)
-    alarm = Alarm(KeptConnection(this.dsn, name=NAME), this.alerts, retention=this.retention)
+    kept = KeptConnection(this.dsn, name=NAME)
+    alarm = Alarm(kept, this.alerts, retention=this.retention, policy=this.policy)
     watching = watched(
         this.dsn,
         alarm,
