@@ -94,7 +94,10 @@ class Copying:
     async def connect(self, dsn: str) -> None:
         for _ in range(2):
             connection = await asyncpg.connect(dsn)
-            await intake.prepare(connection)
+            for name in ("uuid", "inet"):  # rows hold their bytes; the rest is the driver's own work
+                await connection.set_type_codec(
+                    name, schema="pg_catalog", encoder=bytes, decoder=bytes, format="binary"
+                )
             self._connections.append(connection)
 
     def rows(self, body: bytes) -> Iterator[intake.Row]:

@@ -14,7 +14,7 @@ from receiver.contract import Post
 from receiver.event import EventType
 from receiver.ingest.normalize import row_of
 from receiver.payload import item_from_value
-from receiver.store import intake
+from receiver.store import intake, wire
 from tests.service import PRIVACY, Played, Running, play, running
 from tests.tcp_proxy import proxied
 from tests.test_overload import impatient
@@ -132,8 +132,8 @@ async def test_the_same_events_in_opposite_order_do_not_deadlock(database: str, 
             AS 'BEGIN PERFORM pg_sleep(0.005); RETURN NEW; END';
             CREATE TRIGGER dawdle BEFORE INSERT ON event_ids FOR EACH ROW EXECUTE FUNCTION dawdle()
         """)
-        await intake.prepare(one)
-        await intake.prepare(other)
+        await wire.prepare(one)
+        await wire.prepare(other)
         new = await asyncio.gather(
             intake.write(one, rows, (), lock_timeout=10_000, privacy=PRIVACY),
             intake.write(other, rows[::-1], (), lock_timeout=10_000, privacy=PRIVACY),

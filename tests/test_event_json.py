@@ -18,7 +18,8 @@ from receiver.cloudevents import encode_batch, encode_event, json_schema
 from receiver.event import Event, EventType
 from receiver.ingest.normalize import row_of
 from receiver.sources import Source
-from receiver.store.intake import Row, prepare, write
+from receiver.store import wire
+from receiver.store.intake import Row, write
 from receiver.store.queries import get_event
 from receiver.store.rows import select_list, to_event
 from receiver.testing import event
@@ -48,7 +49,7 @@ async def store(database: str, fixtures: Sequence[Fixture]) -> None:
     rows = [row for fixture in fixtures for row in await _rows(fixture)]
     connection = await asyncpg.connect(database)
     try:
-        await prepare(connection)
+        await wire.prepare(connection)
         await write(connection, rows, (), lock_timeout=2000, privacy=PRIVACY)
     finally:
         await connection.close()

@@ -24,7 +24,8 @@ from receiver.ingest.normalize import rows_of
 from receiver.ingest.reread import Outcome, reread
 from receiver.providers.sendgrid import SendGrid
 from receiver.sources import Source
-from receiver.store.intake import prepare, write
+from receiver.store import wire
+from receiver.store.intake import write
 from receiver.store.reprocessing import Selection, next_events, place_of
 from tests.cli import Receiver, command_for
 from tests.provider_fixtures import fixtures, folder, folder_names, items_of_fixture
@@ -220,7 +221,7 @@ async def test_stopping(
 
 async def test_every_provider_reads_its_own_raw(sql: asyncpg.Connection) -> None:
     """what is stored of every recorded request of every provider reads as the same event again, from its row alone"""
-    await prepare(sql)
+    await wire.prepare(sql)
     sources = {name: _source_of(name) for name in folder_names()}
     for name, source in sources.items():
         for fixture in fixtures(name):

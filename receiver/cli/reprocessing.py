@@ -22,8 +22,8 @@ from receiver.event import EventType
 from receiver.ingest.reread import Clock, Outcome, Release, Reread, reread, reread_entry
 from receiver.outbound import Outbound
 from receiver.sources import Source, bind_sources
-from receiver.store import reprocessing
-from receiver.store.intake import BAD_ROWS, COLUMNS, MAX_ROWS, Row, prepare, write
+from receiver.store import reprocessing, wire
+from receiver.store.intake import BAD_ROWS, COLUMNS, MAX_ROWS, Row, write
 from receiver.store.privacy import Privacy
 from receiver.store.queries import write_audit
 from receiver.store.reprocessing import CHUNK, Changed, Selection
@@ -91,7 +91,7 @@ async def run(place: Place, wanted: Wanted, *, yes: bool, dry_run: bool, as_json
     try:
         sources = bind_sources(place.settings, World(fetch=outbound.fetch, now=clock))
         async with connected(place.database()) as connection:
-            await prepare(connection)
+            await wire.prepare(connection)
             vault = place.vault()
             privacy = Privacy(vault.address_hash, place.settings.privacy.drop)
             reader = Reader(connection, sources, vault, privacy, clock, wanted)

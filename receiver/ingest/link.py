@@ -6,7 +6,7 @@ from typing import Final
 
 import asyncpg
 
-from receiver.store import intake
+from receiver.store import wire
 from receiver.store.connect import connect, is_usable
 from receiver.store.log import check_generation
 
@@ -30,7 +30,7 @@ class Link:
             self.drop()
             connection = await connect(self._dsn, name="receiver ingest", timeout=5, command_timeout=30)
             try:
-                await intake.prepare(connection)
+                await wire.prepare(connection)
                 await check_generation(connection)  # in a restored dump new events would take the places of old ones
             except BaseException:
                 connection.terminate()

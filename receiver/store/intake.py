@@ -82,12 +82,6 @@ _QUARANTINE: Final = """
 """
 
 
-async def prepare(connection: asyncpg.Connection) -> None:
-    """Make an ingest connection exchange uuid and inet as their wire bytes, which rows already hold."""
-    for name in ("uuid", "inet"):
-        await connection.set_type_codec(name, schema="pg_catalog", encoder=bytes, decoder=bytes, format="binary")
-
-
 async def write(
     connection: asyncpg.Connection,
     rows: Sequence[Row],
