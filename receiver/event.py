@@ -6,10 +6,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
+from hashlib import sha256
 from typing import Any, Final
 from uuid import UUID
 from zlib import crc32
@@ -198,6 +199,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _VERSION: Final = str(IDENTITY_VERSION)
+_NO_TIME: Final = bytes(6)
+# A byte with the marks that a UUID of version 8 has there, for each byte.
+_MARKED_8: Final = tuple(bytes((0x80 | byte & 0x0F,)) for byte in range(256))
+_VARIANT: Final = tuple(bytes((0x80 | byte & 0x3F,)) for byte in range(256))
 _encode_identity = msgspec.json.Encoder().encode
 
 
@@ -208,10 +213,14 @@ def event_id(source: str, identity: Sequence[str | None], occurred_at: datetime 
     The same event gives the same id for ever, on every machine; golden vectors are in the tests.
     Without a time the prefix is zero.
     """
-    digest = hashlib.sha256(_encode_identity((_VERSION, source, *identity))).digest()
-    millis = 0 if occurred_at is None else min(max(int(occurred_at.timestamp() * 1000), 0), MAX_MILLIS)
-    marked = bytes((0x80 | digest[0] & 0x0F, digest[1], 0x80 | digest[2] & 0x3F))
-    return millis.to_bytes(6, "big") + marked + digest[3:10]
+    digest = sha256(_encode_identity((_VERSION, source, *identity))).digest()
+    prefix = _NO_TIME if occurred_at is None else _millis(occurred_at)
+    return prefix + _MARKED_8[digest[0]] + digest[1:2] + _VARIANT[digest[2]] + digest[3:10]
+
+
+@lru_cache(maxsize=1024)  # the events of a batch share few moments
+def _millis(moment: datetime) -> bytes:
+    return min(max(int(moment.timestamp() * 1000), 0), MAX_MILLIS).to_bytes(6, "big")
 
 
 def shard_of(recipient: str | None, message_id: str | None, id_: bytes) -> int:

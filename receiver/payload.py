@@ -14,6 +14,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -341,6 +342,11 @@ def unix_time(value: Any, *, per_second: int = 1) -> datetime | None:
         value = _float_text(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
+    return _moment(value, per_second)
+
+
+@lru_cache(maxsize=1024)  # the events of a batch share few seconds
+def _moment(value: float, per_second: int) -> datetime | None:
     try:
         return datetime.fromtimestamp(value if per_second == 1 else value / per_second, UTC)
     except (ValueError, OverflowError, OSError):  # NaN, infinity, beyond the years 1 to 9999
@@ -360,6 +366,8 @@ def iso_time(value: Any) -> datetime | None:
         return None
     try:
         moment = datetime.fromisoformat(value.strip())
+        if moment.tzinfo is UTC:
+            return moment
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError):
         return None

@@ -15,6 +15,8 @@ from receiver.event import Actor, EventType
 Judgement: TypeAlias = tuple[Actor, tuple[str, ...]]
 
 DETECTOR_VERSION: Final = 1
+_OPENED: Final = EventType.OPENED
+_NO_USER_AGENT: Final = (Actor.UNKNOWN, ("no user agent",))
 MAX_USER_AGENT: Final = 512
 
 # Apple's Mail Privacy Protection loads every image with exactly this, read or not (Mailgun on bot detection).
@@ -158,15 +160,15 @@ def judge(
     if provider_flag is not None:
         return provider_flag, ("provider flag",)
     if not user_agent:
-        return Actor.UNKNOWN, ("no user agent",)
-    return _by_user_agent(user_agent[:MAX_USER_AGENT], event_type == EventType.OPENED)
+        return _NO_USER_AGENT
+    return _by_user_agent(user_agent[:MAX_USER_AGENT], event_type == _OPENED)
 
 
 @lru_cache(maxsize=4096)
 def _by_user_agent(user_agent: str, is_open: bool) -> Judgement:  # noqa: FBT001 - lru_cache is cheapest so
     text = user_agent.strip().lower()
     if not text:
-        return Actor.UNKNOWN, ("no user agent",)
+        return _NO_USER_AGENT
     if text == _APPLE_MPP:
         return (Actor.MACHINE, ("apple mpp",)) if is_open else (Actor.UNKNOWN, ("bare user agent",))
     if all(part in text for part in _FROZEN_EDGE):

@@ -48,6 +48,7 @@ def rows_of(source: Source, readings: Iterable[tuple[Item, Reading]], accepted_a
     """
     name, provider, settings = source.name, source.provider.name, source.settings
     stream, brand, default_topic = settings.stream, settings.brand, settings.default_topic
+    latest = accepted_at + AHEAD
     if settings.types:
         readings = _mapped(readings, settings.types)
     if settings.lists:
@@ -59,7 +60,9 @@ def rows_of(source: Source, readings: Iterable[tuple[Item, Reading]], accepted_a
         recipient, domain, mailbox = _recipient(reading.recipient) if reading.recipient else _NOBODY
         sender, sender_domain = _sender(reading.sender) if reading.sender else _NO_SENDER
         message_id = _cut(reading.message_id)
-        occurred_at, provider_time, time_note = _time(reading.occurred_at, accepted_at)
+        occurred_at, provider_time, time_note = reading.occurred_at, None, None
+        if occurred_at is None or not _EARLIEST <= occurred_at <= latest:
+            occurred_at, provider_time, time_note = _time(occurred_at, accepted_at)
         category, bounce_class, smtp_code, enhanced_code = (
             _bounce(reading) if type_ in _FAILURES else (None, None, reading.smtp_code, reading.enhanced_code)
         )
@@ -165,15 +168,13 @@ def _cut(value: str | None) -> str | None:
     return value if value is None or len(value) <= INDEXED else value[:INDEXED]
 
 
-def _time(occurred_at: datetime | None, accepted_at: datetime) -> tuple[datetime, str | None, str | None]:
-    """(occurred_at, provider_time, time_note): the provider's time, or ours where it has none or is far ahead."""
+def _time(occurred_at: datetime | None, accepted_at: datetime) -> tuple[datetime, str | None, str]:
+    """(occurred_at, provider_time, time_note) where the provider has no time, or one that cannot be."""
     if occurred_at is None:
         return accepted_at, None, "missing"
-    if occurred_at > accepted_at + AHEAD:
-        return accepted_at + AHEAD, occurred_at.isoformat(), "future"
     if occurred_at < _EARLIEST:
         return accepted_at, occurred_at.isoformat(), "missing"
-    return occurred_at, None, None
+    return accepted_at + AHEAD, occurred_at.isoformat(), "future"
 
 
 def _bounce(reading: Reading) -> tuple[str | None, str | None, int | None, str | None]:
@@ -204,6 +205,7 @@ def _metadata(metadata: Mapping[str, Any]) -> str:
         return json.dumps(metadata, default=str)
 
 
+@lru_cache(maxsize=4096)  # mail is sent from few addresses, and proxies open it from few
 def inet(address: str) -> bytes | None:
     """Postgres's wire form of an address without a mask; None for what is no address."""
     try:

@@ -141,6 +141,7 @@ _FIELDS: Final[Mapping[str, str]] = {
     "ip": "sending_ip",
 }
 _MARKETING_FIELDS: Final[Mapping[str, str]] = {**dict.fromkeys(_OF_MARKETING.split(), ""), **_FIELDS}
+_UNKNOWN, _BOUNCED, _REJECTED = EventType.UNKNOWN, EventType.BOUNCED, EventType.REJECTED
 _ENGAGED: Final = frozenset({"open", "click", "spamreport", "unsubscribe", "group_unsubscribe", "group_resubscribe"})
 
 # What the console's "Test your integration" and `POST /v3/user/webhooks/event/test` send: unchanged for
@@ -222,6 +223,12 @@ class SendGrid(Provider):
         identity = _identity(value, word, message, columns) if occurred_at else _undated(value)
         if word in _ENGAGED and "sending_ip" in columns:
             columns["client_ip"] = columns.pop("sending_ip")
+        if "pool" in value:
+            columns["ip_pool"] = text(mapping(value["pool"]).get("name"))
+        if "attempt" in value:
+            columns["attempt"] = integer(value["attempt"])
+        if get("sg_machine_open") is True:
+            columns["actor"] = Actor.MACHINE
         return (
             Reading(
                 type=type_,
@@ -233,10 +240,7 @@ class SendGrid(Provider):
                 verdict=verdict,
                 diagnostic=text(get("reason")) or text(get("response")),
                 reject_reason=reject_reason,
-                actor=Actor.MACHINE if get("sg_machine_open") is True else None,
-                ip_pool=text(mapping(get("pool")).get("name")) if "pool" in value else None,
                 campaign=_campaign(value),
-                attempt=integer(get("attempt")) if "attempt" in value else None,
                 tags=texts(get("category")),
                 metadata=own,
                 is_test=message is not None and message.startswith(_TEST_IDS),
@@ -246,10 +250,10 @@ class SendGrid(Provider):
 
 
 def _meaning(word: str, value: Mapping[str, Any]) -> tuple[EventType, BounceCategory | None, RejectReason | None]:
-    type_ = _WORDS.get(word, EventType.UNKNOWN)
-    if type_ is EventType.BOUNCED:
+    type_ = _WORDS.get(word, _UNKNOWN)
+    if type_ is _BOUNCED:
         return type_, _verdict(value), None
-    if type_ is EventType.REJECTED:
+    if type_ is _REJECTED:
         reason = (text(value.get("reason")) or "").lower()
         for part, dropped, reject_reason in _DROPS:
             if part in reason:
@@ -332,6 +336,8 @@ def _message_id(raw: str | None) -> str | None:
 
 
 def _campaign(value: Mapping[str, Any]) -> str | None:
+    if not ("singlesend_id" in value or "marketing_campaign_id" in value or "newsletter" in value):
+        return None
     return (
         text(value.get("singlesend_id"))
         or text(value.get("marketing_campaign_id"))
