@@ -912,12 +912,12 @@ CREATE TABLE sends (
     event_id uuid,
     created_at timestamptz NOT NULL DEFAULT now(),
     account text,
-    address_hash bytea,
     brand text NOT NULL DEFAULT '',
     rule text,
     depth smallint NOT NULL DEFAULT 0,
     broadcast_id bigint,
     message jsonb,
+    due_at timestamptz NOT NULL DEFAULT now(),
     expires_at timestamptz,
     worker text,
     lease_until timestamptz,
@@ -949,12 +949,12 @@ COMMENT ON COLUMN sends.handler IS 'The handler that asked.';
 COMMENT ON COLUMN sends.event_id IS 'The event it was asked for.';
 COMMENT ON COLUMN sends.created_at IS 'When it was queued.';
 COMMENT ON COLUMN sends.account IS 'Which account sends it; NULL: the one for its stream.';
-COMMENT ON COLUMN sends.address_hash IS 'contacts.address_hash of the recipient.';
 COMMENT ON COLUMN sends.brand IS 'Whose mail it is; empty: the only brand there is.';
 COMMENT ON COLUMN sends.rule IS 'The rule that asked for it; NULL: a handler, or the API.';
 COMMENT ON COLUMN sends.depth IS 'How many sends of rules led to it: the event that caused it was about a send of depth one less.';
 COMMENT ON COLUMN sends.broadcast_id IS 'broadcasts.id, for a message of a broadcast.';
 COMMENT ON COLUMN sends.message IS 'The message, where the API was given one instead of a template; NULL once retention has removed it.';
+COMMENT ON COLUMN sends.due_at IS 'When it was first to be sent; not_before moves on with holds and retries.';
 COMMENT ON COLUMN sends.expires_at IS 'Not to be sent later; NULL: no limit but the account''s deadline.';
 COMMENT ON COLUMN sends.worker IS 'Process that has leased it.';
 COMMENT ON COLUMN sends.lease_until IS 'Another process may take it over after this time.';

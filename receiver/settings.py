@@ -32,6 +32,7 @@ from receiver.policy_settings import PolicySettings
 from receiver.privacy_settings import PrivacySettings
 from receiver.raw_settings import Raw, read_raw, resolve_files
 from receiver.retention_settings import RetentionSettings
+from receiver.sending_settings import SendingSettings
 
 CONFIG_FILE: Final = "receiver.toml"
 CONFIG_VARIABLE: Final = "RECEIVER_CONFIG"
@@ -170,6 +171,12 @@ class Settings(BaseSettings):
     )
     sources: dict[str, dict[str, Any]] = Field(
         {}, repr=False, description="accounts of providers, one table `[sources.<name>]` each"
+    )
+    accounts: dict[str, dict[str, Any]] = Field(
+        {}, repr=False, description="what mail is sent through, one table `[accounts.<name>]` each"
+    )
+    sending: SendingSettings = Field(
+        SendingSettings(), description="when mail may go out, and how often to one person, in one table `[sending]`"
     )
     alerts: AlertSettings = Field(
         AlertSettings(), description="what is a problem and whom to tell, in one table `[alerts]`"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
 
@@ -23,39 +23,57 @@ from receiver.settings import Settings, missing_settings, without_password
 from receiver.sources import Source, find_sources, source_warnings, webhook_url
 from receiver.store.schema import check as check_schema
 
+if TYPE_CHECKING:
+    from receiver.sending.accounts import Account
+
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """What can be built from. `handlers`: None where this process runs none."""
+    """What can be built from. `handlers`: None where this process runs none, and then it sends nothing either."""
 
     settings: Settings
     sources: Mapping[str, Source]
     handlers: Sequence[Handler] | None
+    accounts: Mapping[str, Account]
 
 
 def check_service(settings: Settings, problems: Sequence[Problem], world: World, *, dispatch: bool) -> Checked:
     """Raises ConfigError with every problem of settings, sources and handlers together."""
     sources, wrong_sources = find_sources(settings, world)
     handlers, fault = find_handlers(settings) if dispatch else (None, None)
-    found = [*problems, *_missing(settings, problems), *wrong_sources, *(fault.problems if fault else ())]
+    accounts, wrong_accounts = _sending(settings) if dispatch else ({}, [])
+    found = [*problems, *_missing(settings, problems), *wrong_sources, *wrong_accounts]
+    found += fault.problems if fault else ()
     if found:
         raise ConfigError(found) from (fault.__cause__ if fault else None)
-    return Checked(settings=settings, sources=sources, handlers=handlers)
+    return Checked(settings=settings, sources=sources, handlers=handlers, accounts=accounts)
 
 
 def check_worker(settings: Settings) -> Checked:
     """As `check_service`; a worker needs no sources, and may find its database in the run file."""
     handlers, fault = find_handlers(settings)
+    accounts, wrong_accounts = _sending(settings)
     missing = [one for one in missing_settings(settings) if one.key == "secret_key"]
-    found = [*missing, *(fault.problems if fault else ())]
+    found = [*missing, *wrong_accounts, *(fault.problems if fault else ())]
     if not handlers and not fault:
         right = "Name the directory of your handlers, or installed packages that offer some"
         found.append(Problem("handlers_dir", "holds no handlers, so this process would do nothing", right))
     if found:
         raise ConfigError(found) from (fault.__cause__ if fault else None)
-    return Checked(settings=settings, sources={}, handlers=handlers)
+    return Checked(settings=settings, sources={}, handlers=handlers, accounts=accounts)
+
+
+def _sending(settings: Settings) -> tuple[Mapping[str, Account], list[Problem]]:
+    """The accounts, and what is wrong with them or with templates. What sends is loaded only where there is some."""
+    if not settings.accounts:
+        return {}, []
+    from receiver.sending.accounts import find_accounts
+    from receiver.sending.templates import Templates
+
+    accounts, problems = find_accounts(settings)
+    return accounts, [*problems, *Templates(settings.sending.templates_dir).problems()]
 
 
 def _missing(settings: Settings, problems: Sequence[Problem]) -> list[Problem]:
@@ -77,6 +95,8 @@ def check_all(place: Place, problems: Sequence[Problem], *, database: bool) -> N
     for handler in checked.handlers or ():
         changed = handler.run.changed()
         _ok(f"handler {handler.name}: {handler.origin}{f' ({changed})' if changed else ''}")
+    for name, account in checked.accounts.items():
+        _ok(f"account {name}: {account.settings.transport}, {', '.join(account.settings.streams)}")
     _ok(f"alerts: {'posted' if settings.alerts.url else 'logged and listed, [alerts] url is not set'}")
     if database:
         version = run_async(_schema_version(place))

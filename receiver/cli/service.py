@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -37,6 +37,9 @@ from receiver.vault import vault_of
 from receiver.web.listen import bind
 from receiver.web.service import Listening, Service, serve
 from receiver.web.work import Work, work
+
+if TYPE_CHECKING:
+    from receiver.sending.sender import Sender
 
 log = structlog.get_logger("service")
 
@@ -125,6 +128,7 @@ async def _serve(start: _Start, number: int) -> None:
             vault=vault,
             sources=start.checked.sources,
             dispatcher=worker,
+            sender=_sender(start.checked, start.dsn),
             host=settings.host,
             port=settings.port,
             listener=start.listener,
@@ -146,6 +150,15 @@ async def _serve(start: _Start, number: int) -> None:
             await start.outbound.aclose()
 
 
+def _sender(checked: Checked, dsn: str) -> Sender | None:
+    """None where there are no accounts: what sends is not even loaded then."""
+    if not checked.accounts:
+        return None
+    from receiver.sending.running import sender_of
+
+    return sender_of(checked.settings, checked.accounts, vault_of(checked.settings), dsn)
+
+
 async def _work(checked: Checked, dsn: str) -> None:
     settings = checked.settings
 
@@ -157,6 +170,7 @@ async def _work(checked: Checked, dsn: str) -> None:
     this = Work(
         dsn=dsn,
         vault=vault_of(settings),
+        sender=_sender(checked, dsn),
         dispatcher=Worker(dsn=dsn, handlers=checked.handlers or (), vault=vault_of(settings), rules=rules_of(settings)),
         admin_host=settings.admin_host,
         admin_port=settings.admin_port,

@@ -31,7 +31,7 @@ _HEAD: Final = """\
 """
 USUAL: Final = ("sendgrid", "mailgun", "postmark", "ses", "resend", "standard_webhooks")
 _FIRST: Final = ("database", "secret_key")
-_TABLES: Final = ("sources", "handlers", "retention", "alerts", "policy")
+_TABLES: Final = ("sources", "handlers", "accounts", "sending", "retention", "alerts", "policy")
 _KINDS: Final = (
     ("username", "password"),
     ("bearer_token",),

@@ -19,11 +19,15 @@ class Sent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """Not now. `after`: at least that long, as the provider asks. `account`: it concerns all mail of the account."""
+    """Not now. `after`: at least that long, as the provider asks.
+
+    `account`: it concerns all mail of the account. `recipient`: it concerns this recipient alone (greylisting).
+    """
 
     detail: str
     after: timedelta | None = None
     account: bool = False
+    recipient: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

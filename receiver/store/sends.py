@@ -12,8 +12,10 @@ import msgspec
 from receiver.store.sql import Sql
 
 _QUEUE: Final = """
-INSERT INTO sends (key, recipient, template, stream, topic, data, cancel_on, not_before, handler, event_id)
-VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7::text[], now() + $8::interval, $9, $10)
+INSERT INTO sends (key, recipient, template, stream, topic, data, cancel_on, not_before, due_at, handler, event_id,
+                   brand, account, rule, depth, message)
+VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7::text[], now() + $8::interval, now() + $8::interval, $9, $10, $11, $12, $13,
+        $14, $15::jsonb)
 ON CONFLICT (key) DO NOTHING
 RETURNING id
 """
@@ -32,10 +34,29 @@ async def queue(  # noqa: PLR0913 - the columns of a send
     cancel_on: Sequence[str],
     handler: str,
     event_id: UUID | None,
+    brand: str = "",
+    account: str | None = None,
+    rule: str | None = None,
+    depth: int = 0,
+    message: str | None = None,
 ) -> UUID | None:
-    """Queue one send; returns its id, or None where the key was queued before."""
-    text = msgspec.json.encode(data).decode()
+    """Queue one send; its id, or None where the key was queued before. `message`: JSON, instead of a template."""
     found: UUID | None = await sql.fetchval(
-        _QUEUE, key, recipient, template, stream, topic, text, list(cancel_on), delay, handler, event_id
+        _QUEUE,
+        key,
+        recipient,
+        template,
+        stream,
+        topic,
+        msgspec.json.encode(data).decode(),
+        list(cancel_on),
+        delay,
+        handler,
+        event_id,
+        brand,
+        account,
+        rule,
+        depth,
+        message,
     )
     return found

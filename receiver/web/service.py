@@ -24,6 +24,7 @@ from receiver.maintenance import check_database, maintained
 from receiver.networks import Proxies
 from receiver.policy_settings import PolicySettings
 from receiver.retention_settings import RetentionSettings
+from receiver.sending.sender import Sender
 from receiver.sources import Source
 from receiver.store.connect import KeptConnection
 from receiver.store.privacy import Privacy
@@ -69,7 +70,7 @@ class Dispatcher(Protocol):
 class Service:
     """Everything `serve` needs, built by the command line (or a test) beforehand.
 
-    `dispatcher`: None runs no handlers in this process. `listener`: the socket for webhooks, where several processes
+    `dispatcher`: None runs no handlers in this process. `sender`: None sends nothing. `listener`: the socket for webhooks, where several processes
     share one; else `host` and `port` are bound. `drop`: columns of events that are never stored.
     """
 
@@ -77,6 +78,7 @@ class Service:
     vault: Vault
     sources: Mapping[str, Source]
     dispatcher: Dispatcher | None = None
+    sender: Sender | None = None
     host: str = "127.0.0.1"
     port: int = 8080
     listener: socket.socket | None = None
@@ -147,7 +149,8 @@ async def _run(
         await refusals.start()
         await announcer.start()
         stop_dispatch = asyncio.Event()
-        dispatching = [asyncio.create_task(dispatcher.run(stop_dispatch))] if dispatcher else []
+        running = [one for one in (dispatcher, service.sender) if one is not None]
+        dispatching = [asyncio.create_task(one.run(stop_dispatch)) for one in running]
         serving = asyncio.create_task(admin_server.serve(sockets=[admin]))
         try:
             await _started(admin_server, serving)
@@ -189,6 +192,8 @@ def _watched(
 
     checks: dict[str, Check] = {"writer": writing}
     collectors: list[Collector] = [IngestCollector(ingest, writer, budget)]
+    if service.sender:
+        checks["sending"] = service.sender.trouble
     if service.dispatcher:
         checks["dispatch"] = service.dispatcher.trouble
         collectors.append(DispatchCollector(service.dispatcher.stats))

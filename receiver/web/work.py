@@ -15,6 +15,7 @@ from receiver.alert_settings import AlertSettings
 from receiver.maintenance import check_database, maintained
 from receiver.policy_settings import PolicySettings
 from receiver.retention_settings import RetentionSettings
+from receiver.sending.sender import Sender
 from receiver.store.connect import KeptConnection
 from receiver.vault import Vault
 from receiver.watching.alarm import Alarm
@@ -35,6 +36,7 @@ class Work:
     dsn: str
     vault: Vault
     dispatcher: Dispatcher
+    sender: Sender | None = None
     admin_host: str = "127.0.0.1"
     admin_port: int = 8081
     retention: RetentionSettings = field(default_factory=RetentionSettings)
@@ -53,19 +55,20 @@ async def work(this: Work, stop: asyncio.Event, ready: Callable[[str], None]) ->
     watching = watched(
         this.dsn,
         alarm,
-        checks={"dispatch": this.dispatcher.trouble},
+        checks={"dispatch": this.dispatcher.trouble, **({"sending": this.sender.trouble} if this.sender else {})},
         collectors=[DispatchCollector(this.dispatcher.stats)],
     )
     with _bind(this.admin_host, this.admin_port) as listener:
         async with maintained(this.dsn, this.retention), watching as application:
             admin = server(application)
             serving = asyncio.create_task(admin.serve(sockets=[listener]))
-            dispatching = asyncio.create_task(this.dispatcher.run(stop))
+            running = [one for one in (this.dispatcher, this.sender) if one is not None]
+            working = [asyncio.create_task(one.run(stop)) for one in running]
             ready(address(listener))
-            await asyncio.wait([serving, dispatching], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([serving, *working], return_when=asyncio.FIRST_COMPLETED)
             stop.set()
             admin.should_exit = True
-            await asyncio.gather(serving, dispatching)
+            await asyncio.gather(serving, *working)
 
 
 def _bind(host: str, port: int) -> socket.socket:

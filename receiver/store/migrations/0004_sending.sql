@@ -2,12 +2,12 @@
 
 ALTER TABLE sends
     ADD COLUMN account text,
-    ADD COLUMN address_hash bytea,
     ADD COLUMN brand text NOT NULL DEFAULT '',
     ADD COLUMN rule text,
     ADD COLUMN depth smallint NOT NULL DEFAULT 0,
     ADD COLUMN broadcast_id bigint,
     ADD COLUMN message jsonb,
+    ADD COLUMN due_at timestamptz NOT NULL DEFAULT now(),
     ADD COLUMN expires_at timestamptz,
     ADD COLUMN worker text,
     ADD COLUMN lease_until timestamptz,
@@ -23,12 +23,12 @@ CREATE INDEX sends_broadcast ON sends (broadcast_id, id) WHERE broadcast_id IS N
 CREATE INDEX sends_provider_message ON sends (provider_message_id) WHERE provider_message_id IS NOT NULL;
 COMMENT ON COLUMN sends.cancel_on IS 'What makes the send pointless once its recipient has done it: event types, or a type with a tag (clicked:offer).';
 COMMENT ON COLUMN sends.account IS 'Which account sends it; NULL: the one for its stream.';
-COMMENT ON COLUMN sends.address_hash IS 'contacts.address_hash of the recipient.';
 COMMENT ON COLUMN sends.brand IS 'Whose mail it is; empty: the only brand there is.';
 COMMENT ON COLUMN sends.rule IS 'The rule that asked for it; NULL: a handler, or the API.';
 COMMENT ON COLUMN sends.depth IS 'How many sends of rules led to it: the event that caused it was about a send of depth one less.';
 COMMENT ON COLUMN sends.broadcast_id IS 'broadcasts.id, for a message of a broadcast.';
 COMMENT ON COLUMN sends.message IS 'The message, where the API was given one instead of a template; NULL once retention has removed it.';
+COMMENT ON COLUMN sends.due_at IS 'When it was first to be sent; not_before moves on with holds and retries.';
 COMMENT ON COLUMN sends.expires_at IS 'Not to be sent later; NULL: no limit but the account''s deadline.';
 COMMENT ON COLUMN sends.worker IS 'Process that has leased it.';
 COMMENT ON COLUMN sends.lease_until IS 'Another process may take it over after this time.';

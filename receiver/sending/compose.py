@@ -1,0 +1,104 @@
+"""From a row of `sends` to a message: of a template, or as the API was given it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
+
+import asyncpg
+import msgspec
+from pydantic import ValidationError
+
+from receiver.sending.accounts import Account
+from receiver.sending.content import Content, mailbox
+from receiver.sending.message import Mailbox, Message
+from receiver.sending.templates import Templates, Unfit
+from receiver.store.sql import Sql
+
+# Of a row: the headers List-Unsubscribe and List-Unsubscribe-Post; none where nobody could be told where to leave.
+Unsubscribe: TypeAlias = Callable[[asyncpg.Record], Mapping[str, str]]
+
+_CONTACT: Final = """
+SELECT external_id, display_address, name, locale, time_zone, attributes, tags FROM contacts WHERE address = $1
+"""
+
+
+class Composer:
+    """Makes messages. `unsubscribe` knows where people leave."""
+
+    def __init__(self, templates: Templates, unsubscribe: Unsubscribe) -> None:
+        self._templates = templates
+        self._unsubscribe = unsubscribe
+
+    async def __call__(self, sql: Sql, row: asyncpg.Record, account: Account) -> Message:
+        """The message of a send through the account. Raises Unfit."""
+        unsubscribe = self._unsubscribe(row) if row["stream"] == "marketing" else {}
+        contact = await _contact(sql, row["recipient"])
+        content = _given(row["message"]) if row["message"] is not None else self._rendered(row, contact, unsubscribe)
+        try:
+            return _message(row, account, content, contact, unsubscribe)
+        except ValueError as error:
+            raise Unfit("wrong_message", str(error)) from None
+
+    def _rendered(self, row: asyncpg.Record, contact: Mapping[str, Any], unsubscribe: Mapping[str, str]) -> Content:
+        values = {
+            **msgspec.json.decode(row["data"]),
+            "contact": contact,
+            "unsubscribe_url": unsubscribe.get("List-Unsubscribe", "").partition(">")[0].removeprefix("<"),
+        }
+        return self._templates.render(row["template"], values)
+
+
+async def _contact(sql: Sql, recipient: str) -> dict[str, Any]:
+    row = await sql.fetchrow(_CONTACT, recipient)
+    found = {} if row is None else dict(row)
+    attributes = msgspec.json.decode(found.pop("attributes")) if found else {}
+    names = ("external_id", "display_address", "name", "locale", "time_zone", "tags")
+    return {**dict.fromkeys(names), **found, "address": recipient, "attributes": attributes}
+
+
+def _given(message: str) -> Content:
+    try:
+        return Content.model_validate_json(message)
+    except ValidationError as error:  # it was checked when it was queued, by this release or another
+        raise Unfit("wrong_message", f"{error.error_count()} of its fields are wrong") from None
+
+
+def _message(
+    row: asyncpg.Record,
+    account: Account,
+    content: Content,
+    contact: Mapping[str, Any],
+    unsubscribe: Mapping[str, str],
+) -> Message:
+    address = contact["display_address"] or row["recipient"]
+    return Message(
+        send_id=row["id"],
+        message_id=f"{row['id'].hex}@{account.settings.domain}",
+        sender=mailbox(content.sender) if content.sender else account.settings.mailbox,
+        to=Mailbox(address, contact["name"] or ""),
+        subject=content.subject,
+        text=content.text,
+        html=content.html,
+        cc=[mailbox(one) for one in content.cc],
+        bcc=[mailbox(one) for one in content.bcc],
+        reply_to=[mailbox(one) for one in content.reply_to],
+        headers=content.headers,
+        attachments=[one.attachment() for one in content.attachments],
+        tags=content.tags,
+        metadata=content.metadata,
+        unsubscribe=unsubscribe,
+        feedback_id=_feedback_id(row),
+        template_id=content.template_id,
+        data=content.data,
+        stream=row["stream"],
+    )
+
+
+def _feedback_id(row: asyncpg.Record) -> str:
+    """campaign:customer:kind:sender, as Google's postmaster tools group complaints; without blanks and colons."""
+    parts = (str(row["broadcast_id"] or row["template"] or "api"), row["topic"] or "none", row["stream"])
+    sender = row["brand"] or "receiver"
+    return ":".join(
+        "".join(char if char.isalnum() or char in "-_." else "-" for char in part)[:60] for part in (*parts, sender)
+    )

@@ -1,0 +1,400 @@
+"""Sends what is due: leases, guard, rate limits, the transport, and what became of it. Any number of processes may.
+
+A message is marked as begun, and that is committed, before anything is said to a transport. So a process that dies in
+the middle leaves behind that nobody knows: transactional mail is then sent again, marketing mail is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from math import ceil
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+import structlog
+
+from receiver.sending.accounts import Account, default_accounts
+from receiver.sending.guard import Check, Facts, check
+from receiver.sending.message import Message
+from receiver.sending.templates import Unfit
+from receiver.sending.transport import Outcome, Pause, Rejected, Retry, Sent, Unknown
+from receiver.sending_settings import SendingSettings
+from receiver.store import outbox
+from receiver.store.connect import AWAY, create_pool
+from receiver.store.sql import Sql
+from receiver.store.standing import standings
+from receiver.store.tasks import this_process
+from receiver.vault import Vault
+
+log = structlog.get_logger("sending")
+
+POLL: Final = 1.0  # seconds between looks at the outbox while nothing is due
+RECOVER: Final = 15.0  # seconds
+LEASE: Final = timedelta(seconds=60)
+RENEW: Final = 15.0  # seconds
+GRACE: Final = 25.0  # seconds that messages in hand get at the end
+LONGEST: Final = timedelta(minutes=15)  # between attempts
+FIRST: Final = timedelta(seconds=15)
+REST: Final = timedelta(seconds=30)  # for an account that is asked to wait, and not told how long
+BREAKER: Final = 5  # failures of an account in a row
+SUPPRESSION: Final = "suppression"  # the handler that marketing mail waits for
+LATE: Final = 60.0  # seconds that it may lag behind
+
+Compose = Callable[[Sql, asyncpg.Record, Account], Awaitable[Message]]
+Bounced = Callable[[Sql, asyncpg.Record, Rejected], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Settled:
+    """What an outcome makes of a send: its next state, and a pause of the account."""
+
+    state: str
+    outcome: str
+    reason: str | None
+    detail: str
+    not_before: datetime | None = None
+
+
+class Sender:
+    """Sends through the accounts until told to stop. `compose` makes a message of a row of `sends`.
+
+    `bounced` is told of recipients that a server refused, in the transaction that settles the send.
+    """
+
+    def __init__(
+        self,
+        *,
+        dsn: str,
+        accounts: Mapping[str, Account],
+        compose: Compose,
+        bounced: Bounced,
+        rules: SendingSettings,
+        vault: Vault,
+    ) -> None:
+        self._dsn = dsn
+        self._accounts = accounts
+        self._compose = compose
+        self._bounced = bounced
+        self._rules = rules
+        self._vault = vault
+        self._worker = this_process()
+        self._pool: asyncpg.Pool | None = None
+        self._tasks: dict[UUID, asyncio.Task[None]] = {}
+        self._busy: Counter[str] = Counter()
+        self._wake = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._suppression: str | None = "nobody has looked yet"
+        self._trouble: str | None = None
+        self.counts: Counter[tuple[str, str]] = Counter()  # (account, outcome)
+
+    def wake(self) -> None:
+        """Something may be due."""
+        self._wake.set()
+
+    def trouble(self) -> str | None:
+        """Why nothing may be going out, or None."""
+        return self._trouble
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Send until `stop` is set; messages in hand are finished then, within GRACE seconds."""
+        size = min(self._rules.concurrency, 10) + 2
+        self._pool = await create_pool(self._dsn, name="receiver sending", size=size, settings={"lock_timeout": "10s"})
+        keeping = [asyncio.create_task(self._every(RECOVER, self._look_after)), asyncio.create_task(self._renewing())]
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            while not stop.is_set():
+                began = await self._claim()
+                self._wake.clear()
+                if not began:
+                    waking = asyncio.create_task(self._wake.wait())
+                    await asyncio.wait([stopping, waking], timeout=POLL, return_when=asyncio.FIRST_COMPLETED)
+                    waking.cancel()
+        finally:
+            self._stopping.set()
+            stopping.cancel()
+            if self._tasks:
+                await asyncio.wait(self._tasks.values(), timeout=GRACE)
+            for task in (*keeping, *self._tasks.values()):
+                task.cancel()
+            await asyncio.gather(*keeping, *self._tasks.values(), return_exceptions=True)
+            await asyncio.gather(*(one.transport.aclose() for one in self._accounts.values()), return_exceptions=True)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._pool.close(), 5)
+
+    # Looking after the outbox ----------------------------------------------------------------------------------------
+
+    async def _every(self, seconds: float, what: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await what()
+                self._trouble = None
+            except AWAY as error:
+                self._trouble = f"the database cannot be used: {type(error).__name__}"
+                log.warning("the outbox was not looked after", action="sending_failed", error=type(error).__name__)
+            await asyncio.sleep(seconds * random.uniform(0.8, 1.2))  # noqa: S311 - spreads processes
+
+    async def _look_after(self) -> None:
+        assert self._pool is not None
+        async with self._pool.acquire() as sql:
+            for id_, state in await outbox.recover(sql):
+                log.warning("took a message back", action="send_recovered", send=str(id_), state=state)
+            await outbox.send_again(sql, self._rules.reconcile)
+            self._suppression = await _suppression(sql)
+
+    async def _renewing(self) -> None:
+        await self._every(RENEW, self._renew)
+
+    async def _renew(self) -> None:
+        if self._tasks and self._pool is not None:
+            await outbox.renew(self._pool, list(self._tasks), self._worker, LEASE)
+
+    async def _claim(self) -> bool:
+        """Begin with what is due; False where nothing was, or nothing more can be in hand."""
+        began = False
+        try:
+            for name in self._accounts:
+                free = self._most(name) - self._busy[name]
+                if free > 0:
+                    rows = await outbox.claim(
+                        self._sql,
+                        defaults=default_accounts(self._accounts),
+                        accounts=[name],
+                        limit=free,
+                        worker=self._worker,
+                        lease=LEASE,
+                    )
+                    began = began or bool(rows)
+                    for row in rows:
+                        self._begin(row, self._accounts[name])
+        except AWAY as error:
+            self._trouble = f"the database cannot be used: {type(error).__name__}"
+            await asyncio.sleep(POLL)
+        return began
+
+    def _most(self, name: str) -> int:
+        """How many of an account may be in hand: one that is limited must not keep the others waiting."""
+        rate = self._accounts[name].settings.per_second
+        return self._rules.concurrency if rate is None else min(self._rules.concurrency, ceil(rate * 3) + 1)
+
+    @property
+    def _sql(self) -> asyncpg.Pool:
+        assert self._pool is not None
+        return self._pool
+
+    def _begin(self, row: asyncpg.Record, account: Account) -> None:
+        task = asyncio.create_task(self._one(row, account))
+        self._tasks[row["id"]] = task
+        self._busy[account.name] += 1
+
+        def done(_: asyncio.Task[None]) -> None:
+            self._tasks.pop(row["id"], None)
+            self._busy[account.name] -= 1
+            self._wake.set()
+
+        task.add_done_callback(done)
+
+    # One message -----------------------------------------------------------------------------------------------------
+
+    async def _one(self, row: asyncpg.Record, account: Account) -> None:
+        try:
+            if not await self._may_go(row, account) or not await self._has_turn(row, account):
+                return
+            try:
+                message = await self._compose(self._sql, row, account)
+            except Unfit as error:
+                await outbox.keep(
+                    self._sql, row["id"], self._worker, "failed", reason=error.reason, detail=error.detail
+                )
+                self.counts[account.name, "failed"] += 1
+                return
+            begun = await self._mark_begun(row, account, message)
+            if begun is not None:
+                outcome = await _asked(account, message)
+                await self._settle(row, account, *begun, outcome)
+        except AWAY as error:  # its lease runs out, and then it is known what that means
+            log.warning("a message was left", action="send_left", send=str(row["id"]), error=type(error).__name__)
+
+    async def _may_go(self, row: asyncpg.Record, account: Account) -> bool:
+        """A first look, which spares those that may not go their turn."""
+        async with self._sql.acquire() as sql, sql.transaction():
+            return await self._guarded(sql, row, account) is not None
+
+    async def _guarded(self, sql: Sql, row: asyncpg.Record, account: Account) -> list[Check] | None:
+        """What the guard says where the message may go; None: it was settled, or is not ours any more."""
+        found = await outbox.facts(sql, row["id"], account.name, self._vault.address_hash(row["recipient"]))
+        if found is None or found["state"] != "leased" or found["worker"] != self._worker:
+            return None
+        checks = check(_facts(row, found, self._suppression, self._rules), self._rules)
+        last = checks[-1]
+        if last.verdict == "go":
+            return checks
+        skipped = last.verdict == "skip"
+        if skipped or not await outbox.was_held(sql, row["id"], last.why):
+            outcome = "skipped" if skipped else "held"
+            told = [asdict(one) for one in checks]
+            await outbox.note(sql, row["id"], row["attempts"], account.name, outcome, last.why, told)
+        await outbox.keep(
+            sql,
+            row["id"],
+            self._worker,
+            "skipped" if skipped else "queued",
+            reason=last.why,
+            detail=f"the guard's question was {last.name}",
+            not_before=last.until,
+        )
+        self.counts[account.name, "skipped" if skipped else "held"] += 1
+        return None
+
+    async def _has_turn(self, row: asyncpg.Record, account: Account) -> bool:
+        """Wait for a turn within the account's rates; False where that is too long, or we are to stop."""
+        for per, span, most in (
+            ("day", timedelta(days=1), account.settings.per_day),
+            ("hour", timedelta(hours=1), account.settings.per_hour),
+        ):
+            if most is not None:
+                until = await outbox.take_from_window(self._sql, account.name, per, span, most)
+                if until is not None:
+                    await self._put_back(row, f"the account's limit for one {per} is reached", until)
+                    return False
+        if account.settings.per_second is not None:
+            spacing = timedelta(seconds=1 / account.settings.per_second)
+            wait = await outbox.take_slot(self._sql, account.name, spacing)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), wait)
+        if self._stopping.is_set():
+            await self._put_back(row, "the process was stopped", None)
+            return False
+        return True
+
+    async def _put_back(self, row: asyncpg.Record, detail: str, until: datetime | None) -> None:
+        await outbox.keep(
+            self._sql, row["id"], self._worker, "queued", reason="rate_limit", detail=detail, not_before=until
+        )
+
+    async def _mark_begun(self, row: asyncpg.Record, account: Account, message: Message) -> tuple[int, int] | None:
+        """The guard's last word, and the mark, in one transaction: (number of the attempt, of its note)."""
+        async with self._sql.acquire() as sql, sql.transaction():
+            if row["stream"] == "marketing":
+                await outbox.lock_recipient(sql, row["recipient"])
+            checks = await self._guarded(sql, row, account)
+            if checks is None:
+                return None
+            attempt = await outbox.begin(sql, row["id"], self._worker, account.name, message.message_id)
+            if attempt is None:
+                return None
+            told = [asdict(one) for one in checks]
+            return attempt, await outbox.note(sql, row["id"], attempt, account.name, "unknown", "it goes on", told)
+
+    async def _settle(self, row: asyncpg.Record, account: Account, attempt: int, noted: int, outcome: Outcome) -> None:
+        async with self._sql.acquire() as sql, sql.transaction():
+            now: datetime = await sql.fetchval("SELECT clock_timestamp()")
+            await self._judge_account(sql, account, outcome, now)
+            settled = _settled(row, attempt, outcome, now, self._rules)
+            await outbox.settle(
+                sql,
+                row["id"],
+                attempt,
+                noted,
+                state=settled.state,
+                outcome=settled.outcome,
+                reason=settled.reason,
+                detail=settled.detail,
+                not_before=settled.not_before,
+                provider_message_id=outcome.provider_message_id if isinstance(outcome, Sent) else None,
+            )
+            if isinstance(outcome, Rejected) and outcome.recipient:
+                await self._bounced(sql, row, outcome)
+        self.counts[account.name, settled.outcome] += 1
+        log.info("asked to send", action="send", send=str(row["id"]), account=account.name, outcome=settled.outcome)
+
+    async def _judge_account(self, sql: Sql, account: Account, outcome: Outcome, now: datetime) -> None:
+        """Pause the account for everybody where the outcome is about it and not about the message."""
+        match outcome:
+            case Pause(detail=detail):
+                await outbox.pause(sql, account.name, None, by=None, reason=detail)
+                log.error("an account cannot send", action="account_paused", account=account.name, why=detail)
+            case Retry(account=True, after=after, detail=detail):
+                await outbox.pause(sql, account.name, now + (after or REST), by=None, reason=detail)
+            case Retry(recipient=False, detail=detail) | Unknown(detail=detail):
+                failures = await outbox.count_failure(sql, account.name)
+                if failures >= BREAKER:
+                    rest = min(REST * 2 ** min(failures - BREAKER, 10), LONGEST)
+                    await outbox.pause(sql, account.name, now + rest, by=None, reason=f"{failures} failures: {detail}")
+            case _:
+                await outbox.forget_failures(sql, account.name)
+
+
+async def _asked(account: Account, message: Message) -> Outcome:
+    try:
+        return await account.transport.send(message)
+    except Exception as error:  # a fault of ours: nobody knows how far it came
+        log.exception("a transport failed", action="transport_failed", account=account.name)
+        return Unknown(detail=f"a fault in the transport: {type(error).__name__}")
+
+
+def _settled(row: asyncpg.Record, attempt: int, outcome: Outcome, now: datetime, rules: SendingSettings) -> _Settled:
+    match outcome:
+        case Sent(detail=detail):
+            return _Settled(state="sent", outcome="sent", reason=None, detail=detail)
+        case Rejected(detail=detail, recipient=recipient):
+            reason = "recipient_refused" if recipient else "message_refused"
+            return _Settled(state="failed", outcome="rejected", reason=reason, detail=detail)
+        case Unknown(detail=detail):
+            return _Settled(state="unknown", outcome="unknown", reason="no_answer", detail=detail)
+        case Pause(detail=detail):
+            return _Settled(state="queued", outcome="pause", reason="account_paused", detail=detail)
+        case Retry(detail=detail, after=after):
+            due = now + max(after or timedelta(0), backoff(attempt))
+            if attempt >= rules.max_attempts or due > _deadline(row, rules):
+                return _Settled(state="failed", outcome="retry", reason="gave_up", detail=detail)
+            return _Settled(state="queued", outcome="retry", reason="retry", detail=detail, not_before=due)
+
+
+def backoff(attempt: int) -> timedelta:
+    """Anything up to the longest wait for this attempt (full jitter), so that those who failed at once spread."""
+    longest: timedelta = min(FIRST * 2 ** min(attempt - 1, 10), LONGEST)
+    return longest * random.uniform(0.1, 1)  # noqa: S311 - no secret
+
+
+def _deadline(row: asyncpg.Record, rules: SendingSettings) -> datetime:
+    """Until when the send is tried: its own limit, or so long after it was first due (`not_before` moves on)."""
+    expires: datetime | None = row["expires_at"]
+    deadline: datetime = max(row["created_at"], row["due_at"]) + rules.deadline
+    return deadline if expires is None else min(deadline, expires)
+
+
+def _facts(row: asyncpg.Record, found: Any, suppression: str | None, rules: SendingSettings) -> Facts:
+    return Facts(
+        marketing=row["stream"] == "marketing",
+        now=found["now"],
+        depth=row["depth"],
+        paused=found["paused"],
+        paused_until=found["paused_until"],
+        sendable=found["sendable"] is not False,
+        why_not=found["why_not"],
+        done=found["done"],
+        recent=tuple(found["recent"]),
+        time_zone=found["time_zone"],
+        expires_at=_deadline(row, rules),
+        suppression=suppression,
+    )
+
+
+async def _suppression(sql: Sql) -> str | None:
+    """What keeps the suppression handler from its work; None: nothing, or there is none."""
+    for one in await standings(sql):
+        if one.handler == SUPPRESSION:
+            if one.state in ("paused", "broken"):
+                return f"the handler {SUPPRESSION} is {one.state}"
+            if one.dead_letters:
+                return f"the handler {SUPPRESSION} has dead letters"
+            if one.lag_seconds > LATE:
+                return f"the handler {SUPPRESSION} lags behind"
+    return None

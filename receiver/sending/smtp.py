@@ -1,0 +1,259 @@
+"""SMTP (RFC 5321): connections that are kept, and who each reply is about.
+
+A reply to AUTH or MAIL is about us, one to RCPT about the recipient, one after the final dot about the message. Where
+none comes after the final dot, the server may have taken the message, so that nobody knows: RFC 5321, section
+4.5.3.2.6, lets it take ten minutes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import ssl
+import time
+from datetime import UTC, datetime
+from typing import Final, Literal, Self
+
+import certifi
+from aiosmtplib import (
+    SMTP,
+    SMTPAuthenticationError,
+    SMTPConnectResponseError,
+    SMTPException,
+    SMTPNotSupported,
+    SMTPRecipientRefused,
+    SMTPResponseException,
+    SMTPSenderRefused,
+)
+from pydantic import Field, model_validator
+
+from receiver.contract import Secrets
+from receiver.sending.accounts import AccountSettings
+from receiver.sending.message import Message
+from receiver.sending.mime import mime_of, needs_utf8, wire_address
+from receiver.sending.transport import Outcome, Pause, Rejected, Retry, Sent, Unknown
+
+COMMAND: Final = 300.0  # seconds for a reply (RFC 5321, section 4.5.3.2)
+FINAL_DOT: Final = 600.0  # likewise, after the message (section 4.5.3.2.6)
+CLOSING: Final = 421
+IDLE: Final = 30.0  # seconds that a connection is kept unused; servers end it after some minutes
+USES: Final = 100  # messages after which a connection is given up: some servers limit them
+_PORTS: Final = {"tls": 465, "starttls": 587, "none": 25}
+_ENHANCED: Final = re.compile(r"^([245]\.\d{1,3}\.\d{1,3})\b")
+_ADDRESS: Final = re.compile(r"\S+@\S+")
+
+
+class Settings(AccountSettings):
+    """An SMTP server that takes our mail."""
+
+    host: str = Field(description="name of the server", examples=["smtp.example.net"])
+    port: int | None = Field(None, ge=1, le=65535, description="465 with tls, 587 with starttls, 25 without")
+    tls: Literal["starttls", "tls", "none"] = Field("starttls", description="how the connection is encrypted")
+    ca_file: str | None = Field(None, description="certificates to trust, where the server's is of your own authority")
+    username: str | None = Field(None, description="the account's name")
+    password: Secrets = Field([], description="its password(s): the next is tried where the first is refused")
+    connect_timeout: float = Field(30, gt=0, le=300, description="seconds that connecting may take")
+    connections: int = Field(5, ge=1, le=50, description="connections that are kept for the next messages")
+
+    @model_validator(mode="after")
+    def _check_secrets(self) -> Self:
+        if bool(self.username) != bool(self.password):
+            raise ValueError("needs username and password together")
+        if self.password and self.tls == "none" and not self.private:
+            raise ValueError("would send its password in clear: use tls, or private = true inside your own network")
+        return self
+
+
+class _Connection:
+    """One connection: when it was last used, and how often."""
+
+    def __init__(self, client: SMTP) -> None:
+        self.client = client
+        self.uses = 0
+        self.used_at = time.monotonic()
+
+    @property
+    def worn(self) -> bool:
+        return self.uses >= USES or time.monotonic() - self.used_at > IDLE or not self.client.is_connected
+
+
+class Smtp:
+    """Sends through one server. `final_dot`: seconds to wait for the last reply."""
+
+    def __init__(self, settings: Settings, *, command: float = COMMAND, final_dot: float = FINAL_DOT) -> None:
+        self._settings = settings
+        self._command = command
+        self._final_dot = final_dot
+        self._idle: list[_Connection] = []
+        self._password = 0  # which of them the server took last
+        self._trust: ssl.SSLContext | None = None
+
+    async def send(self, message: Message) -> Outcome:
+        """Hand the message to the server."""
+        try:
+            content = mime_of(message, datetime.now(UTC)).as_bytes()
+        except (ValueError, UnicodeError) as error:
+            return Rejected(detail=f"the message cannot be written: {_hidden(str(error))}")
+        try:
+            connection = await self._connection()
+        except SMTPAuthenticationError as error:
+            detail = f"the server refuses our credentials: {_said(error)}"
+            return Pause(detail=detail) if error.code >= 500 else Retry(detail=detail, account=True)
+        except (SMTPException, OSError, TimeoutError, ValueError) as error:
+            busy = isinstance(error, SMTPConnectResponseError)
+            return Retry(detail=f"no connection: {_said(error)}", account=busy)
+        outcome, usable = await self._talk(connection, message, content)
+        await self._put_back(connection, usable=usable)
+        return outcome
+
+    async def aclose(self) -> None:
+        """End the connections that are kept."""
+        idle, self._idle = self._idle, []
+        await asyncio.gather(*(_quit(one.client) for one in idle))
+
+    async def _talk(self, connection: _Connection, message: Message, content: bytes) -> tuple[Outcome, bool]:
+        """What became of it, and whether the connection can be used again."""
+        try:
+            await self._envelope(connection.client, message)
+        except (SMTPException, OSError, TimeoutError) as error:
+            return _before_the_message(error)
+        try:
+            _, said = await connection.client.data(content, timeout=self._final_dot)
+        except (SMTPException, OSError, TimeoutError) as error:
+            return _after_the_message(error)
+        return Sent(detail=_hidden(said)), True
+
+    async def _envelope(self, client: SMTP, message: Message) -> None:
+        utf8 = needs_utf8(message)
+        if utf8 and not client.supports_extension("smtputf8"):
+            raise SMTPNotSupported("the server does not take addresses with letters outside of ASCII")
+        options, encoding = (["SMTPUTF8", "BODY=8BITMIME"], "utf-8") if utf8 else ([], "ascii")
+        limit = self._command
+        await client.mail(wire_address(message.sender.address), options=options, encoding=encoding, timeout=limit)
+        await client.rcpt(wire_address(message.to.address), encoding=encoding, timeout=limit)
+        for one in (*message.cc, *message.bcc):  # a copy that is refused does not keep the message from its recipient
+            with contextlib.suppress(SMTPRecipientRefused):
+                await client.rcpt(wire_address(one.address), encoding=encoding, timeout=limit)
+
+    # Connections -----------------------------------------------------------------------------------------------------
+
+    async def _connection(self) -> _Connection:
+        while self._idle:
+            kept = self._idle.pop()
+            if not kept.worn and await _is_alive(kept.client):
+                return kept
+            await _quit(kept.client)
+        return _Connection(await self._connect())
+
+    async def _connect(self) -> SMTP:
+        settings = self._settings
+        client = SMTP(
+            hostname=settings.host,
+            port=settings.port or _PORTS[settings.tls],
+            use_tls=settings.tls == "tls",
+            start_tls=settings.tls == "starttls",
+            tls_context=self._context() if settings.tls != "none" else None,
+            timeout=settings.connect_timeout,
+        )
+        try:
+            await client.connect()
+            if client.is_ehlo_or_helo_needed:
+                await client.ehlo()
+            await self._log_in(client)
+        except BaseException:
+            client.close()
+            raise
+        return client
+
+    async def _log_in(self, client: SMTP) -> None:
+        """With the password that was taken last; where it is refused, with the others: they are being rotated."""
+        if not self._settings.username:
+            return
+        passwords = self._settings.password
+        for offset in range(len(passwords)):
+            number = (self._password + offset) % len(passwords)
+            try:
+                await client.login(self._settings.username, passwords[number].get_secret_value())
+            except SMTPAuthenticationError:
+                if offset == len(passwords) - 1:
+                    raise
+            else:
+                self._password = number
+                return
+
+    def _context(self) -> ssl.SSLContext:
+        if self._trust is None:
+            self._trust = ssl.create_default_context(cafile=self._settings.ca_file or certifi.where())
+        return self._trust
+
+    async def _put_back(self, connection: _Connection, *, usable: bool) -> None:
+        connection.uses += 1
+        connection.used_at = time.monotonic()
+        if usable and not connection.worn and len(self._idle) < self._settings.connections:
+            self._idle.append(connection)
+        else:
+            await _quit(connection.client)
+
+
+def open(settings: Settings) -> Smtp:  # noqa: A001 - what every transport's file calls it
+    """The transport of one account; does not connect yet."""
+    return Smtp(settings)
+
+
+def _before_the_message(error: Exception) -> tuple[Outcome, bool]:
+    """What the end of the envelope means, and whether the connection is of use. Nothing was sent."""
+    match error:
+        case SMTPNotSupported():
+            return Rejected(detail=str(error)), True
+        case SMTPSenderRefused():
+            detail = f"the server refuses our sender: {_said(error)}"
+            return (Pause(detail=detail) if error.code >= 500 else Retry(detail=detail, account=True)), True
+        case SMTPRecipientRefused() if error.code < 500:
+            return Retry(detail=f"not now: {_said(error)}", recipient=True), error.code != CLOSING
+        case SMTPRecipientRefused():
+            code = _ENHANCED.match(error.message)
+            refused = Rejected(
+                detail=f"the server refuses the recipient: {_said(error)}",
+                recipient=True,
+                smtp_code=error.code,
+                enhanced_code=code[1] if code else None,
+            )
+            return refused, True
+        case _:
+            return Retry(detail=f"the connection ended before the message: {_said(error)}"), False
+
+
+def _after_the_message(error: Exception) -> tuple[Outcome, bool]:
+    """Likewise, once the message is on its way. A reply is definite; none leaves everything open."""
+    if not isinstance(error, SMTPResponseException):
+        return Unknown(detail=f"no reply to the message: {_said(error)}"), False
+    if error.code == CLOSING:
+        return Retry(detail=f"the server is closing: {_said(error)}", account=True), False
+    detail = f"the server refuses the message: {_said(error)}"
+    return (Rejected(detail=detail, smtp_code=error.code) if error.code >= 500 else Retry(detail=detail)), True
+
+
+async def _is_alive(client: SMTP) -> bool:
+    """RSET also ends a transaction that a refused recipient has left open."""
+    try:
+        await client.rset(timeout=10)
+    except (SMTPException, OSError, TimeoutError):
+        return False
+    return True
+
+
+async def _quit(client: SMTP) -> None:
+    with contextlib.suppress(SMTPException, OSError, TimeoutError):
+        await client.quit(timeout=2)
+    client.close()
+
+
+def _said(error: BaseException) -> str:
+    text = f"{error.code} {error.message}" if isinstance(error, SMTPResponseException) else str(error)
+    return _hidden(text or type(error).__name__)
+
+
+def _hidden(text: str) -> str:
+    """The server's words, on one line, without the addresses that they quote."""
+    return _ADDRESS.sub("(an address)", " ".join(text.split()))[:500]

@@ -1,0 +1,291 @@
+"""The outbox in SQL: which messages are due, who sends them, and what became of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from receiver.store.sql import Sql
+
+EVERY: Final = "*"  # send_accounts.name of the kill switch
+
+_ACCOUNT: Final = "coalesce(s.account, CASE s.stream WHEN 'marketing' THEN $1 ELSE $2 END)"
+_PAUSED: Final = """
+EXISTS (SELECT FROM send_accounts a
+        WHERE a.name IN ('*', {account}) AND a.paused_at IS NOT NULL
+          AND (a.paused_until IS NULL OR a.paused_until > clock_timestamp()))
+"""
+
+# Those of paused accounts stay where they are. Ours alone: another process may have accounts that we do not have.
+_CLAIM: Final = f"""
+WITH due AS (
+    SELECT s.id FROM sends s
+    WHERE s.state = 'queued' AND s.not_before <= clock_timestamp() AND {_ACCOUNT} = ANY ($3)
+      AND NOT {_PAUSED.format(account=_ACCOUNT)}
+    ORDER BY s.not_before LIMIT $4 FOR UPDATE SKIP LOCKED
+)
+UPDATE sends s SET state = 'leased', worker = $5, lease_until = clock_timestamp() + $6::interval, begun_at = NULL
+FROM due WHERE s.id = due.id
+RETURNING s.*, {_ACCOUNT} AS by_account
+"""
+
+_RENEW: Final = """
+UPDATE sends SET lease_until = clock_timestamp() + $3::interval
+WHERE id = ANY ($1) AND worker = $2 AND state = 'leased'
+"""
+
+# Whoever held these has died or hung. What had not begun is as it was; what had begun, nobody can say.
+_RECOVER: Final = """
+UPDATE sends SET
+    state = CASE WHEN begun_at IS NULL THEN 'queued' ELSE 'unknown' END,
+    settled_at = CASE WHEN begun_at IS NULL THEN NULL ELSE clock_timestamp() END,
+    reason = CASE WHEN begun_at IS NULL THEN reason ELSE 'interrupted' END,
+    detail = CASE WHEN begun_at IS NULL THEN detail
+                  ELSE 'the process that sent it ended before the answer was stored' END,
+    worker = NULL, lease_until = NULL
+WHERE state = 'leased' AND lease_until < clock_timestamp()
+RETURNING id, state
+"""
+
+# Marketing mail is at most once: it stays unknown.
+_AGAIN: Final = """
+UPDATE sends SET state = 'queued', settled_at = NULL, begun_at = NULL, not_before = clock_timestamp()
+WHERE state = 'unknown' AND stream = 'transactional' AND settled_at < clock_timestamp() - $1::interval
+  AND (expires_at IS NULL OR expires_at > clock_timestamp())
+RETURNING id
+"""
+
+_LOCK: Final = "SELECT pg_advisory_xact_lock($1, hashtext($2))"
+_LOCK_SPACE: Final = 0x5E2D  # of advisory locks: marketing mail to one person is judged by one process at a time
+
+_FACTS: Final = f"""
+SELECT clock_timestamp() AS now, s.state, s.worker,
+       paused.reason AS paused, paused.paused_until,
+       answer.sendable, answer.reason AS why_not,
+       (SELECT e.type || coalesce(':' || tag, '')
+        FROM events e LEFT JOIN LATERAL unnest(e.tags) AS tag ON e.type || ':' || tag = ANY (s.cancel_on)
+        WHERE e.recipient = s.recipient AND e.occurred_at > s.created_at AND e.received_at > s.created_at
+          AND e.attribution IS NULL AND coalesce(e.actor, '') <> 'machine' AND NOT e.is_test
+          AND (e.type = ANY (s.cancel_on) OR tag IS NOT NULL)
+        ORDER BY e.occurred_at LIMIT 1) AS done,
+       ARRAY (SELECT coalesce(o.begun_at, o.settled_at) FROM sends o
+              WHERE o.recipient = s.recipient AND o.id <> s.id AND o.stream = 'marketing'
+                AND o.created_at > clock_timestamp() - interval '40 days'
+                AND (o.state IN ('sent', 'unknown') OR o.state = 'leased' AND o.begun_at IS NOT NULL)
+                AND coalesce(o.begun_at, o.settled_at) > clock_timestamp() - interval '7 days') AS recent,
+       (SELECT c.time_zone FROM contacts c WHERE c.address = s.recipient) AS time_zone
+FROM sends s
+LEFT JOIN LATERAL sendable($3, s.topic, s.stream) AS answer ON true
+LEFT JOIN LATERAL (
+    SELECT a.reason, a.paused_until FROM send_accounts a
+    WHERE a.name IN ('{EVERY}', $2) AND a.paused_at IS NOT NULL
+      AND (a.paused_until IS NULL OR a.paused_until > clock_timestamp())
+    ORDER BY a.paused_until DESC NULLS FIRST LIMIT 1
+) AS paused ON true
+WHERE s.id = $1
+"""
+
+_BEGIN: Final = """
+UPDATE sends SET begun_at = clock_timestamp(), attempts = attempts + 1, account = $3, internet_message_id = $4
+WHERE id = $1 AND worker = $2 AND state = 'leased' AND begun_at IS NULL
+RETURNING attempts
+"""
+_ATTEMPT: Final = """
+INSERT INTO send_attempts (send_id, attempt, account, outcome, detail, checks)
+VALUES ($1, $2, $3, $4, $5, $6::jsonb) RETURNING id
+"""
+_HELD_BEFORE: Final = """
+SELECT outcome = 'held' AND detail = $2 FROM send_attempts WHERE send_id = $1 ORDER BY id DESC LIMIT 1
+"""
+_KEEP: Final = """
+UPDATE sends SET state = $3, reason = $4, detail = $5, not_before = coalesce($6, not_before),
+       settled_at = CASE WHEN $3 = 'queued' THEN NULL ELSE clock_timestamp() END,
+       worker = NULL, lease_until = NULL, begun_at = NULL
+WHERE id = $1 AND worker = $2 AND state = 'leased' AND begun_at IS NULL
+"""
+
+# By the number of the attempt, not by the lease: what was sent was sent, however late we say so.
+_SETTLE: Final = """
+UPDATE sends SET state = $3, reason = $4, detail = $5, not_before = coalesce($6, not_before),
+       provider_message_id = coalesce($7, provider_message_id),
+       settled_at = CASE WHEN $3 = 'queued' THEN NULL ELSE clock_timestamp() END,
+       worker = NULL, lease_until = NULL, begun_at = CASE WHEN $3 IN ('sent', 'unknown') THEN begun_at END
+WHERE id = $1 AND attempts = $2 AND (state = 'leased' OR state = 'unknown' AND $3 IN ('sent', 'failed'))
+"""
+_SETTLE_ATTEMPT: Final = "UPDATE send_attempts SET outcome = $2, detail = $3 WHERE id = $1"
+
+_PAUSE: Final = """
+INSERT INTO send_accounts AS a (name, paused_at, paused_until, paused_by, reason)
+VALUES ($1, clock_timestamp(), $2, $3, $4)
+ON CONFLICT (name) DO UPDATE SET
+    paused_at = coalesce(a.paused_at, clock_timestamp()), changed_at = clock_timestamp(),
+    paused_until = CASE WHEN a.paused_at IS NOT NULL AND a.paused_until IS NULL THEN NULL
+                        WHEN excluded.paused_until IS NULL THEN NULL
+                        ELSE greatest(a.paused_until, excluded.paused_until) END,
+    paused_by = excluded.paused_by, reason = excluded.reason
+"""
+_RESUME: Final = """
+UPDATE send_accounts SET paused_at = NULL, paused_until = NULL, paused_by = NULL, reason = '', failures = 0,
+       changed_at = clock_timestamp() WHERE name = $1 AND paused_at IS NOT NULL
+"""
+_FAILED: Final = """
+INSERT INTO send_accounts AS a (name, failures) VALUES ($1, 1)
+ON CONFLICT (name) DO UPDATE SET failures = a.failures + 1, changed_at = clock_timestamp() RETURNING failures
+"""
+_WORKED: Final = "UPDATE send_accounts SET failures = 0 WHERE name = $1 AND failures > 0"
+
+# The next free place in an even row: each who asks gets one of his own, whichever process he is.
+_SLOT: Final = """
+INSERT INTO send_budgets AS b (account, per, next_at)
+VALUES ($1, 'second', clock_timestamp() + $2::interval)
+ON CONFLICT (account, per) DO UPDATE SET next_at = greatest(b.next_at, clock_timestamp()) + $2::interval
+RETURNING greatest(extract(epoch FROM next_at - $2::interval - clock_timestamp()), 0)::float8
+"""
+_WINDOW: Final = """
+INSERT INTO send_budgets AS b (account, per, began_at, used) VALUES ($1, $2, clock_timestamp(), 1)
+ON CONFLICT (account, per) DO UPDATE SET
+    began_at = CASE WHEN b.began_at <= clock_timestamp() - $3::interval THEN clock_timestamp() ELSE b.began_at END,
+    used = CASE WHEN b.began_at <= clock_timestamp() - $3::interval THEN 1 ELSE b.used + 1 END
+WHERE b.used < $4 OR b.began_at <= clock_timestamp() - $3::interval
+RETURNING used
+"""
+_WINDOW_ENDS: Final = "SELECT began_at + $3::interval FROM send_budgets WHERE account = $1 AND per = $2"
+
+# Our id of the send travels in the message's metadata, so an event that carries it proves that it was taken.
+_PROVEN: Final = """
+UPDATE sends s SET state = 'sent', settled_at = coalesce(s.settled_at, clock_timestamp()), worker = NULL,
+       lease_until = NULL, reason = NULL, detail = 'an event of the provider tells of it',
+       provider_message_id = coalesce(s.provider_message_id, told.message_id)
+FROM unnest($1::uuid[], $2::text[]) AS told (id, message_id)
+WHERE s.id = told.id AND (s.state = 'unknown' OR s.state IN ('leased', 'queued') AND s.attempts > 0)
+"""
+
+
+async def claim(
+    sql: Sql,
+    *,
+    defaults: tuple[str | None, str | None],
+    accounts: Sequence[str],
+    limit: int,
+    worker: str,
+    lease: timedelta,
+) -> list[asyncpg.Record]:
+    """Due sends, now leased to `worker`; `by_account` says by which account. `defaults`: (marketing, transactional)."""
+    return await sql.fetch(_CLAIM, *defaults, list(accounts), limit, worker, lease)
+
+
+async def renew(sql: Sql, ids: Sequence[UUID], worker: str, lease: timedelta) -> None:
+    await sql.execute(_RENEW, list(ids), worker, lease)
+
+
+async def recover(sql: Sql) -> list[asyncpg.Record]:
+    """Take leases back that have run out: (id, state) of each, queued or unknown."""
+    return await sql.fetch(_RECOVER)
+
+
+async def send_again(sql: Sql, after: timedelta) -> int:
+    """Queue transactional sends again that have been unknown for `after`; returns how many."""
+    return len(await sql.fetch(_AGAIN, after))
+
+
+async def lock_recipient(sql: Sql, recipient: str) -> None:
+    """Until the transaction ends nobody else judges marketing mail to this person."""
+    await sql.execute(_LOCK, _LOCK_SPACE, recipient)
+
+
+async def facts(sql: Sql, id_: UUID, account: str, address_hash: bytes) -> asyncpg.Record | None:
+    """What the guard asks for, of a send to the address with this hash through this account."""
+    return await sql.fetchrow(_FACTS, id_, account, address_hash)
+
+
+async def begin(sql: Sql, id_: UUID, worker: str, account: str, message_id: str) -> int | None:
+    """The number of the attempt that begins now; None: the lease is lost."""
+    found: int | None = await sql.fetchval(_BEGIN, id_, worker, account, message_id)
+    return found
+
+
+async def note(  # noqa: PLR0917 - the columns of an attempt
+    sql: Sql, id_: UUID, attempt: int, account: str, outcome: str, detail: str, checks: Any
+) -> int:
+    """A row of `send_attempts`; its id."""
+    found: int = await sql.fetchval(
+        _ATTEMPT, id_, attempt, account, outcome, detail, msgspec.json.encode(checks).decode()
+    )
+    return found
+
+
+async def was_held(sql: Sql, id_: UUID, detail: str) -> bool:
+    """Whether the last that was noted is that it was held for the same reason."""
+    return bool(await sql.fetchval(_HELD_BEFORE, id_, detail))
+
+
+async def keep(
+    sql: Sql, id_: UUID, worker: str, state: str, *, reason: str | None, detail: str, not_before: datetime | None = None
+) -> None:
+    """End a lease without an attempt: the send is skipped, or queued for later."""
+    await sql.execute(_KEEP, id_, worker, state, reason, detail, not_before)
+
+
+async def settle(  # noqa: PLR0913 - the columns of an outcome
+    sql: Sql,
+    id_: UUID,
+    attempt: int,
+    noted: int,
+    *,
+    state: str,
+    outcome: str,
+    reason: str | None,
+    detail: str,
+    not_before: datetime | None = None,
+    provider_message_id: str | None = None,
+) -> bool:
+    """Store what became of an attempt; False: a later attempt, or an event, has settled it otherwise."""
+    await sql.execute(_SETTLE_ATTEMPT, noted, outcome, detail)
+    done = await sql.execute(_SETTLE, id_, attempt, state, reason, detail, not_before, provider_message_id)
+    return done.endswith(" 1")
+
+
+async def pause(sql: Sql, account: str, until: datetime | None, *, by: str | None, reason: str) -> None:
+    """For all workers; a longer pause, or one that people have to end, is not shortened."""
+    await sql.execute(_PAUSE, account, until, by, reason)
+
+
+async def resume(sql: Sql, account: str) -> bool:
+    return (await sql.execute(_RESUME, account)).endswith(" 1")
+
+
+async def count_failure(sql: Sql, account: str) -> int:
+    """Failures of the account in a row, this one included."""
+    found: int = await sql.fetchval(_FAILED, account)
+    return found
+
+
+async def forget_failures(sql: Sql, account: str) -> None:
+    await sql.execute(_WORKED, account)
+
+
+async def take_slot(sql: Sql, account: str, spacing: timedelta) -> float:
+    """Seconds until the place in the row that is now ours."""
+    found: float = await sql.fetchval(_SLOT, account, spacing)
+    return found
+
+
+async def take_from_window(sql: Sql, account: str, per: str, span: timedelta, most: int) -> datetime | None:
+    """None: there was something left, and it is taken; else when there will be."""
+    if await sql.fetchval(_WINDOW, account, per, span, most) is not None:
+        return None
+    found: datetime = await sql.fetchval(_WINDOW_ENDS, account, per, span)
+    return found
+
+
+async def prove(sql: Sql, told: Sequence[tuple[UUID, str | None]]) -> int:
+    """Sends whose outcome was not known, and that events tell of; returns how many."""
+    if not told:
+        return 0
+    ids, messages = zip(*told, strict=True)
+    return int((await sql.execute(_PROVEN, list(ids), list(messages))).rpartition(" ")[2])

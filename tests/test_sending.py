@@ -1,0 +1,351 @@
+"""The outbox: what is queued goes out once, to people who may be mailed, through a real SMTP server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import asyncpg
+import msgspec
+import pytest
+
+from receiver.sending.accounts import Account
+from receiver.sending.compose import Composer
+from receiver.sending.guard import Check, Facts, check, quiet_until
+from receiver.sending.sender import Sender
+from receiver.sending.smtp import Settings, Smtp
+from receiver.sending.templates import Templates
+from receiver.sending.transport import Rejected
+from receiver.sending_settings import SendingSettings
+from receiver.store import consent, outbox, sends
+from receiver.store.consent import Statement
+from receiver.store.sql import Sql
+from tests.pgbouncer import through
+from tests.smtp_peer import Peer, smtp_peer
+from tests.workers import VAULT, value
+
+NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
+STATE = "SELECT state FROM sends WHERE key = $1"
+
+
+class Sending:
+    """Senders in this process, and the outbox that they share."""
+
+    def __init__(self, dsn: str, sql: asyncpg.Connection, peer: Peer) -> None:
+        self.dsn = dsn
+        self.sql = sql
+        self.peer = peer
+        self.refused: list[str] = []
+        self.templates = Path("templates-of-tests")
+
+    def sender(self, *, rules: SendingSettings | None = None, **account: Any) -> Sender:
+        given = {"transport": "smtp", "from": "hello@shop.example", "host": "127.0.0.1", "tls": "none"}
+        settings = Settings(**given | {"port": self.peer.port} | account)
+        transport = Smtp(settings, command=10, final_dot=10)
+
+        async def bounced(_sql: Sql, row: asyncpg.Record, _why: Rejected) -> None:
+            self.refused.append(row["recipient"])
+
+        return Sender(
+            dsn=through(self.dsn),
+            accounts={"main": Account(name="main", settings=settings, transport=transport)},
+            compose=Composer(Templates(self.templates), lambda _: {}),
+            bounced=bounced,
+            rules=rules or SendingSettings(),
+            vault=VAULT,
+        )
+
+    @asynccontextmanager
+    async def running(self, *senders: Sender) -> AsyncIterator[None]:
+        stop = asyncio.Event()
+        tasks = [asyncio.create_task(one.run(stop)) for one in senders]
+        try:
+            yield
+        finally:
+            stop.set()
+            await asyncio.gather(*tasks)
+
+    async def queue(self, key: str, *, to: str = "ann@example.com", **changes: Any) -> UUID | None:
+        values: dict[str, Any] = {
+            "recipient": to,
+            "template": "",
+            "stream": "transactional",
+            "topic": None,
+            "data": {},
+            "delay": timedelta(0),
+            "cancel_on": [],
+            "handler": "test",
+            "event_id": None,
+            "message": msgspec.json.encode({"subject": key, "text": "Hello"}).decode(),
+        }
+        return await sends.queue(self.sql, key=key, **values | changes)
+
+    async def state(self, key: str, expected: str) -> None:
+        await value(self.sql, STATE, expected, key)
+
+    async def why(self, key: str) -> str | None:
+        found: str | None = await self.sql.fetchval("SELECT reason FROM sends WHERE key = $1", key)
+        return found
+
+    async def subscribed(self, *addresses: str) -> None:
+        await self.sql.execute("INSERT INTO topics (name, title) VALUES ('news', 'News') ON CONFLICT DO NOTHING")
+        said = [
+            Statement(
+                address_hash=VAULT.address_hash(one),
+                address=one,
+                action="subscribed",
+                at=NOW,
+                source="test",
+                method="api",
+                topic="news",
+            )
+            for one in addresses
+        ]
+        await consent.record(self.sql, said)
+
+    @property
+    def subjects(self) -> list[str]:
+        return [str(mail["Subject"]) for mail in self.peer.taken]
+
+
+@pytest.fixture
+async def sending(database: str) -> AsyncIterator[Sending]:
+    sql = await asyncpg.connect(database)
+    try:
+        async with smtp_peer() as peer:
+            yield Sending(database, sql, peer)
+    finally:
+        await sql.close()
+
+
+async def test_what_is_queued_goes_out_once(sending: Sending) -> None:
+    """a message is sent once by several senders, a key is queued once, and the row tells all of it"""
+    first = await sending.queue("welcome:ann")
+    assert first is not None
+    assert await sending.queue("welcome:ann") is None
+    async with sending.running(*(sending.sender() for _ in range(3))):
+        await sending.state("welcome:ann", "sent")
+        await sending.queue("later", delay=timedelta(hours=1))
+        await sending.queue("after", to="bob@example.com")
+        await sending.state("after", "sent")
+    assert sorted(sending.subjects) == ["after", "welcome:ann"]
+    assert sending.peer.taken[0]["Message-ID"] == f"<{first.hex}@shop.example>"
+    row = await sending.sql.fetchrow(
+        "SELECT outcome, attempt, checks->>0 AS first FROM send_attempts WHERE send_id = $1", first
+    )
+    assert row is not None
+    assert (row["outcome"], row["attempt"], "switch" in row["first"]) == ("sent", 1, True)
+    await sending.state("later", "queued")
+
+
+async def test_who_must_not_be_mailed_is_not(sending: Sending) -> None:
+    """marketing mail goes to those who have subscribed; each that is left out says why"""
+    await sending.subscribed("ann@example.com", "sue@example.com")
+    await sending.sql.execute(
+        "INSERT INTO suppressions (address_hash, reason, scope, since, last_at, source) "
+        "VALUES ($1, 'hard_bounce', 'all', now(), now(), 'test')",
+        VAULT.address_hash("sue@example.com"),
+    )
+    for name in ("ann", "bob", "sue"):
+        await sending.queue(name, to=f"{name}@example.com", stream="marketing", topic="news")
+    await sending.queue("receipt", to="sue@example.com")
+    await sending.queue("reset", to="bob@example.com")
+    async with sending.running(sending.sender()):
+        for key, state in (
+            ("ann", "sent"),
+            ("bob", "skipped"),
+            ("sue", "skipped"),
+            ("receipt", "skipped"),
+            ("reset", "sent"),
+        ):
+            await sending.state(key, state)
+    assert [await sending.why(key) for key in ("bob", "sue", "receipt")] == [
+        "not_subscribed",
+        "hard_bounce",
+        "hard_bounce",
+    ]
+    assert sorted(sending.subjects) == ["ann", "reset"]
+
+
+async def test_the_kill_switch(sending: Sending) -> None:
+    """while everything is paused nothing is sent; then it goes on"""
+    await outbox.pause(sending.sql, outbox.EVERY, None, by="somebody", reason="an incident")
+    await sending.queue("one")
+    async with sending.running(sending.sender()):
+        await sending.queue("other")
+        await asyncio.sleep(0)
+        assert await outbox.resume(sending.sql, outbox.EVERY)
+        await sending.state("one", "sent")
+        await sending.state("other", "sent")
+
+
+async def test_a_busy_account_rests_for_all(sending: Sending) -> None:
+    """after a 421 no sender asks again until the pause is over, and nothing is lost"""
+    sending.peer.mail = deque(["421 4.7.0 too many", "250 OK"])
+    await sending.queue("first")
+    async with sending.running(*(sending.sender() for _ in range(3))):
+        await value(sending.sql, "SELECT count(*) FROM send_accounts WHERE paused_until > now()", 1)
+        for number in range(5):
+            await sending.queue(f"more {number}", to=f"to{number}@example.com")
+        asked = len(sending.peer.asked)
+        assert asked == 1
+        await value(sending.sql, "SELECT count(*) FROM sends WHERE state = 'queued'", 6)
+        await sending.sql.execute("UPDATE send_accounts SET paused_until = now()")
+        await sending.sql.execute("UPDATE sends SET not_before = now()")
+        await value(sending.sql, "SELECT count(*) FROM sends WHERE state = 'sent'", 6)
+    assert len(sending.peer.taken) == 6
+
+
+async def test_a_refused_recipient(sending: Sending) -> None:
+    """a reply to RCPT is the recipient's failure and is told; one to MAIL pauses the account until people act"""
+    sending.peer.rcpt = deque(["550 5.1.1 no such user", "250 OK"])
+    await sending.queue("dead")
+    async with sending.running(sending.sender()):
+        await sending.state("dead", "failed")
+        assert sending.refused == ["ann@example.com"]
+        sending.peer.mail = deque(["550 5.7.1 not you", "250 OK"])
+        await sending.queue("ours", to="bob@example.com")
+        await value(sending.sql, "SELECT paused_at IS NOT NULL AND paused_until IS NULL FROM send_accounts", True)
+        await sending.state("ours", "queued")
+        await outbox.resume(sending.sql, "main")
+        await sending.state("ours", "sent")
+
+
+async def test_what_a_killed_sender_leaves(sending: Sending) -> None:
+    """killed in the middle: marketing mail stays unknown, transactional mail goes again under the same Message-ID"""
+    await sending.subscribed("bob@example.com")
+    sending.peer.hold = asyncio.Event()
+    await sending.queue("receipt")
+    await sending.queue("offer", to="bob@example.com", stream="marketing", topic="news")
+    killed = sending.sender()
+    task = asyncio.create_task(killed.run(asyncio.Event()))
+    await value(sending.sql, "SELECT count(*) FROM sends WHERE begun_at IS NOT NULL", 2)
+    for one in (*killed._tasks.values(), task):
+        one.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    sending.peer.hold.set()
+    await sending.sql.execute("UPDATE sends SET lease_until = now() - interval '1 s'")
+    assert sorted(row["state"] for row in await outbox.recover(sending.sql)) == ["unknown", "unknown"]
+    assert await outbox.send_again(sending.sql, timedelta(0)) == 1
+    before = len(sending.peer.taken)
+    async with sending.running(sending.sender()):
+        await sending.state("receipt", "sent")
+    await sending.state("offer", "unknown")
+    receipts = {mail["Message-ID"] for mail in sending.peer.taken if mail["Subject"] == "receipt"}
+    assert (len(receipts), len(sending.peer.taken) - before) == (1, 1)
+    offer = await sending.sql.fetchval("SELECT id FROM sends WHERE key = 'offer'")
+    assert await outbox.prove(sending.sql, [(offer, "provider-1")]) == 1
+    await sending.state("offer", "sent")
+
+
+async def test_the_frequency_cap_holds_against_eight(sending: Sending) -> None:
+    """eight senders with many messages for one person send as many as the cap allows, and hold the others"""
+    await sending.subscribed("ann@example.com")
+    for number in range(12):
+        await sending.queue(f"offer {number}", stream="marketing", topic="news")
+    rules = SendingSettings(per_day=2)
+    async with sending.running(*(sending.sender(rules=rules) for _ in range(8))):
+        await value(sending.sql, "SELECT count(*) FROM sends WHERE state = 'sent'", 2)
+        held = "SELECT count(*) FROM sends WHERE state = 'queued' AND reason = 'frequency_cap' AND not_before > now()"
+        await value(sending.sql, held, 10)
+    assert len(sending.peer.taken) == 2
+
+
+async def test_what_has_become_pointless(sending: Sending) -> None:
+    """a send whose recipient has clicked meanwhile is skipped, also by a click with one tag"""
+    insert = """
+        INSERT INTO events (id, occurred_at, type, source, provider, provider_type, recipient, tags, shard, actor)
+        VALUES (gen_random_uuid(), now(), 'clicked', 's', 'p', 'click', $1, $2, 1, 'human')
+    """
+    await sending.queue("remind", cancel_on=["clicked"])
+    await sending.queue("offer", to="bob@example.com", cancel_on=["clicked:offer"])
+    await sending.queue("other", to="cid@example.com", cancel_on=["clicked:offer"])
+    for name, tag in (("ann", "x"), ("bob", "offer"), ("cid", "x")):
+        await sending.sql.execute(insert, f"{name}@example.com", [tag])
+    async with sending.running(sending.sender()):
+        for key, state in (("remind", "skipped"), ("offer", "skipped"), ("other", "sent")):
+            await sending.state(key, state)
+    assert [await sending.why(key) for key in ("remind", "offer")] == [
+        "cancelled_by_clicked",
+        "cancelled_by_clicked:offer",
+    ]
+
+
+async def test_marketing_waits_for_the_suppression_handler(sending: Sending) -> None:
+    """while that handler is paused no marketing mail goes out, and transactional mail does"""
+    await sending.subscribed("ann@example.com")
+    await sending.sql.execute(
+        "INSERT INTO cursors (handler, shard, gen, txid, position, read_from) "
+        "SELECT 'suppression', n, 1, pg_current_xact_id(), 0, now() FROM generate_series(0, 63) n"
+    )
+    await sending.sql.execute("INSERT INTO handlers (name, state) VALUES ('suppression', 'paused')")
+    await sending.queue("offer", stream="marketing", topic="news")
+    await sending.queue("receipt", to="bob@example.com")
+    async with sending.running(sending.sender()):
+        await sending.state("receipt", "sent")
+        await value(sending.sql, "SELECT reason FROM sends WHERE key = 'offer'", "the handler suppression is paused")
+    await sending.state("offer", "queued")
+
+
+def test_the_guard_asks_in_order() -> None:
+    """the first question that keeps a message is the last that is asked"""
+    facts = Facts(marketing=True, now=NOW, sendable=False, why_not="complaint", suppression="late")
+    assert [one.name for one in check(facts, SendingSettings())] == ["switch", "deadline", "sendable"]
+    free = check(Facts(marketing=True, now=NOW), SendingSettings())
+    assert [one.verdict for one in free] == ["go"] * 8
+    assert [one.name for one in check(Facts(marketing=False, now=NOW), SendingSettings())][-1] == "loop"
+
+
+@pytest.mark.parametrize(
+    ("recent", "until"),
+    [
+        ([1, 2], None),
+        ([1, 2, 3], NOW + timedelta(hours=21)),
+        ([1, 2, 3, 4], NOW + timedelta(hours=21)),
+        ([30, 40, 50, 60, 70, 80, 90, 100, 110, 160], NOW + timedelta(hours=8)),
+    ],
+)
+def test_the_frequency_cap_says_when(recent: Sequence[int], until: datetime | None) -> None:
+    """a held message may go once the oldest of those that fill the cap is old enough"""
+    facts = Facts(marketing=True, now=NOW, recent=tuple(NOW - timedelta(hours=ago) for ago in recent))
+    last = check(facts, SendingSettings(per_day=3, per_week=10))[-1]
+    assert last == (Check("hours", "go") if until is None else Check("frequency", "hold", "frequency_cap", until))
+
+
+@pytest.mark.parametrize(
+    ("now", "until"),
+    [
+        ("2026-03-29T00:30+01:00", "2026-03-29T06:00+02:00"),  # the night is an hour short
+        ("2026-10-25T02:30+02:00", "2026-10-25T06:00+01:00"),  # the first 02:30 of a long night
+        ("2026-10-25T02:30+01:00", "2026-10-25T06:00+01:00"),  # the second
+        ("2026-10-25T05:59+01:00", "2026-10-25T06:00+01:00"),
+        ("2026-10-25T06:00+01:00", None),
+        ("2026-10-24T21:59+02:00", None),
+        ("2026-10-24T22:00+02:00", "2026-10-25T06:00+01:00"),
+    ],
+)
+def test_quiet_hours_follow_the_wall_clock(now: str, until: str | None) -> None:
+    """quiet hours are those of the person's wall, also in the nights in which the clocks change"""
+    found = quiet_until(datetime.fromisoformat(now), (time(22), time(6)), ZoneInfo("Europe/Vienna"))
+    assert found == (None if until is None else datetime.fromisoformat(until))
+
+
+async def test_a_rate_is_shared(sending: Sending) -> None:
+    """places in the row are evenly spaced, whoever asks for them; windows give out as much as they have"""
+    spacing = timedelta(seconds=10)
+    pool = await asyncpg.create_pool(sending.dsn, min_size=8, max_size=8)
+    try:
+        waits = await asyncio.gather(*(outbox.take_slot(pool, "main", spacing) for _ in range(40)))
+        hour = timedelta(hours=1)
+        left = await asyncio.gather(*(outbox.take_from_window(pool, "main", "hour", hour, 5) for _ in range(8)))
+    finally:
+        await pool.close()
+    assert [round(wait / 10) for wait in sorted(waits)] == list(range(40))
+    assert sum(one is None for one in left) == 5

@@ -1,0 +1,172 @@
+"""SMTP with a real server: what each reply means, and the message as it arrives."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from receiver.sending.message import Attachment, Mailbox, Message
+from receiver.sending.smtp import Settings, Smtp
+from receiver.sending.transport import Outcome, Pause, Rejected, Retry, Sent, Unknown
+from tests.ports import free_port
+from tests.smtp_peer import DROP, Peer, smtp_peer
+
+SEND_ID = UUID("0f0e0d0c-0b0a-4908-8706-050403020100")
+
+
+def message(**changes: Any) -> Message:
+    values: dict[str, Any] = {
+        "send_id": SEND_ID,
+        "message_id": f"{SEND_ID.hex}@shop.example",
+        "sender": Mailbox("hello@shop.example", "Shöp"),
+        "to": Mailbox("ann@example.com", "Ann"),
+        "subject": "Grüße, and more",
+        "text": "Hello.\n.\nA line with a dot stood alone.\n",
+    }
+    return Message(**values | changes)
+
+
+def smtp(peer: Peer, **changes: Any) -> Smtp:
+    values = {"transport": "smtp", "from": "hello@shop.example", "host": "127.0.0.1", "port": peer.port, "tls": "none"}
+    return Smtp(Settings(**values | changes), command=5, final_dot=2)
+
+
+async def outcome(peer: Peer, sent: Message | None = None, **changes: Any) -> Outcome:
+    transport = smtp(peer, **changes)
+    try:
+        return await transport.send(sent or message())
+    finally:
+        await transport.aclose()
+
+
+async def test_the_message_arrives_whole() -> None:
+    """every part of a message arrives as it was given, Bcc in the envelope alone, and ids to come back by"""
+    sent = message(
+        html="<p>Hello <img src='cid:logo'></p>",
+        cc=[Mailbox("cc@example.com")],
+        bcc=[Mailbox("bcc@bücher.example")],
+        reply_to=[Mailbox("help@shop.example")],
+        headers={"X-Order": "17"},
+        attachments=[
+            Attachment("logo.png", "image/png", b"\x89PNG", "logo"),
+            Attachment("a.pdf", "application/pdf", b"%P"),
+        ],
+        unsubscribe={
+            "List-Unsubscribe": "<https://m.example/u/t>",
+            "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
+        },
+        feedback_id="welcome:news:marketing:shop",
+    )
+    async with smtp_peer() as peer:
+        assert isinstance(await outcome(peer, sent), Sent)
+        (mail,), (envelope,) = peer.taken, peer.envelopes
+    assert envelope.rcpt_tos == ["ann@example.com", "cc@example.com", "bcc@xn--bcher-kva.example"]
+    assert (mail["Subject"], str(mail["From"])) == ("Grüße, and more", "Shöp <hello@shop.example>")
+    assert mail["Message-ID"] == f"<{SEND_ID.hex}@shop.example>"
+    assert (mail["X-Send-Id"], mail["Auto-Submitted"], mail["X-Order"]) == (str(SEND_ID), "auto-generated", "17")
+    assert (mail["List-Unsubscribe-Post"], mail["Bcc"]) == ("List-Unsubscribe=One-Click", None)
+    parts = {part.get_content_type(): part for part in mail.walk()}
+    assert parts["text/plain"].get_payload(decode=True) == b"Hello.\r\n.\r\nA line with a dot stood alone.\r\n"
+    assert parts["image/png"]["Content-ID"] == "<logo>"
+    assert parts["application/pdf"].get_payload(decode=True) == b"%P"
+    assert [part.get_content_type() for part in mail.walk()][:3] == [
+        "multipart/mixed",
+        "multipart/alternative",
+        "text/plain",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ({"rcpt": "550 5.1.1 <ann@example.com> no such user"}, (Rejected, True, 550, "5.1.1")),
+        ({"rcpt": "450 4.2.1 try later"}, (Retry, "recipient")),
+        ({"mail": "550 5.7.1 sender not allowed"}, (Pause,)),
+        ({"mail": "421 4.7.0 too many connections"}, (Retry, "account")),
+        ({"mail": "451 4.3.0 local trouble"}, (Retry, "account")),
+        ({"data": "552 5.3.4 too large"}, (Rejected, False, 552, None)),
+        ({"data": "452 4.3.1 full"}, (Retry, "message")),
+        ({"data": "421 closing"}, (Retry, "account")),
+        ({"rcpt": DROP}, (Retry, "message")),
+        ({"data": DROP}, (Unknown,)),
+    ],
+    ids=str,
+)
+async def test_what_a_reply_means(script: dict[str, str], expected: tuple[Any, ...]) -> None:
+    """a refusal concerns us, the recipient or the message, by the command it answers; none after the dot: unknown"""
+    told: Any = {name: deque([said]) for name, said in script.items()}
+    async with smtp_peer(Peer(**told)) as peer:
+        found = await outcome(peer)
+    match found:
+        case Rejected():
+            meant: tuple[Any, ...] = (Rejected, found.recipient, found.smtp_code, found.enhanced_code)
+        case Retry():
+            meant = (Retry, "account" if found.account else "recipient" if found.recipient else "message")
+        case _:
+            meant = (type(found),)
+    assert meant == expected
+    assert "ann@example.com" not in found.detail
+
+
+async def test_no_reply_in_time_is_unknown() -> None:
+    """a server that takes the message and does not answer leaves the outcome unknown"""
+    async with smtp_peer(Peer(hold=asyncio.Event())) as peer:
+        assert isinstance(await outcome(peer), Unknown)
+
+
+async def test_no_server_is_tried_again() -> None:
+    """where nobody listens nothing was sent, so it is tried again"""
+    assert isinstance(await outcome(Peer(port=free_port())), Retry)
+
+
+@pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")
+async def test_a_password_is_rotated() -> None:
+    """of two passwords the one that the server takes is used; none taken: the account is paused"""
+    async with smtp_peer(Peer(passwords={"the new one"}), authenticated=True) as peer:
+        given: Any = {"username": "shop", "private": True}
+        assert isinstance(await outcome(peer, password=["the old one", "the new one"], **given), Sent)
+        assert isinstance(await outcome(peer, password=["the old one"], **given), Pause)
+
+
+async def test_connections_are_kept() -> None:
+    """messages share a connection, also after a refused recipient; one that died meanwhile is replaced"""
+    async with smtp_peer(Peer(rcpt=deque(["250 OK", "550 5.1.1 no", "250 OK"]))) as peer:
+        transport = smtp(peer)
+        found = [type(await transport.send(message())) for _ in range(3)]
+        assert (found, peer.connections) == ([Sent, Rejected, Sent], 1)
+        transport._idle[0].client.close()
+        assert isinstance(await transport.send(message()), Sent)
+        await transport.aclose()
+
+
+async def test_letters_outside_of_ascii() -> None:
+    """an address with a local part outside of ASCII goes out as SMTPUTF8"""
+    async with smtp_peer() as peer:
+        assert isinstance(await outcome(peer, message(to=Mailbox("grüße@example.com"))), Sent)
+        assert peer.envelopes[0].rcpt_tos == ["grüße@example.com"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"subject": "Hi\r\nBcc: everybody@example.com"},
+        {"headers": {"X-A": "1\n2"}},
+        {"headers": {"X A": "1"}},
+        {"headers": {"bcc": "x@example.com"}},
+        {"to": Mailbox},
+        {"text": None},
+    ],
+    ids=str,
+)
+def test_nothing_breaks_out_of_a_header(changes: dict[str, Any]) -> None:
+    """line breaks, headers that other fields make, and a message without content are refused when it is made"""
+    if changes.get("to") is Mailbox:
+        with pytest.raises(ValueError, match="line break"):
+            Mailbox("a@example.com", "Ann\r\nBcc: b@example.com")
+        return
+    with pytest.raises(ValueError, match=r"line break|name of a header|made from other fields|needs a text"):
+        message(**changes)
