@@ -19,6 +19,7 @@ from receiver.oauth import ClientSettings
 from receiver.policy_settings import EXAMPLE, PolicySettings
 from receiver.providers import provider, provider_names
 from receiver.retention_settings import RetentionSettings
+from receiver.sending_settings import SendingSettings
 from receiver.settings import Settings
 
 WIDTH: Final = 100
@@ -45,7 +46,7 @@ _FROM_ENVIRONMENT: Final = "not written here: set RECEIVER_SECRET_KEY or RECEIVE
 
 def template(secret_key: str | None, chosen: Sequence[str] = USUAL) -> str:
     """The file's text. `secret_key`: a generated one, or None to leave it to the environment. `chosen`: providers."""
-    parts = (_settings(secret_key), _retention(), _alerts(), _policy(), _sources(chosen), _handlers())
+    parts = (_settings(secret_key), _retention(), _alerts(), _policy(), _sources(chosen), _handlers(), _sending())
     return "\n".join(line for part in parts for line in part) + "\n"
 
 
@@ -187,3 +188,19 @@ def _handlers() -> Iterator[str]:
     yield "# Handlers have settings of their own, if they declare any: ctx.settings."
     yield "# [handlers.my_handler]"
     yield "# threshold = 3"
+
+
+def _sending() -> Iterator[str]:
+    yield ""
+    yield "# Accounts: through what mail goes out that handlers queue. `transport` is smtp or a provider."
+    yield "# [accounts.main]"
+    yield '# transport = "smtp"'
+    yield '# from = "Shop <hello@shop.example>"'
+    yield '# host = "smtp.example.net"'
+    yield '# username = "..."'
+    yield '# password = "..."'
+    yield ""
+    yield f"# Sending: {Settings.model_fields['sending'].description}."
+    yield "# [sending]"
+    for name, field in SendingSettings.model_fields.items():
+        yield from _field(name, field)

@@ -24,7 +24,6 @@ from receiver.maintenance import check_database, maintained
 from receiver.networks import Proxies
 from receiver.policy_settings import PolicySettings
 from receiver.retention_settings import RetentionSettings
-from receiver.sending.sender import Sender
 from receiver.sources import Source
 from receiver.store.connect import KeptConnection
 from receiver.store.privacy import Privacy
@@ -66,19 +65,32 @@ class Dispatcher(Protocol):
         ...
 
 
+class Sends(Protocol):
+    """What sends the outbox: `receiver.sending.sender.Sender`, which is loaded only where there are accounts."""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Send what is due until `stop` is set."""
+        ...
+
+    def trouble(self) -> str | None:
+        """Why nothing may be going out, or None."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
     """Everything `serve` needs, built by the command line (or a test) beforehand.
 
-    `dispatcher`: None runs no handlers in this process. `sender`: None sends nothing. `listener`: the socket for webhooks, where several processes
-    share one; else `host` and `port` are bound. `drop`: columns of events that are never stored.
+    `dispatcher`: None runs no handlers in this process. `sender`: None sends nothing. `listener`: the socket for
+    webhooks, where several processes share one; else `host` and `port` are bound. `drop`: columns of events that are
+    never stored.
     """
 
     dsn: str
     vault: Vault
     sources: Mapping[str, Source]
     dispatcher: Dispatcher | None = None
-    sender: Sender | None = None
+    sender: Sends | None = None
     host: str = "127.0.0.1"
     port: int = 8080
     listener: socket.socket | None = None
@@ -149,8 +161,8 @@ async def _run(
         await refusals.start()
         await announcer.start()
         stop_dispatch = asyncio.Event()
-        running = [one for one in (dispatcher, service.sender) if one is not None]
-        dispatching = [asyncio.create_task(one.run(stop_dispatch)) for one in running]
+        runners = [one.run for one in (dispatcher, service.sender) if one is not None]
+        dispatching = [asyncio.create_task(run(stop_dispatch)) for run in runners]
         serving = asyncio.create_task(admin_server.serve(sockets=[admin]))
         try:
             await _started(admin_server, serving)

@@ -15,14 +15,13 @@ from receiver.alert_settings import AlertSettings
 from receiver.maintenance import check_database, maintained
 from receiver.policy_settings import PolicySettings
 from receiver.retention_settings import RetentionSettings
-from receiver.sending.sender import Sender
 from receiver.store.connect import KeptConnection
 from receiver.vault import Vault
 from receiver.watching.alarm import Alarm
 from receiver.web.admin import NAME, watched
 from receiver.web.listen import PortTaken, address, bind, server
 from receiver.web.metrics import DispatchCollector
-from receiver.web.service import Dispatcher
+from receiver.web.service import Dispatcher, Sends
 
 log = structlog.get_logger("service")
 
@@ -36,7 +35,7 @@ class Work:
     dsn: str
     vault: Vault
     dispatcher: Dispatcher
-    sender: Sender | None = None
+    sender: Sends | None = None
     admin_host: str = "127.0.0.1"
     admin_port: int = 8081
     retention: RetentionSettings = field(default_factory=RetentionSettings)
@@ -62,8 +61,8 @@ async def work(this: Work, stop: asyncio.Event, ready: Callable[[str], None]) ->
         async with maintained(this.dsn, this.retention), watching as application:
             admin = server(application)
             serving = asyncio.create_task(admin.serve(sockets=[listener]))
-            running = [one for one in (this.dispatcher, this.sender) if one is not None]
-            working = [asyncio.create_task(one.run(stop)) for one in running]
+            runners = [one.run for one in (this.dispatcher, this.sender) if one is not None]
+            working = [asyncio.create_task(run(stop)) for run in runners]
             ready(address(listener))
             await asyncio.wait([serving, *working], return_when=asyncio.FIRST_COMPLETED)
             stop.set()
