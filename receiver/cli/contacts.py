@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from receiver.cli import contact_files
 from receiver.cli.options import AsJson, Limit
 
 group = typer.Typer(
@@ -35,3 +36,6 @@ def show(
     from receiver.cli.place import find_place, run_async
 
     run_async(do(find_place(context), address, limit=limit, raw=raw, as_json=as_json))
+
+
+group.command("import")(contact_files.import_)

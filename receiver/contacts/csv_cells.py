@@ -22,4 +22,4 @@ def escaped(cell: str) -> str:
 
 def unescaped(cell: str) -> str:
     """What `escaped` was given; other cells stay as they are."""
-    return cell[1:] if _ESCAPED.match(cell) else cell
+    return cell[1:] if cell[:1] == "'" and _ESCAPED.match(cell) else cell

@@ -417,7 +417,6 @@ CREATE TABLE imports (
     fingerprint bytea NOT NULL,
     options jsonb NOT NULL,
     rows_done bigint NOT NULL DEFAULT 0,
-    offset_done bigint NOT NULL DEFAULT 0,
     report jsonb NOT NULL DEFAULT '{}',
     began_at timestamptz NOT NULL DEFAULT now(),
     finished_at timestamptz,
@@ -430,7 +429,6 @@ COMMENT ON COLUMN imports.file IS 'Name of the file.';
 COMMENT ON COLUMN imports.fingerprint IS 'SHA-256 of the file and the options.';
 COMMENT ON COLUMN imports.options IS 'What was asked for.';
 COMMENT ON COLUMN imports.rows_done IS 'Rows that are stored, or were refused.';
-COMMENT ON COLUMN imports.offset_done IS 'Bytes of the file that they took.';
 COMMENT ON COLUMN imports.report IS 'What became of them, counted.';
 COMMENT ON COLUMN imports.began_at IS 'When it was begun.';
 COMMENT ON COLUMN imports.finished_at IS 'When it was done; NULL: not yet.';
