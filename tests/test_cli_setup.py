@@ -108,7 +108,7 @@ def test_all_commands_are_there() -> None:
         *("contacts show", "contacts import"),
         *("suppressions list", "suppressions show", "suppressions add", "suppressions lift"),
         *("suppressions incidents list", "suppressions incidents confirm", "suppressions incidents release"),
-        *("suppressions incidents declare", "policy show", "policy rates"),
+        *("suppressions incidents declare", "policy show", "policy preview", "policy rates"),
         *("topics list", "topics show", "topics add", "topics edit", "topics archive"),
         *("segments list", "segments show", "segments save", "segments preview", "segments delete"),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ from receiver.cli.options import AsJson, Limit, ListFirst, moment
 if TYPE_CHECKING:
     from receiver.cli.place import Place
     from receiver.contacts.configured import Effective
+    from receiver.contacts.previewing import Preview
 
 
 class ShowFirst(ListFirst):
@@ -64,6 +66,27 @@ def rates(
     begin = since or datetime.now(UTC) - timedelta(days=1)
     end = until or datetime.now(UTC) + timedelta(minutes=5)  # a provider's clock may be ahead
     run_async(_rates(find_place(context), begin, end, sender_domain, mailbox_provider, limit, as_json=as_json))
+
+
+@group.command()
+def preview(
+    context: typer.Context,
+    since: Annotated[
+        datetime | None, typer.Option("--since", parser=moment, metavar="TIME", help="By default 30d.")
+    ] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    r"""Judge the stored bounces by the table `\[policy]`, and say who would be suppressed or released by it.
+
+    Compares with the suppressions that are in force, and changes nothing. So write what you have in mind into a copy of
+    receiver.toml, and name it. What rests on something older than --since, or was lifted, is left as it is.
+
+    Example: receiver policy preview --since 30d --config changed.toml
+    """
+    from receiver.cli.place import find_place, run_async
+
+    run_async(_preview(find_place(context), since or datetime.now(UTC) - timedelta(days=30), as_json=as_json))
 
 
 def _show(place: Place, *, as_json: bool) -> None:
@@ -154,3 +177,39 @@ async def _rates(
         for one in found
     )
     table(head, rows, empty="no mail in that time")
+
+
+async def _preview(place: Place, since: datetime, *, as_json: bool) -> None:
+    from receiver.cli.database import connected
+    from receiver.cli.progress import progress
+    from receiver.contacts.configured import policy_of
+    from receiver.contacts.previewing import preview
+    from receiver.store.address_keys import check_address_key
+    from receiver.store.policy_preview import count_bounces
+
+    vault, policy = place.vault(), policy_of(place.settings.policy)
+    async with connected(place.database()) as connection:
+        await check_address_key(connection, vault.address_fingerprint)
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            with progress("bounces", await count_bounces(connection, since)) as show_progress:
+                found = await preview(connection, vault, policy, since, show_progress)
+    _print_preview(found, as_json=as_json)
+
+
+def _print_preview(found: Preview, *, as_json: bool) -> None:
+    from receiver.cli.lines import note
+    from receiver.cli.output import json_line, table
+
+    changes = sorted(found.changes.items(), key=lambda item: (item[0].kind, -item[1], item[0].rule))
+    if as_json:
+        for change, count in changes:
+            json_line({**change._asdict(), "addresses": count, "sample": found.sample[change]})
+        return
+    head = ("would be", "for", "because of", "addresses", "such as")
+    rows = ((one.kind, one.reason, one.rule, count, found.sample[one]) for one, count in changes)
+    table(head, rows, empty="nothing would change")
+    total = Counter[str]()
+    for change, count in changes:
+        total[change.kind] += count
+    kinds = ", ".join(f"{total[kind]} {kind}" for kind in ("suppressed", "released", "changed"))
+    note(f"of {found.people} addresses with a bounce: {kinds}; nothing was changed")

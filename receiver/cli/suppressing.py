@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from receiver.cli.place import Place
     from receiver.contacts.addresses import Address
+    from receiver.contacts.policy import Policy
     from receiver.store.suppression_list import By, Reason, Suppressed, Which
     from receiver.vault import Vault
 
@@ -90,6 +91,7 @@ async def lift_some(
     """Look, ask, lift; one address is not asked about."""
     from receiver.cli.asking import go_on
     from receiver.cli.lines import note, say
+    from receiver.contacts.configured import policy_of
     from receiver.store.suppression_list import count_suppressions, list_suppressions
 
     if not why.strip():
@@ -107,12 +109,12 @@ async def lift_some(
             note(f"{_suppressions(count)} to be lifted{f'; these are {SAMPLE} of them' if count > SAMPLE else ''}")
         if not go_on(dry_run=dry_run, yes=yes or address is not None):
             return
-        done = await _in_batches(connection, which, why, count)
+        done = await _in_batches(connection, which, why, count, policy_of(place.settings.policy))
     (note if as_json else say)(f"lifted {_suppressions(done)}")
     note(_ELSEWHERE)
 
 
-async def _in_batches(connection: asyncpg.Connection, which: Which, why: str, count: int) -> int:
+async def _in_batches(connection: asyncpg.Connection, which: Which, why: str, count: int, policy: Policy) -> int:
     """Each batch is one transaction: Ctrl-C between two leaves nothing half done."""
     from receiver.cli.lines import note
     from receiver.cli.place import who
@@ -120,21 +122,34 @@ async def _in_batches(connection: asyncpg.Connection, which: Which, why: str, co
     from receiver.store.queries import write_audit
     from receiver.store.suppression_list import lift
 
-    done, after = 0, b""
+    done, last = 0, b""
     with progress("suppressions", count) as show_progress:
         try:
             while True:
                 async with connection.transaction():
-                    some, after = await lift(connection, which, by=_by_hand(), why=why, after=after, limit=BATCH)
+                    some = await lift(connection, which, by=_by_hand(), why=why, after=last, limit=BATCH)
                     if some and not done:
                         await write_audit(connection, who(), "lift", f"{_suppressions(count)}: {_words(which)}: {why}")
                 if not some:
                     return done
-                done += some
+                if which.reason == "soft_bounce":
+                    await _count_anew(connection, policy, some)
+                done, last = done + len(some), some[-1]
                 show_progress(done)
         except asyncio.CancelledError:
             note(f"stopped after {done} of {count}; say it again for the rest")
             raise
+
+
+async def _count_anew(connection: asyncpg.Connection, policy: Policy, address_hashes: list[bytes]) -> None:
+    """The bounces in a row of these contacts begin after the lift. Contacts are locked first, as events do it."""
+    from receiver.contacts.recording import settle
+    from receiver.store.contacts import lock
+
+    async with connection.transaction():
+        for one in address_hashes:
+            await lock(connection, one)
+        await settle(connection, policy, address_hashes)
 
 
 _STREAMS: Final = ("marketing", "transactional")

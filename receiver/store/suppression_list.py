@@ -190,14 +190,14 @@ async def add(sql: Sql, one: Added, by: By) -> None:
     await record(sql, [said])
 
 
-async def lift(sql: Sql, which: Which, *, by: By, why: str, after: bytes, limit: int) -> tuple[int, bytes]:
-    """Lift the next `limit` from the hash `after` on; returns how many (0: that was all), and the last hash.
+async def lift(sql: Sql, which: Which, *, by: By, why: str, after: bytes, limit: int) -> list[bytes]:
+    """Lift the next `limit` from the hash `after` on; returns the hashes, in order (none: that was all).
 
     Each leaves a row in `consent_log`; `by` and `why` also stand in the suppression.
     """
     rows = await sql.fetch(_LIFT, *replace(which, states=NOT_LIFTED).values, after, limit, by.who, why)
     await record(sql, _statements(rows, why, by))
-    return len(rows), max((row["address_hash"] for row in rows), default=after)
+    return sorted(row["address_hash"] for row in rows)
 
 
 def _statements(rows: Sequence[asyncpg.Record], why: str, by: By) -> list[Statement]:
