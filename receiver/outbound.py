@@ -28,6 +28,7 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 CONNECT: Final = 5.0
 TOTAL: Final = 10.0
+KEPT: Final = 20.0  # seconds for which an unused connection is kept, where any is
 MAX_URL: Final = 4096
 _URL: Final = re.compile(r"https?://[^/?#@\\ ]+(?:[/?#][^\\ ]*)?")
 
@@ -68,6 +69,10 @@ _NOT_PUBLIC_6: Final = tuple(
 
 class Forbidden(Unavailable):
     """The URL, or an address its name resolves to, is one that must never be called."""
+
+
+class Unreachable(Unavailable):
+    """There was no connection: nothing was sent."""
 
 
 def is_public(address: Address) -> bool:
@@ -162,12 +167,16 @@ class _Body(httpx.AsyncByteStream):
 class _GuardedTransport(httpx.AsyncBaseTransport):
     """httpx over a pool of ours: the public way to give httpcore a network backend.
 
-    Connections are not kept: calls are rare, and each one then stands on a fresh look at the addresses.
+    Connections are not kept unless asked for: calls are rare, and each then stands on a fresh look at the addresses.
     """
 
-    def __init__(self, backend: httpcore.AsyncNetworkBackend, trust: ssl.SSLContext) -> None:
+    def __init__(self, backend: httpcore.AsyncNetworkBackend, trust: ssl.SSLContext, keep: int) -> None:
         self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=trust, network_backend=backend, max_connections=20, max_keepalive_connections=0
+            ssl_context=trust,
+            network_backend=backend,
+            max_connections=max(20, keep),
+            max_keepalive_connections=keep,
+            keepalive_expiry=KEPT,
         )
 
     @override
@@ -205,7 +214,8 @@ class Outbound:
     """The guarded HTTP client; one for the whole process, closed with `aclose`.
 
     `allow`: exact (host, port) pairs that may be private addresses and plain http, for tests.
-    `plain_http`: public hosts that may be called without TLS. `connect`, `total`: seconds.
+    `plain_http`: public hosts that may be called without TLS. `connect`, `total`: seconds. `keep`: connections that
+    are kept for the next call.
     `resolve`, `dial`, `trust`: the system's resolver, sockets, certifi's roots, unless a test brings its own.
     """
 
@@ -216,6 +226,7 @@ class Outbound:
         plain_http: re.Pattern[str] | None = CERTIFICATE_ISSUERS,
         connect: float = CONNECT,
         total: float = TOTAL,
+        keep: int = 0,
         resolve: Resolve = resolve_name,
         dial: httpcore.AsyncNetworkBackend | None = None,
         trust: ssl.SSLContext | None = None,
@@ -224,8 +235,9 @@ class Outbound:
         self._plain_http = plain_http
         self._total = total
         trust = trust or ssl.create_default_context(cafile=certifi.where())
+        backend = _GuardedBackend(resolve, self._allow, dial or httpcore.AnyIOBackend())
         self._client = httpx.AsyncClient(
-            transport=_GuardedTransport(_GuardedBackend(resolve, self._allow, dial or httpcore.AnyIOBackend()), trust),
+            transport=_GuardedTransport(backend, trust, keep),
             timeout=httpx.Timeout(total, connect=connect),
             headers={"user-agent": "email-event-receiver", "accept-encoding": "identity"},
             follow_redirects=False,
@@ -249,7 +261,7 @@ class Outbound:
     async def post(self, url: str, content: bytes, headers: Mapping[str, str], *, max_bytes: int = 4096) -> Answer:
         """The answer to POST, whatever its status; of its body the first `max_bytes`.
 
-        Raises Forbidden (nothing was sent) and Unavailable (no answer in time).
+        Raises Forbidden and Unreachable (nothing was sent), and Unavailable (no answer in time).
         """
         return await self._call("POST", url, content=content, headers=headers, max_bytes=max_bytes)
 
@@ -263,6 +275,8 @@ class Outbound:
                 return await self._answer(request, max_bytes)
         except TimeoutError as error:
             raise Unavailable(f"{target.host} took longer than {self._total:g} s") from error
+        except _NO_CONNECTION as error:
+            raise Unreachable(f"{target.host} could not be called: {_cause(error)}") from error
         except (httpx.HTTPError, httpx.StreamError, *_HTTPCORE_ERRORS) as error:
             raise Unavailable(f"{target.host} could not be called: {_cause(error)}") from error
 
@@ -301,6 +315,10 @@ class Outbound:
         await self._client.aclose()
 
 
+_NO_CONNECTION: Final = (
+    *(httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.PoolTimeout),
+    *(httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout),
+)
 _HTTPCORE_ERRORS: Final = (
     httpcore.NetworkError,
     httpcore.TimeoutException,
