@@ -20,6 +20,7 @@ from receiver.errors import ConfigError
 from receiver.event import EventType
 from receiver.ingest.credit import Credit
 from receiver.ingest.receive import Ingest
+from receiver.networks import Proxies
 from receiver.oauth import LIFETIME, PATH, Client, ClientSettings
 from receiver.settings import load_settings
 from receiver.sources import bind_sources
@@ -181,7 +182,7 @@ def test_whatever_is_asked_is_answered(
 ) -> None:
     """no request for a token raises, and none that does not know the secret gets one"""
     source = client_of("sparkpost", tmp_path_factory.getbasetemp(), "shop").source
-    endpoint = TokenEndpoint({"shop": source}, cast("Ingest", SimpleNamespace(refused=lambda *_: None)))
+    endpoint = TokenEndpoint({"shop": source}, cast("Ingest", SimpleNamespace(refused=lambda *_: None)), Proxies())
     headers = {"content-type": kind, "authorization": authorization}
     answer = endpoint.answer({name: one for name, one in headers.items() if one}, body, "192.0.2.7", datetime.now(UTC))
     knows = SECRET.encode() in body or quote_plus(SECRET).encode() in body or authorization in (BASIC, ENCODED)

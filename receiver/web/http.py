@@ -55,10 +55,10 @@ class Request:
     """One request. `headers` have lower-case names, the values of a repeated one are joined with ", ".
 
     `limit`: bytes that the body may have. `since`: when its head was whole, by the loop's clock; 0 before.
-    `taken`: bytes of the budget. `wanted`: the site has asked for the body.
+    `taken`: bytes of the budget. `wanted`: the site has asked for the body. `part`: of the site, that has it.
     """
 
-    __slots__ = ("body", "client", "connection", "headers", "keep_alive", "limit", "method", "path", "query",
+    __slots__ = ("body", "client", "connection", "headers", "keep_alive", "limit", "method", "part", "path", "query",
                  "since", "size", "source", "taken", "url", "wanted")  # fmt: skip
 
     def __init__(self, connection: Connection, client: str | None) -> None:
@@ -77,6 +77,7 @@ class Request:
         self.keep_alive = True
         self.wanted = False
         self.source: Source | None = None
+        self.part: Part | None = None
 
     def add(self, chunk: bytes) -> None:
         """A part of the body. Small parts are joined at once: each would cost more than it holds."""
@@ -97,10 +98,8 @@ class Request:
         return path.decode("latin-1"), query.decode("latin-1")
 
 
-class Site(Protocol):
-    """What a listener serves. Every request that began is answered once, by `request.connection.answer`."""
-
-    body_time: float
+class Part(Protocol):
+    """What answers requests. Every request that began is answered once, by `request.connection.answer`."""
 
     def begin(self, request: Request) -> Answer | None:
         """The head is whole: None to get the body (after setting `limit`), or the answer that needs none."""
@@ -113,6 +112,12 @@ class Site(Protocol):
     def give_up(self, request: Request, why: GaveUp) -> Answer:
         """The answer to a request whose body does not come whole."""
         ...
+
+
+class Site(Part, Protocol):
+    """What a listener serves. `body_time`: seconds that a body may take to arrive."""
+
+    body_time: float
 
 
 class Listener:

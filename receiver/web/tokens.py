@@ -11,7 +11,7 @@ import json
 from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import unquote_plus
 
@@ -22,7 +22,7 @@ from receiver.errors import Reason
 from receiver.forms import fields_of, is_form
 from receiver.ingest.credit import Credit
 from receiver.ingest.receive import Ingest
-from receiver.networks import neighbourhood
+from receiver.networks import Proxies, neighbourhood
 from receiver.oauth import LIFETIME, Client, ClientSettings
 from receiver.sources import Source
 from receiver.web.http import GaveUp, Request
@@ -58,10 +58,11 @@ class _Asked:
 class TokenEndpoint:
     """Issues tokens to the clients of the sources that have one."""
 
-    def __init__(self, sources: Mapping[str, Source], ingest: Ingest) -> None:
+    def __init__(self, sources: Mapping[str, Source], ingest: Ingest, proxies: Proxies) -> None:
         clients = [(one, Client(one.settings)) for one in sources.values() if isinstance(one.settings, ClientSettings)]
         self._clients = {client.id: (source, client) for source, client in clients if client}
         self._ingest = ingest
+        self._proxies = proxies
         self._issued = Credit(*ISSUED)
         self._guessed = Credit(*GUESSED, most=MOST)
 
@@ -73,7 +74,13 @@ class TokenEndpoint:
         request.limit = MAX_BODY
         return None if request.method == b"POST" else Answer(status=405, headers=(("allow", "POST"),))
 
-    def give_up(self, why: GaveUp) -> Answer:
+    def arrived(self, request: Request) -> None:
+        """The body is whole."""
+        client = self._proxies.client(request.client, request.headers)
+        answer = self.answer(request.headers, bytes(request.body), client, datetime.now(UTC))
+        request.connection.answer(request, answer)
+
+    def give_up(self, request: Request, why: GaveUp) -> Answer:  # noqa: ARG002 - every part of a site is asked so
         """The answer to a body that does not come whole."""
         return Answer(status={GaveUp.TOO_LARGE: 413, GaveUp.TOO_SLOW: 408}.get(why, 503))
 

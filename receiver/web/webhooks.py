@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine, Mapping
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import structlog
@@ -44,7 +43,7 @@ class Webhooks:
     ) -> None:
         self.body_time = body_timeout
         self._proxies = proxies
-        self._tokens = TokenEndpoint(sources, ingest)
+        self._tokens = TokenEndpoint(sources, ingest, proxies)
         self._sources = sources
         self._ingest = ingest
         self._budget = budget
@@ -71,6 +70,7 @@ class Webhooks:
 
     def _elsewhere(self, request: Request, path: str) -> Answer | None:
         if path == PATH and self._tokens:
+            request.part = self._tokens
             return self._tokens.begin(request)
         return _healthz(request) if path == "/healthz" else _NOT_FOUND
 
@@ -84,9 +84,10 @@ class Webhooks:
 
     def give_up(self, request: Request, why: GaveUp) -> Answer:
         """The answer to a body that does not come whole."""
+        if request.part is not None:
+            return request.part.give_up(request, why)
         source = request.source
-        if source is None:
-            return self._tokens.give_up(why)
+        assert source is not None
         if why is GaveUp.TOO_MUCH:
             self._ingest.counts["request", source.name, "again"] += 1
             return again(source)
@@ -97,12 +98,11 @@ class Webhooks:
 
     def arrived(self, request: Request) -> None:
         """Receive the delivery; small ones together with the others of this turn."""
-        source = request.source
-        if source is None:
-            client = self._proxies.client(request.client, request.headers)
-            token = self._tokens.answer(request.headers, bytes(request.body), client, datetime.now(UTC))
-            request.connection.answer(request, token)
+        if request.part is not None:
+            request.part.arrived(request)
             return
+        source = request.source
+        assert source is not None
         encoding = request.headers.get("content-encoding")
         if encoding and not self._decompress(request, source, encoding):
             return
