@@ -28,6 +28,7 @@ from receiver.alert_settings import AlertSettings
 from receiver.errors import ConfigError, Problem
 from receiver.faults import problems_of, right_value, split_list
 from receiver.networks import Networks
+from receiver.page_settings import PageSettings
 from receiver.policy_settings import PolicySettings
 from receiver.privacy_settings import PrivacySettings
 from receiver.raw_settings import Raw, read_raw, resolve_files
@@ -155,7 +156,9 @@ class Settings(BaseSettings):
     admin_host: Host = Field("127.0.0.1", description="address for metrics and readiness", examples=["127.0.0.1"])
     admin_port: Port = Field(8081, description="port for metrics and readiness, 0 to 65535", examples=[8081])
     public_url: Annotated[str, AfterValidator(_check_public_url)] | None = Field(
-        None, description="how providers reach this service", examples=["https://hooks.example.net"]
+        None,
+        description="how providers, and the readers of your mail, reach this service",
+        examples=["https://hooks.example.net"],
     )
     data_dir: Path = Field(
         Path(".receiver"),
@@ -180,6 +183,9 @@ class Settings(BaseSettings):
     )
     alerts: AlertSettings = Field(
         AlertSettings(), description="what is a problem and whom to tell, in one table `[alerts]`"
+    )
+    pages: PageSettings = Field(
+        PageSettings(), description="what the pages say that people see, in one table `[pages]`"
     )
     max_in_flight: Annotated[ByteSize, Field(ge=1 << 20)] = Field(
         ByteSize(64 << 20),

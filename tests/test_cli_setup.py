@@ -105,6 +105,7 @@ def test_all_commands_are_there() -> None:
         *("dead-letters list", "dead-letters groups", "dead-letters show", "dead-letters retry"),
         *("dead-letters discard", "replay start", "replay list", "replay resume", "replay cancel"),
         *("retention list", "retention run", "classify"),
+        *("links unsubscribe", "links preferences", "contacts subscribe"),
         *("contacts show", "contacts import"),
         *("suppressions list", "suppressions show", "suppressions add", "suppressions lift"),
         *("suppressions incidents list", "suppressions incidents confirm", "suppressions incidents release"),

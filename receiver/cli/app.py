@@ -16,6 +16,7 @@ from receiver.cli import (
     doctor,
     events,
     handlers,
+    links,
     policy,
     quarantine,
     refused,
@@ -91,6 +92,7 @@ app.add_typer(suppressions.group, name="suppressions", rich_help_panel=LISTS)
 app.add_typer(policy.group, name="policy", rich_help_panel=LISTS)
 app.add_typer(retention.group, name="retention", rich_help_panel=LOOKING)
 app.add_typer(contacts.group, name="contacts", rich_help_panel=LISTS)
+app.add_typer(links.group, name="links", rich_help_panel=LISTS)
 app.add_typer(topics.group, name="topics", rich_help_panel=LISTS)
 app.add_typer(segments.group, name="segments", rich_help_panel=LISTS)
 app.add_typer(alerts.group, name="alerts", rich_help_panel=LOOKING)

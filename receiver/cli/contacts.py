@@ -38,4 +38,23 @@ def show(
     run_async(do(find_place(context), address, limit=limit, raw=raw, as_json=as_json))
 
 
+@group.command()
+def subscribe(
+    context: typer.Context,
+    address: Address,
+    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="A topic's name.")],
+    *,
+    wording: Annotated[str, typer.Option("--wording", help="The words that the person agreed to; they are kept.")],
+    as_json: AsJson = False,
+) -> None:
+    """Subscribe one person who has asked for it; a topic with double opt-in mails them a link to confirm it.
+
+    Example: receiver contacts subscribe ada@example.com news --wording "I want the weekly news."
+    """
+    from receiver.cli.place import find_place, run_async
+    from receiver.cli.subscribing import subscribe as do
+
+    run_async(do(find_place(context), address, topic, wording, as_json=as_json))
+
+
 group.command("import")(contact_files.import_)

@@ -141,6 +141,8 @@ async def _serve(start: _Start, number: int) -> None:
             drop=settings.privacy.drop,
             retention=settings.retention,
             alerts=settings.alerts,
+            pages=settings.pages,
+            public_url=settings.public_url,
             policy=settings.policy,
         )
         await _reachable(start.dsn)

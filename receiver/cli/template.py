@@ -16,6 +16,7 @@ from receiver.contract import Provider, SourceSettings
 from receiver.credentials import CredentialSettings
 from receiver.faults import toml_value
 from receiver.oauth import ClientSettings
+from receiver.page_settings import PageSettings
 from receiver.policy_settings import EXAMPLE, PolicySettings
 from receiver.providers import provider, provider_names
 from receiver.retention_settings import RetentionSettings
@@ -32,7 +33,7 @@ _HEAD: Final = """\
 """
 USUAL: Final = ("sendgrid", "mailgun", "postmark", "ses", "resend", "standard_webhooks")
 _FIRST: Final = ("database", "secret_key")
-_TABLES: Final = ("sources", "handlers", "accounts", "sending", "retention", "alerts", "policy")
+_TABLES: Final = ("sources", "handlers", "accounts", "sending", "retention", "alerts", "policy", "pages")
 _KINDS: Final = (
     ("username", "password"),
     ("bearer_token",),
@@ -46,7 +47,16 @@ _FROM_ENVIRONMENT: Final = "not written here: set RECEIVER_SECRET_KEY or RECEIVE
 
 def template(secret_key: str | None, chosen: Sequence[str] = USUAL) -> str:
     """The file's text. `secret_key`: a generated one, or None to leave it to the environment. `chosen`: providers."""
-    parts = (_settings(secret_key), _retention(), _alerts(), _policy(), _sources(chosen), _handlers(), _sending())
+    parts = (
+        _settings(secret_key),
+        _retention(),
+        _alerts(),
+        _policy(),
+        _pages(),
+        _sources(chosen),
+        _handlers(),
+        _sending(),
+    )
     return "\n".join(line for part in parts for line in part) + "\n"
 
 
@@ -108,6 +118,14 @@ def _policy() -> Iterator[str]:
     yield from _field("release_after", PolicySettings.model_fields["release_after"])
     yield "# [policy.streams.transactional]"
     yield '# inactive_mailbox = "never"'
+
+
+def _pages() -> Iterator[str]:
+    yield ""
+    yield "# What people see who unsubscribe, confirm a subscription, or choose what they get."
+    yield "# [pages]"
+    for name, field in PageSettings.model_fields.items():
+        yield f"# {name} = {toml_value((field.examples or [''])[0])}  # {field.description}"
 
 
 def _sources(chosen: Sequence[str]) -> Iterator[str]:

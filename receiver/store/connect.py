@@ -199,6 +199,32 @@ class KeptConnection:
             self._connection = None
 
 
+class KeptConnections:
+    """A few of them, for what strangers ask: no more than `size` at one time, however many ask."""
+
+    def __init__(self, dsn: str, *, name: str, size: int) -> None:
+        self._all = [KeptConnection(dsn, name=name) for _ in range(size)]
+        self._idle: asyncio.LifoQueue[KeptConnection] = asyncio.LifoQueue()
+        for one in self._all:
+            self._idle.put_nowait(one)
+
+    @asynccontextmanager
+    async def transaction(self, *, within: float) -> AsyncIterator[asyncpg.Connection]:
+        """A transaction, begun within so many seconds, which takes so many more at most. Raises one of AWAY."""
+        async with asyncio.timeout(within):
+            one = await self._idle.get()
+        try:
+            async with one.transaction(within=within) as connection:
+                yield connection
+        finally:
+            self._idle.put_nowait(one)
+
+    def close(self) -> None:
+        """Cut the connections; the next use makes others."""
+        for one in self._all:
+            one.close()
+
+
 async def _open(dsn: str, kind: type[Kind], *, name: str, **options: Any) -> Kind:
     # An operator may ask for more: a primary that takes writes.
     read_write = "target_session_attrs=read-write" in dsn

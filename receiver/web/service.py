@@ -22,10 +22,11 @@ from receiver.ingest.refusals import Refusals
 from receiver.ingest.writer import Writer
 from receiver.maintenance import check_database, maintained
 from receiver.networks import Proxies
+from receiver.page_settings import PageSettings
 from receiver.policy_settings import PolicySettings
 from receiver.retention_settings import RetentionSettings
 from receiver.sources import Source
-from receiver.store.connect import KeptConnection
+from receiver.store.connect import KeptConnection, KeptConnections
 from receiver.store.privacy import Privacy
 from receiver.vault import Vault
 from receiver.warm import settle
@@ -35,6 +36,7 @@ from receiver.web.budget import Budget
 from receiver.web.http import Listener
 from receiver.web.listen import GRACE, Server, address, allow_files, bind, server
 from receiver.web.metrics import DispatchCollector, IngestCollector
+from receiver.web.pages import CONNECTIONS, Pages
 from receiver.web.webhooks import Webhooks
 
 TROUBLE: Final = 10.0  # seconds that a failed write counts against readiness
@@ -103,6 +105,8 @@ class Service:
     drop: Sequence[str] = ()
     retention: RetentionSettings = field(default_factory=RetentionSettings)
     alerts: AlertSettings = field(default_factory=AlertSettings)
+    pages: PageSettings = field(default_factory=PageSettings)
+    public_url: str | None = None
     policy: PolicySettings = field(default_factory=PolicySettings)
     watch_every: float = EVERY
 
@@ -153,7 +157,15 @@ async def _run(
     refusals = Refusals(service.dsn, service.vault)
     ingest = Ingest(writer, service.vault, refusals)
     budget = Budget(service.max_in_flight)
-    webhooks = Webhooks(service.sources, ingest, budget, body_timeout=service.body_timeout, proxies=service.proxies)
+    for_pages = KeptConnections(service.dsn, name="receiver-pages", size=CONNECTIONS)
+    webhooks = Webhooks(
+        service.sources,
+        ingest,
+        budget,
+        body_timeout=service.body_timeout,
+        proxies=service.proxies,
+        pages=Pages(for_pages, service.vault, service.pages, service.public_url, service.proxies),
+    )
     async with _watched(service, writer, ingest, budget) as administration:
         listener = Listener(webhooks, budget)
         admin_server = server(administration)
@@ -173,6 +185,7 @@ async def _run(
         finally:
             # First nothing new comes in, then what is in hand is committed, then the handlers stop.
             await listener.stop(within=GRACE)
+            for_pages.close()
             await writer.stop()
             await refusals.stop()
             await announcer.stop()

@@ -1,4 +1,4 @@
-"""`/webhooks/{source}`, `/healthz`, and `/oauth/token` for those who need it: what the public listener serves."""
+"""`/webhooks/{source}`, `/healthz`, the pages, and `/oauth/token` for those who need it: the public listener's site."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from receiver.sources import Source
 from receiver.web.body import decompress
 from receiver.web.budget import Budget
 from receiver.web.http import GaveUp, Request
+from receiver.web.pages import Pages
 from receiver.web.tokens import TokenEndpoint
 
 log = structlog.get_logger("webhooks")
@@ -39,11 +40,19 @@ class Webhooks:
     """
 
     def __init__(
-        self, sources: Mapping[str, Source], ingest: Ingest, budget: Budget, *, body_timeout: float, proxies: Proxies
+        self,
+        sources: Mapping[str, Source],
+        ingest: Ingest,
+        budget: Budget,
+        *,
+        body_timeout: float,
+        proxies: Proxies,
+        pages: Pages,
     ) -> None:
         self.body_time = body_timeout
         self._proxies = proxies
         self._tokens = TokenEndpoint(sources, ingest, proxies)
+        self._pages = pages
         self._sources = sources
         self._ingest = ingest
         self._budget = budget
@@ -72,6 +81,9 @@ class Webhooks:
         if path == PATH and self._tokens:
             request.part = self._tokens
             return self._tokens.begin(request)
+        if path[:3] in self._pages.paths:
+            request.part = self._pages
+            return self._pages.begin(request)
         return _healthz(request) if path == "/healthz" else _NOT_FOUND
 
     def _post(self, request: Request, source: Source, query: str, rest: str) -> Answer | None:

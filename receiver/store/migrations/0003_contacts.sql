@@ -174,7 +174,7 @@ COMMENT ON COLUMN consent_log.action IS 'requested (a confirmation is awaited), 
 COMMENT ON COLUMN consent_log.topic IS 'What it is about; empty: all marketing mail of the brand.';
 COMMENT ON COLUMN consent_log.brand IS 'Whose mail it is about; empty: every brand''s.';
 COMMENT ON COLUMN consent_log.source IS 'Where it came from: a configured source, page, api:<key>, import:<file>, cli.';
-COMMENT ON COLUMN consent_log.method IS 'How: event, one_click, preferences, confirmation, api, import, cli, handler.';
+COMMENT ON COLUMN consent_log.method IS 'How: event, one_click, page (a button on a page), preferences, confirmation, api, import, cli, handler.';
 COMMENT ON COLUMN consent_log.wording IS 'The words that the person agreed to, or the reason that was given.';
 COMMENT ON COLUMN consent_log.client_ip IS 'Address of the person''s program, where it is known.';
 COMMENT ON COLUMN consent_log.user_agent IS 'The person''s program, where it is known.';
@@ -203,20 +203,22 @@ CREATE TABLE confirmations (
     id uuid PRIMARY KEY,
     address_hash bytea NOT NULL,
     topic text NOT NULL,
+    brand text NOT NULL DEFAULT '',
     requested_at timestamptz NOT NULL,
     expires_at timestamptz NOT NULL,
     used_at timestamptz,
     mails integer NOT NULL DEFAULT 1,
     mailed_at timestamptz NOT NULL DEFAULT now()
 );
-CREATE UNIQUE INDEX confirmations_open ON confirmations (address_hash, topic) WHERE used_at IS NULL;
+CREATE UNIQUE INDEX confirmations_open ON confirmations (address_hash, topic, brand) WHERE used_at IS NULL;
 COMMENT ON TABLE confirmations IS 'Subscriptions and preference pages that wait for the click on a mailed link.';
 COMMENT ON COLUMN confirmations.id IS 'Id within the link.';
 COMMENT ON COLUMN confirmations.address_hash IS 'contacts.address_hash.';
 COMMENT ON COLUMN confirmations.topic IS 'The topic to be subscribed to; empty: a link to the preference page.';
+COMMENT ON COLUMN confirmations.brand IS 'Of a preference page: whose topics it shows; empty: every brand''s.';
 COMMENT ON COLUMN confirmations.requested_at IS 'When it was asked for.';
 COMMENT ON COLUMN confirmations.expires_at IS 'The link is good until then.';
-COMMENT ON COLUMN confirmations.used_at IS 'When the link was used; a second time it does nothing.';
+COMMENT ON COLUMN confirmations.used_at IS 'When a subscription was confirmed; the link does nothing a second time.';
 COMMENT ON COLUMN confirmations.mails IS 'How many mails with the link were queued.';
 COMMENT ON COLUMN confirmations.mailed_at IS 'When the last of them was queued.';
 
