@@ -14,7 +14,7 @@ import contextlib
 import html
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 from urllib.parse import unquote, unquote_plus
 
@@ -23,6 +23,8 @@ import idna
 from receiver.classify.addresses import normalize_address
 
 ERASED: Final = "[erased]"
+
+Keep = Callable[[str], bool]
 
 _SOFT: Final = r"(?:=(?:\r|\\+r)?(?:\n|\\+n))?"  # a line that quoted-printable has broken
 _FOLD: Final = r"(?:(?:\r|\\+r)?(?:\n|\\+n))?"  # one of Base64
@@ -38,6 +40,7 @@ _BASE64: Final = re.compile(r"(?:[A-Za-z0-9+/_-]|\\/|(?:\r|\\+r)?(?:\n|\\+n))+={
 _HEX: Final = re.compile(r"[0-9A-Fa-f]+")
 _PHRASE: Final = re.compile(r"""(?:\\*"[^"\\\n]*\\*"|[^,;:"<>\\\r\n]+)?\s*<$""")
 _ANY: Final = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+")
+_FILE: Final = re.compile(r"\.(?:csv|eml|gz|html?|jsonl?|log|pdf|toml|txt|vcf|xml|zip)(?![\w.-])", re.IGNORECASE)
 _LEAD: Final = re.compile(r"[=/?&'`{|+]")
 _UNICODE: Final = re.compile(r"\\+u([0-9A-Fa-f]{4})")
 _QUOTED: Final = re.compile(r"=\r?\n|=([0-9A-F]{2})")
@@ -73,10 +76,11 @@ class Mentions:
                 end = stop
         return "".join(parts) + text[end:] if parts else text
 
-    def without_json(self, text: str, *, keep: Mentions | None = None) -> str:
+    def without_json(self, text: str, *, keep: Keep | None = None) -> str:
         """JSON text without the person: items of lists that are about them go, and what names them elsewhere.
 
-        `keep`: somebody whom an item must not name to go as a whole. What is no JSON is taken as text.
+        `keep`: whether an item, as JSON text, is about somebody else too, and so is looked into. What is no JSON is
+        taken as text.
         """
         try:
             cleaned = json.dumps(self._walk(json.loads(text), keep), ensure_ascii=False, allow_nan=False)
@@ -85,7 +89,7 @@ class Mentions:
             return self.without(text)
         return cleaned
 
-    def _walk(self, value: Any, keep: Mentions | None) -> Any:
+    def _walk(self, value: Any, keep: Keep | None) -> Any:
         match value:
             case str():
                 return self.without(value)
@@ -101,9 +105,9 @@ class Mentions:
             case _:
                 return value
 
-    def _is_about(self, item: Any, keep: Mentions | None) -> bool:
+    def _is_about(self, item: Any, keep: Keep | None) -> bool:
         text = item if isinstance(item, str) else json.dumps(item, ensure_ascii=False)
-        return self.names(text) and (keep is None or not keep.names(text))
+        return self.names(text) and (keep is None or not keep(text))
 
     def _spans(self, text: str) -> Iterator[tuple[int, int]]:
         position = 0
@@ -134,13 +138,26 @@ class Mentions:
 
 
 def addresses_in(text: str) -> set[str]:
-    """The normalized addresses that a text may name, in the same spellings; rather too many than too few."""
-    decoded = html.unescape(html.unescape(unquote(unquote(_UNICODE.sub(_character, text)))))
-    texts = {text, unquote_plus(text), decoded, unquote_plus(decoded), _QUOTED.sub(_character, text)}
-    for run in _RUN.findall(text):
-        texts.update(plain for plain in _from_base64(run) if "@" in plain)
-    found = (normalize_address(one) for text in texts for word in _ANY.findall(text) for one in _tails(word))
-    return {one for one in found if one is not None}
+    """The normalized addresses that a text names, in most of the same spellings."""
+    return _normalized(word for one in _readings(text) for word in _ANY.findall(one))
+
+
+def possible_addresses(text: str) -> set[str]:
+    """As `addresses_in`, with all that it may be of which one can only say in knowing whom it means."""
+    readings = _readings(text)
+    readings |= {unquote_plus(one) for one in readings}
+    return _normalized(tail for one in readings for word in _ANY.findall(one) for tail in _tails(word))
+
+
+def _normalized(words: Iterable[str]) -> set[str]:
+    return {one for one in map(normalize_address, words) if one is not None}
+
+
+def _readings(text: str) -> set[str]:
+    """The text as it stands, and decoded."""
+    plain = html.unescape(html.unescape(unquote(unquote(_UNICODE.sub(_character, text)))))
+    runs = (decoded for run in _RUN.findall(text) for decoded in _from_base64(run) if "@" in decoded)
+    return {text, plain, _QUOTED.sub(_character, text), *runs}
 
 
 def _tails(word: str) -> Iterator[str]:
@@ -238,7 +255,7 @@ def _goes_on_after(text: str, stop: int) -> bool:
     first, rest = _first(text[stop : stop + 24])
     if first.isalnum():
         return True
-    return first in {".", "-"} and _first(rest)[0].isalnum()
+    return first in {".", "-"} and _first(rest)[0].isalnum() and not _FILE.match(first + rest)
 
 
 def _last(text: str) -> str:

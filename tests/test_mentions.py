@@ -10,13 +10,14 @@ from urllib.parse import quote
 import asyncpg
 import pytest
 
-from receiver.mentions import ERASED, Mentions, addresses_in
+from receiver.mentions import ERASED, Mentions, possible_addresses
 
 ANNA: Final = "anna.o'neil+news@example.com"
 IDN: Final = "jörg@bücher.example"
 
 SPELLINGS: Final = {
     "plain": "to anna.o'neil+news@example.com.",
+    "file": "anna.o'neil+news@example.com.csv",
     "capitals": "Anna.O'Neil+News@EXAMPLE.com",
     "display name": 'To: "Anna O" <anna.o\'neil+news@example.com>, bob@example.com',
     "after an escaped line break": json.dumps("to:\nanna.o'neil+news@example.com\n"),
@@ -97,7 +98,7 @@ def test_what_stays_of_a_payload_for_several() -> None:
         f"key {ANNA}": 1,
         "both": [{"to": [ANNA, "bob@example.com"]}],
     }
-    cleaned = json.loads(Mentions([ANNA]).without_json(json.dumps(payload), keep=Mentions(["bob@example.com"])))
+    cleaned = json.loads(Mentions([ANNA]).without_json(json.dumps(payload), keep=Mentions(["bob@example.com"]).names))
     assert cleaned == {
         "mail": {"destination": ["bob@example.com"], "headers": {"To": f"{ERASED}, Bob <bob@example.com>"}},
         "bounced": [{"address": "bob@example.com", "size": 2**70}],
@@ -110,5 +111,5 @@ def test_what_stays_of_a_payload_for_several() -> None:
 @pytest.mark.parametrize("text", SPELLINGS.values(), ids=SPELLINGS)
 def test_who_is_named(text: str) -> None:
     """whom a text names can be told without knowing whom to look for, in most of the spellings"""
-    if not any(hidden in text for hidden in ("=example", "com=anna", "\\x00", "\n", "\\n")):
-        assert ANNA in addresses_in(text)
+    if not any(hidden in text for hidden in ("=example", "com=anna", "\\x00", "\n", "\\n", ".csv")):
+        assert ANNA in possible_addresses(text)

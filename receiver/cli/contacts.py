@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from receiver.cli import contact_files
+from receiver.cli.asking import DryRun, Yes
 from receiver.cli.options import AsJson, Limit
 
 group = typer.Typer(
@@ -55,6 +57,59 @@ def subscribe(
     from receiver.cli.subscribing import subscribe as do
 
     run_async(do(find_place(context), address, topic, wording, as_json=as_json))
+
+
+@group.command()
+def erase(
+    context: typer.Context,
+    address: Annotated[str | None, typer.Argument(metavar="ADDRESS", help="An e-mail address.")] = None,
+    *,
+    again: Annotated[
+        bool, typer.Option("--again", help="Look through what came into quarantine about everybody erased before.")
+    ] = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove a person from every table, under all addresses that are theirs, and prove it by searching all of them.
+
+    Stays: suppressions and unsubscriptions, by hash alone, so that the person is not mailed again, and what happened to
+    messages without saying to whose. Later events about the person arrive without what names them. It reads the whole
+    database twice. To be run again after Ctrl-C, or where the proof found something: it goes on.
+
+    Example: receiver contacts erase anna@example.com --dry-run
+
+    Example: receiver contacts erase --again
+    """
+    from receiver.cli import erasing
+    from receiver.cli.place import find_place, run_async
+
+    if again == (address is not None):
+        raise typer.BadParameter("say an address, or --again for those who were erased before")
+    if address is None:
+        run_async(erasing.again(find_place(context), as_json=as_json))
+    else:
+        run_async(erasing.erase(find_place(context), address, dry_run=dry_run, yes=yes, as_json=as_json))
+
+
+@group.command("export-person")
+def export_person(
+    context: typer.Context,
+    address: Address,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write it there, readable by you alone.")
+    ] = None,
+) -> None:
+    """Print everything that is held about one person as one JSON document, what is encrypted too.
+
+    Other people who are named in the same payloads are left out of it. This is recorded in audit_log.
+
+    Example: receiver contacts export-person anna@example.com --out anna.json
+    """
+    from receiver.cli.personal_data import export as do
+    from receiver.cli.place import find_place, run_async
+
+    run_async(do(find_place(context), address, out))
 
 
 group.command("import")(contact_files.import_)

@@ -13,9 +13,8 @@ import asyncpg
 from receiver.dispatch.database import GONE, Database, DatabaseGone
 from receiver.store.connect import connect, is_usable
 from receiver.store.leases import Leased
-from receiver.store.log import Cursor, CursorKey, Page, check_generation, read_pages
+from receiver.store.log import FRESH, Cursor, CursorKey, Page, check_generation, read_pages
 
-_FRESH: Final = 2.0  # seconds that a page is kept for a handler that comes later
 _KEPT: Final = 8  # reads' worth of events kept at most
 
 # The statement always is a nested loop over the log's index; plans made while the table was small and empty are kept
@@ -184,7 +183,7 @@ class Reader:
         if self._session != self._database.session:
             self._session, self._kept = self._database.session, 0
             self._pages.clear()
-        oldest = time.monotonic() - _FRESH
+        oldest = time.monotonic() - FRESH
         while self._pages:
             key, (read_at, page) = next(iter(self._pages.items()))
             if read_at > oldest and self._kept <= self._batch * _KEPT:

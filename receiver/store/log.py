@@ -32,6 +32,8 @@ from receiver.store.sql import Sql
 SLACK: Final = timedelta(hours=1)  # how much longer than this no transaction that writes events may take
 END_OF_TRANSACTION: Final = 2**63 - 1  # a position after every event of its transaction
 
+FRESH: Final = 2.0  # seconds that a process keeps what it has read for a handler that comes later
+
 # The row with ordinal 0 holds the snapshot and the clock; each other one an event of the cursor of that number.
 # Cursors with nothing pending are spared the second probe by its one-time filter.
 _READ: Final = f"""

@@ -105,7 +105,7 @@ def _without(row: Row, mentions: Mentions) -> Row:
     """Somebody else's row, whose raw told of an erased person too."""
     values: dict[str, Any] = dict(zip(COLUMNS, row, strict=True))
     person = _person(row)
-    values["raw"] = mentions.without_json(values["raw"], keep=Mentions([person]) if person else None)
+    values["raw"] = mentions.without_json(values["raw"], keep=Mentions([person]).names if person else None)
     values["raw_altered"] = True
     if values["diagnostic"]:
         values["diagnostic"] = mentions.without(values["diagnostic"])
