@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 import structlog
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 _SERVER = pytest.StashKey[RunServer]()
 _CLUSTER = pytest.StashKey[Cluster]()
+
+hypothesis.settings.register_profile("thorough", max_examples=4000, deadline=None)
 
 
 def pytest_configure(config: pytest.Config) -> None:
