@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
 import pytest
 
 from receiver import Event, Sendable
+from receiver.contacts.handling import Contacts
 from receiver.contacts.rules import Rules
 from receiver.testing import Result, Trial, event
 from tests.test_handlers import ENGAGEMENT, SUPPRESSION
+from tests.workers import VAULT, value
 
 ANN = "ann@example.com"
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -143,8 +147,10 @@ async def test_mail_held_back_is_an_echo(trial: Trial, reason: str, expected: st
     assert await why(trial) == expected
     assert await log(trial) == []
     await happens(trial, event("complained", occurred_at=ago(3)), event(**HARD, occurred_at=ago(3)))
-    since = await trial.sql.fetchval("SELECT since FROM suppressions WHERE reason = $1", expected)
-    assert since == ago(3)
+    await happens(trial, event("rejected", reject_reason=reason, occurred_at=ago(4)))
+    row = await trial.sql.fetchrow("SELECT since, last_at FROM suppressions WHERE reason = $1", expected)
+    assert row is not None
+    assert tuple(row) == (ago(3), ago(3))
 
 
 async def test_a_list_of_the_provider(trial: Trial) -> None:
@@ -266,6 +272,25 @@ async def test_lifting_repeated_bounces(trial: Trial) -> None:
     assert await streak(trial) == (5, "soft_bounce")
     await happens(trial, event("clicked", occurred_at=NOW + timedelta(days=10)))
     assert await streak(trial) == (0, None)
+
+
+async def test_a_delivery_beside_a_bounce(database: str) -> None:
+    """a worker that merges a delivery waits for one that merges the bounce before it, and then sees that bounce"""
+    one, two = await asyncpg.connect(database), await asyncpg.connect(database)
+    try:
+        first = one.transaction()
+        await first.start()
+        await Contacts(one, VAULT).record(bounces(20, 19, 18, 17, 12))
+        assert await one.fetchval("SELECT soft_streak FROM contacts") == 5
+        delivery = asyncio.create_task(Contacts(two, VAULT).record([event("delivered", occurred_at=ago(1))]))
+        await value(one, "SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = $1", 1, two.get_server_pid())
+        await first.commit()
+        await delivery
+        assert await one.fetchval("SELECT soft_streak FROM contacts") == 0
+        assert await one.fetchval("SELECT count(*) FROM suppressions") == 0
+    finally:
+        await one.close()
+        await two.close()
 
 
 # The person -------------------------------------------------------------------------------------------------------

@@ -358,7 +358,7 @@ CREATE FUNCTION sendable(address_hash bytea, topic text DEFAULT NULL, stream tex
                                 WHEN about.archived_at IS NOT NULL THEN 'archived_topic'
                                 WHEN c.state IS NULL AND about.marketing THEN 'not_subscribed'
                                 WHEN c.state = 'unsubscribed' OR c.state = 'pending' AND about.marketing THEN c.state END,
-                       coalesce(c.unsubscribed_at, c.requested_at), NULL, NULL
+                       CASE c.state WHEN 'pending' THEN c.requested_at WHEN 'unsubscribed' THEN c.unsubscribed_at END, NULL, NULL
                 FROM (SELECT) AS asked LEFT JOIN subscriptions c ON c.address_hash = $1 AND c.topic = $2
                 WHERE $2 IS NOT NULL
             ) AS found
