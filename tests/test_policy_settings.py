@@ -11,6 +11,7 @@ import pytest
 from receiver.classify.bounce_rules import CATEGORY
 from receiver.contacts.configured import policy_of
 from receiver.contacts.policy import DEFAULT, Policy, Repeated
+from receiver.contacts.rules import rules_of
 from receiver.policy_settings import ClassSettings, PolicySettings
 from receiver.settings import load_settings
 from tests.cli import Receiver, command_for
@@ -46,7 +47,8 @@ def test_without_settings_the_policy_is_the_usual_one() -> None:
 def test_settings_change_what_they_name(tmp_path: Path) -> None:
     """what a table leaves out stays as it is without it; a stream's rule holds for that stream alone"""
     (tmp_path / "receiver.toml").write_text(CHANGED)
-    policy = policy_of(load_settings(tmp_path / "receiver.toml", {}).policy)
+    settings = load_settings(tmp_path / "receiver.toml", {})
+    policy = rules_of(settings).policy  # as handlers get it
     assert policy.rule("inactive_mailbox", "") == "never"
     full = Repeated(messages=3, over=timedelta(days=7), expires=(timedelta(days=14),))
     assert [policy.rule("mailbox_full", stream) for stream in ("", "transactional")] == [full, "at_once"]
