@@ -107,6 +107,7 @@ def test_all_commands_are_there() -> None:
         *("retention list", "retention run", "classify"),
         *("links unsubscribe", "links preferences", "contacts subscribe"),
         *("contacts show", "contacts import", "contacts erase", "contacts export-person"),
+        *("contacts list", "contacts export"),
         *("suppressions list", "suppressions show", "suppressions add", "suppressions lift"),
         *("suppressions incidents list", "suppressions incidents confirm", "suppressions incidents release"),
         *("suppressions incidents declare", "policy show", "policy preview", "policy rates"),

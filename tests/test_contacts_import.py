@@ -10,20 +10,17 @@ import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import pytest
 
-from receiver.store.address_keys import check_address_key
 from receiver.store.consent import Statement, record
-from receiver.vault import Vault
 from tests.cli import Receiver, command_for
+from tests.people import VAULT, contact, everything, people
 from tests.pgbouncer import through
 from tests.service import SECRET_KEY
 from tests.waiting import until
 
-VAULT = Vault(SECRET_KEY)
 ROWS = 5_000
 AGO = datetime.now(UTC) - timedelta(days=30)
 
@@ -37,19 +34,8 @@ def receiver(
 
 @pytest.fixture
 async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database)
-    await check_address_key(connection, VAULT.address_fingerprint)
-    await connection.execute(
-        "INSERT INTO topics (name, title, double_opt_in) VALUES ('news', 'News', false), ('offers', 'Offers', true)"
-    )
-    yield connection
-    await connection.close()
-
-
-async def contact(sql: asyncpg.Connection, address: str) -> dict[str, Any]:
-    row = await sql.fetchrow("SELECT *, attributes::text AS attributes FROM contacts WHERE address = $1", address)
-    assert row is not None, address
-    return dict(row) | {"attributes": json.loads(row["attributes"])}
+    async with people(database) as connection:
+        yield connection
 
 
 async def states(sql: asyncpg.Connection, topic: str) -> dict[str, str]:
@@ -57,20 +43,6 @@ async def states(sql: asyncpg.Connection, topic: str) -> dict[str, str]:
         "SELECT address, state FROM subscriptions JOIN contacts USING (address_hash) WHERE topic = $1", topic
     )
     return {row["address"]: row["state"] for row in rows}
-
-
-async def everything(sql: asyncpg.Connection) -> list[str]:
-    """All that an import may change, but for times of its own."""
-    tables = {
-        "contacts": "to_jsonb(t) - '{id,created_at,updated_at}'::text[]",
-        "subscriptions": "to_jsonb(t)",
-        "consent_log": "to_jsonb(t) - '{id,recorded_at}'::text[]",
-    }
-    return [
-        row[0]
-        for table, columns in tables.items()
-        for row in await sql.fetch(f"SELECT ({columns})::text FROM {table} t ORDER BY 1")
-    ]
 
 
 async def test_a_file_as_spreadsheets_write_it(receiver: Receiver, sql: asyncpg.Connection, tmp_path: Path) -> None:

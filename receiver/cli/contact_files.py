@@ -22,10 +22,25 @@ if TYPE_CHECKING:
 FORMATS: Final = ("csv", "jsonl")
 _DELIMITERS: Final = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
+
+def _state(text: str | None) -> str | None:
+    if text not in {None, "subscribed", "pending", "unsubscribed"}:
+        raise typer.BadParameter("say subscribed, pending or unsubscribed")
+    return text
+
+
 Format = Annotated[str | None, typer.Option("--format", help="csv or jsonl (JSON Lines); else by the file.")]
 Rejects = Annotated[
     Path | None, typer.Option("--rejects", metavar="FILE", help="Where rejected rows go, else FILE.rejected.csv.")
 ]
+
+OfTopic = Annotated[str | None, typer.Option("--topic", help="Only who has said something about this topic.")]
+OfState = Annotated[
+    str | None, typer.Option("--state", help="With --topic: only subscribed, pending or unsubscribed.", callback=_state)
+]
+OfTag = Annotated[str | None, typer.Option("--tag", help="Only with this tag.")]
+OfDomain = Annotated[str | None, typer.Option("--domain", help="Only addresses of this domain.")]
+OfSegment = Annotated[str | None, typer.Option("--segment", help="Only who is in this segment now.")]
 
 
 def import_(  # noqa: PLR0913, PLR0917 - the options of the command
@@ -138,6 +153,35 @@ def _show_columns(listing: Listing, fields: Mapping[str, str]) -> None:
     width = max(map(len, fields))
     for column, field_ in fields.items():
         note(f"  {column:{width}}  {'(left out)' if field_ == LEAVE_OUT else field_}")
+
+
+def export(  # noqa: PLR0917 - the options of the command
+    context: typer.Context,
+    format_: Annotated[
+        str | None, typer.Option("--format", help="csv or jsonl (JSON Lines); else by the name of the file, else csv.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", dir_okay=False, help="A file; else standard output.")
+    ] = None,
+    topic: OfTopic = None,
+    state: OfState = None,
+    tag: OfTag = None,
+    domain: OfDomain = None,
+    segment: OfSegment = None,
+) -> None:
+    """Export people, as they are at one moment, as `import` reads them back.
+
+    A file appears once it is whole, and only you may read it. In CSV, cells that a spreadsheet would run are escaped.
+
+    Example: receiver contacts export --topic newsletter --state subscribed --out subscribers.csv
+    """
+    from receiver.cli.exporting import Which
+    from receiver.cli.exporting import export as do
+    from receiver.cli.place import find_place, run_async
+
+    given = _format(format_) or ("jsonl" if out is not None and out.suffix in {".jsonl", ".ndjson"} else "csv")
+    which = Which(topic=topic, state=state, tag=tag, domain=domain, segment=segment)
+    run_async(do(find_place(context), which, given, out))
 
 
 async def _import(place: Place, listing: Listing, wishes: Wishes, rejects: Path, **answers: bool) -> None:

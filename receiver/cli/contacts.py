@@ -7,18 +7,39 @@ from typing import Annotated
 
 import typer
 
-from receiver.cli import contact_files
+from receiver.cli import contact_files, options
 from receiver.cli.asking import DryRun, Yes
+from receiver.cli.contact_files import OfDomain, OfSegment, OfState, OfTag, OfTopic
 from receiver.cli.options import AsJson, Limit
 
-group = typer.Typer(
-    help="The people of your lists: who they are, what they have said, and why they may be mailed or not.",
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    no_args_is_help=True,
+group = options.group(
+    "The people of your lists: who they are, what they have said, and why they may be mailed or not.",
 )
 
 Address = Annotated[str, typer.Argument(metavar="ADDRESS", help="An e-mail address.")]
+
+
+@group.command("list")
+def list_(  # noqa: PLR0917 - the options of the command
+    context: typer.Context,
+    topic: OfTopic = None,
+    state: OfState = None,
+    tag: OfTag = None,
+    domain: OfDomain = None,
+    segment: OfSegment = None,
+    limit: Limit = 50,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """List people, the newest first.
+
+    Example: receiver contacts list --topic newsletter --state pending
+    """
+    from receiver.cli.exporting import Which, list_newest
+    from receiver.cli.place import find_place, run_async
+
+    which = Which(topic=topic, state=state, tag=tag, domain=domain, segment=segment)
+    run_async(list_newest(find_place(context), which, limit, as_json=as_json))
 
 
 @group.command()
@@ -113,3 +134,4 @@ def export_person(
 
 
 group.command("import")(contact_files.import_)
+group.command("export")(contact_files.export)

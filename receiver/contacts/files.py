@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from io import TextIOWrapper
+from io import StringIO, TextIOWrapper
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal, NamedTuple, NoReturn, TypeAlias
 
@@ -23,6 +23,7 @@ Progress: TypeAlias = Callable[[int], None]
 MAX_ROW: Final = 1 << 20  # characters of a line of JSON, or of a cell
 _BLOCK: Final = 1 << 20
 _LOOK: Final = 1000  # lines of JSON whose keys are the columns
+_OURS: Final = ("attributes.", "topics.")  # how columns of an export begin
 _DELIMITERS: Final = ",;\t|"
 _JSON_SUFFIXES: Final[Mapping[str, Format]] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv"}
 
@@ -138,7 +139,7 @@ def _with_header(found: Listing, start: str) -> Listing:
     """With delimiter and columns. A file of bare addresses needs no header. Raises WrongFile."""
     delimiter = _delimiter(start)
     try:
-        first = next(cells for cells in csv.reader(start.splitlines(keepends=True), delimiter=delimiter) if any(cells))
+        first = next(cells for cells in csv.reader(StringIO(start, newline=""), delimiter=delimiter) if any(cells))
     except (csv.Error, StopIteration) as error:
         raise WrongFile(f"{found.path}: the first line cannot be read as a header") from error
     header = not any(_is_address(cell) for cell in first)
@@ -156,7 +157,7 @@ def _values(found: Listing) -> dict[str, Any]:
 
 def _delimiter(start: str) -> str:
     """The one that the first line that is not empty has most of, outside of quotes."""
-    line = next((line for line in start.splitlines() if line.strip()), "")
+    line = next((line for line in StringIO(start, newline="") if line.strip()), "")
     bare = "".join(line.split('"')[::2])
     return max(_DELIMITERS, key=bare.count)
 
@@ -167,7 +168,7 @@ def _column(cell: str, number: int) -> str:
 
 
 def _is_address(cell: str) -> bool:
-    return "@" in cell and normalize_address(unescaped(cell)) is not None
+    return "@" in cell and not cell.startswith(_OURS) and normalize_address(unescaped(cell)) is not None
 
 
 def _with_keys(found: Listing) -> Listing:

@@ -120,7 +120,7 @@ class Rejects:
     def write(self, row: Row, why: WrongRow) -> None:
         file = self._file = self._file or self._opened()
         cells = [*row.cells, *[""] * (len(self._columns) - len(row.cells))]
-        _writer(file).writerow([str(row.line), str(why), *map(escaped, cells)])
+        csv.writer(file).writerow([str(row.line), str(why), *map(escaped, cells)])
 
     def flush(self) -> None:
         if self._file is not None:
@@ -130,18 +130,14 @@ class Rejects:
         kept = [row for row in self._earlier() if row[0].isdigit() and int(row[0]) <= self._keep]
         file = self.path.open("w", encoding="utf-8", newline="")
         self.path.chmod(MODE)
-        _writer(file).writerow(["reject_line", "reject_reason", *map(escaped, self._columns)])
-        _writer(file).writerows(kept)
+        csv.writer(file).writerow(["reject_line", "reject_reason", *map(escaped, self._columns)])
+        csv.writer(file).writerows(kept)
         return file
 
     def _earlier(self) -> Iterator[list[str]]:
         if self._keep and self.path.exists():
             with self.path.open(encoding="utf-8", newline="") as file:
                 yield from (row for row in csv.reader(file) if row)
-
-
-def _writer(file: TextIO) -> Any:
-    return csv.writer(file, lineterminator="\n")
 
 
 def fingerprint(listing: Listing, options: Mapping[str, Any]) -> bytes:

@@ -150,8 +150,8 @@ def cell_of(value: Any) -> str:
 def tags_cell(tags: Sequence[str]) -> str:
     """Tags in one cell: separated by commas, quoted where they have one."""
     into = StringIO()
-    csv.writer(into, lineterminator="").writerow(tags)
-    return into.getvalue()
+    csv.writer(into).writerow(tags)
+    return into.getvalue().removesuffix("\r\n")
 
 
 def _person(found: Mapping[str, Any], attributes: dict[str, Any], consented_at: datetime | None) -> Person:
