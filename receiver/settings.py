@@ -153,8 +153,10 @@ class Settings(BaseSettings):
         description="other processes may listen on the same port at the same time, for restarts without a gap",
         examples=[True],
     )
-    admin_host: Host = Field("127.0.0.1", description="address for metrics and readiness", examples=["127.0.0.1"])
-    admin_port: Port = Field(8081, description="port for metrics and readiness, 0 to 65535", examples=[8081])
+    admin_host: Host = Field(
+        "127.0.0.1", description="address for metrics, readiness and the API", examples=["127.0.0.1"]
+    )
+    admin_port: Port = Field(8081, description="port for metrics, readiness and the API, 0 to 65535", examples=[8081])
     public_url: Annotated[str, AfterValidator(_check_public_url)] | None = Field(
         None,
         description="how providers, and the readers of your mail, reach this service",

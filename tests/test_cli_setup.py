@@ -97,6 +97,7 @@ def test_all_commands_are_there() -> None:
     """the tree of commands is the documented one"""
     assert {" ".join(path) for path in COMMANDS} == {
         *("init", "serve", "work", "migrate", "check", "health", "database", "simulate", "cursors rebase"),
+        *("keys list", "keys create", "keys rotate", "keys revoke"),
         *("handlers list", "handlers pause", "handlers resume", "handlers rewind", "handlers backfill"),
         *("handlers cancel", "handlers skip-to", "handlers remove"),
         *("sources list", "sources show", "events list", "events show", "events schema"),

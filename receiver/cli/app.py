@@ -16,6 +16,7 @@ from receiver.cli import (
     doctor,
     events,
     handlers,
+    keys,
     links,
     policy,
     quarantine,
@@ -81,6 +82,7 @@ app.command(rich_help_panel=LOOKING)(doctor.doctor)
 app.add_typer(sources.group, name="sources", rich_help_panel=LOOKING)
 app.add_typer(handlers.group, name="handlers", rich_help_panel=LOOKING)
 app.add_typer(cursors.group, name="cursors", rich_help_panel=RUNNING)
+app.add_typer(keys.group, name="keys", rich_help_panel=RUNNING)
 app.add_typer(events.group, name="events", rich_help_panel=LOOKING)
 app.add_typer(quarantine.group, name="quarantine", rich_help_panel=LOOKING)
 app.add_typer(refused.group, name="refused", rich_help_panel=LOOKING)

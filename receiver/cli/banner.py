@@ -32,7 +32,7 @@ def show_service(checked: Checked, listening: Listening, dsn: str, *, demo: bool
     _rows(
         [
             ("webhooks", f"{listening.url}/webhooks/..."),
-            ("administration", f"{listening.admin_url}/readyz, /metrics"),
+            ("administration", f"{listening.admin_url}/readyz, /metrics, /api/v1"),
             ("database", _database(checked, dsn)),
         ]
     )

@@ -23,6 +23,10 @@ class Credit:
         """Whether `take` would succeed now."""
         return self._tokens(key, time.monotonic()) >= 1
 
+    def left(self, key: Hashable) -> int:
+        """How many tokens could be taken now."""
+        return int(self._tokens(key, time.monotonic()))
+
     def take(self, key: Hashable) -> bool:
         """Take one token, if there is one."""
         now = time.monotonic()

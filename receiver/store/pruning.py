@@ -65,6 +65,7 @@ def row_rules(rules: RetentionSettings) -> Sequence[RowRule]:
             "sends, ended", "sends", "sends", "created_at", "state IN ('sent', 'failed', 'skipped', 'cancelled')",
             rules.sends,
         ),
+        RowRule("requests to the API", "api_requests", "", "created_at", "true", timedelta(days=1)),
         RowRule("alerts, ended", "alerts", "alerts", "resolved_at", "resolved_at IS NOT NULL", rules.alerts),
         RowRule("audit log", "audit_log", "audit_log", "at", "true", rules.audit_log),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The admin listener, on loopback by default: readiness with reasons, and metrics."""
+"""The admin listener, on loopback by default: readiness with reasons, metrics, and the API."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from receiver.sources import Source
 from receiver.store.connect import KeptConnection
@@ -41,10 +41,12 @@ async def watched(
     checks: Mapping[str, Check],
     collectors: Sequence[Collector],
     sources: Mapping[str, Source] | None = None,
+    routes: Sequence[BaseRoute] = (),
 ) -> AsyncIterator[Starlette]:
     """The admin application of this process, while the block runs; problems are looked for meanwhile.
 
-    `checks`: for each of its parts a function that returns what is wrong with it, or None.
+    `checks`: for each of its parts a function that returns what is wrong with it, or None. `routes`: what else
+    it serves.
     """
     probe, observer, lag = Probe(KeptConnection(dsn, name=NAME)), Observer(KeptConnection(dsn, name=NAME)), LoopLag()
     registry = CollectorRegistry()
@@ -53,7 +55,7 @@ async def watched(
         registry.register(collector)
     tasks = [asyncio.create_task(alarm.run()), asyncio.create_task(lag.run())]
     try:
-        yield _application(probe, observer, checks, registry)
+        yield _application(probe, observer, checks, registry, routes)
     finally:
         for task in tasks:
             task.cancel()
@@ -63,7 +65,11 @@ async def watched(
 
 
 def _application(
-    probe: Probe, observer: Observer, checks: Mapping[str, Check], registry: CollectorRegistry
+    probe: Probe,
+    observer: Observer,
+    checks: Mapping[str, Check],
+    registry: CollectorRegistry,
+    routes: Sequence[BaseRoute],
 ) -> Starlette:
     async def readyz(_: Request) -> JSONResponse:
         database, _seen = await asyncio.gather(probe.trouble(), observer.refresh())
@@ -79,7 +85,8 @@ def _application(
         await observer.refresh()
         return Response(generate_latest(registry), media_type=CONTENT_TYPE)
 
-    return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)])
+    own = [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
+    return Starlette(routes=[*own, *routes])
 
 
 def _partitions(observer: Observer) -> str | None:

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from prometheus_client.registry import Collector
 from starlette.applications import Starlette
+from starlette.routing import BaseRoute
 
 from receiver.alert_settings import AlertSettings
 from receiver.dispatch.worker import DispatchStats
@@ -31,6 +32,7 @@ from receiver.store.privacy import Privacy
 from receiver.vault import Vault
 from receiver.warm import settle
 from receiver.watching.alarm import EVERY, Alarm
+from receiver.web import api
 from receiver.web.admin import NAME, Check, watched
 from receiver.web.budget import Budget
 from receiver.web.http import Listener
@@ -166,7 +168,10 @@ async def _run(
         proxies=service.proxies,
         pages=Pages(for_pages, service.vault, service.pages, service.public_url, service.proxies),
     )
-    async with _watched(service, writer, ingest, budget) as administration:
+    async with (
+        api.routes(service.dsn, service.vault) as routes,
+        _watched(service, writer, ingest, budget, routes) as administration,
+    ):
         listener = Listener(webhooks, budget)
         admin_server = server(administration)
         await writer.start()
@@ -196,7 +201,7 @@ async def _run(
 
 
 def _watched(
-    service: Service, writer: Writer, ingest: Ingest, budget: Budget
+    service: Service, writer: Writer, ingest: Ingest, budget: Budget, routes: Sequence[BaseRoute]
 ) -> contextlib.AbstractAsyncContextManager[Starlette]:
     def heard() -> dict[str, int]:
         return {source: n for (what, source, how), n in ingest.counts.items() if (what, how) == ("request", "stored")}
@@ -222,7 +227,7 @@ def _watched(
     if service.dispatcher:
         checks["dispatch"] = service.dispatcher.trouble
         collectors.append(DispatchCollector(service.dispatcher.stats))
-    return watched(service.dsn, alarm, checks=checks, collectors=collectors, sources=service.sources)
+    return watched(service.dsn, alarm, checks=checks, collectors=collectors, sources=service.sources, routes=routes)
 
 
 async def _started(server: Server, serving: asyncio.Task[None]) -> None:

@@ -400,18 +400,18 @@ CREATE TABLE api_requests (
     key_id bigint NOT NULL REFERENCES api_keys ON DELETE CASCADE,
     idempotency_key text NOT NULL,
     fingerprint bytea NOT NULL,
-    status smallint,
-    answer bytea,
+    status smallint NOT NULL,
+    answer bytea NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (key_id, idempotency_key)
 );
-COMMENT ON TABLE api_requests IS 'Requests that came with an Idempotency-Key: a repetition gets the first one''s answer.';
+COMMENT ON TABLE api_requests IS 'Requests that came with an Idempotency-Key and were done: a repetition within a day gets the first one''s answer.';
 COMMENT ON COLUMN api_requests.key_id IS 'api_keys.id.';
 COMMENT ON COLUMN api_requests.idempotency_key IS 'What the client chose.';
 COMMENT ON COLUMN api_requests.fingerprint IS 'SHA-256 of method, path and body: the same key with another request is a mistake.';
-COMMENT ON COLUMN api_requests.status IS 'HTTP status of the answer; NULL: the request is in hand.';
+COMMENT ON COLUMN api_requests.status IS 'HTTP status of the answer.';
 COMMENT ON COLUMN api_requests.answer IS 'The answer, encrypted.';
-COMMENT ON COLUMN api_requests.created_at IS 'When it first came.';
+COMMENT ON COLUMN api_requests.created_at IS 'When it was done, in the same transaction.';
 
 CREATE TABLE imports (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
