@@ -86,6 +86,7 @@ def test_wheel_holds_the_package_alone(tmp_path: Path) -> None:
     others = {"receiver/py.typed", "receiver/schema.sql", "receiver/event.schema.json", f"{info}/licenses/LICENSE"}
     recipes = {f"receiver/recipes/{path.name}" for path in TOP.glob("receiver/recipes/*.toml")}
     assert len(recipes) > 10
-    others |= {"receiver/classify/diagnostics.jsonl"}
+    others |= {"receiver/classify/diagnostics.jsonl", "receiver/web/templates/pages.css"}
+    others |= {"receiver/sending/shipped/preferences/subject.txt"}
     assert others | migrations | recipes <= names
     assert "receiver = receiver.cli:main" in zipfile.ZipFile(wheel).read(f"{info}/entry_points.txt").decode()

@@ -11,6 +11,7 @@ import httpx
 import listunsub
 import pytest
 
+from receiver.contacts import choices
 from receiver.networks import Proxies, read_network
 from tests.pages import (
     ADA,
@@ -244,10 +245,12 @@ async def test_without_a_public_url_no_link_is_offered(database: str) -> None:
     """where links cannot be made, the page does not offer one"""
     async with running(database) as service:
         assert "?preferences" not in (await service.client.get(leave_path())).text
+        assert (await service.client.post(leave_path() + "?preferences")).status_code == 404
+        assert await states(service.connection) == {}
 
 
-async def test_an_outage_is_never_a_success(own_cluster: Cluster) -> None:
-    """without the database the answer is 503 with Retry-After, and the same link works afterwards"""
+async def test_an_outage_is_never_a_success(own_cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    """without the database the answer is 503 with Retry-After, and the link works afterwards; no log line has it"""
     async with running(own_cluster.dsn, pages=PAGES, public_url=URL) as service:
         assert (await service.client.post(leave_path())).status_code == 200
         await asyncio.to_thread(own_cluster.kill)
@@ -261,3 +264,27 @@ async def test_an_outage_is_never_a_success(own_cluster: Cluster) -> None:
         own_cluster.start()
         answer = await service.client.post(leave_path("offers"))
         assert answer.status_code == 200
+    logged = capsys.readouterr().err
+    assert "page_unavailable" in logged
+    assert leave_path("offers")[3:30] not in logged
+
+
+async def test_a_fault_of_ours_is_no_success(
+    service: Running, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """what we did not foresee is answered 500 and rolled back, and is logged without the link"""
+
+    async def failing(*args: Any, **about: Any) -> None:
+        await leave(*args, **about)
+        raise RuntimeError("not foreseen")
+
+    leave = choices.leave
+    monkeypatch.setattr(choices, "leave", failing)
+    answer = await service.client.post(leave_path())
+    assert answer.status_code == 500
+    check_headers(answer)
+    assert "unsubscribed" not in answer.text.lower()
+    assert await log(service.connection, "id") == []
+    logged = capsys.readouterr().err
+    assert "action=page_failed" in logged
+    assert leave_path()[3:30] not in logged

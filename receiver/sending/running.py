@@ -9,6 +9,7 @@ import asyncpg
 
 from receiver.classify.bounces import classify
 from receiver.contacts.handling import Contacts
+from receiver.contacts.links import list_unsubscribe_headers, unsubscribe_url
 from receiver.event import BounceCategory
 from receiver.sending.accounts import Account
 from receiver.sending.compose import Composer
@@ -26,8 +27,14 @@ def sender_of(settings: Settings, accounts: Mapping[str, Account], vault: Vault,
         return None
     templates = Templates(settings.sending.templates_dir)
 
-    def unsubscribe(_: asyncpg.Record) -> Mapping[str, str]:
-        return {}
+    public_url = settings.public_url or ""
+    reachable = public_url.startswith("https://")  # one-click unsubscribing (RFC 8058) has no other
+
+    def unsubscribe(row: asyncpg.Record) -> Mapping[str, str]:
+        if not reachable:
+            return {}
+        about = {"topic": row["topic"] or "", "brand": row["brand"], "send": str(row["id"])}
+        return list_unsubscribe_headers(unsubscribe_url(vault, public_url, row["recipient"], **about))
 
     return Sender(
         dsn=dsn,

@@ -154,7 +154,9 @@ class Pages:
             return self._unsubscribing(
                 f"Unsubscribe from {title}?" if title else "Unsubscribe?", brand, title, done=False
             )
-        if call.does == "preferences" and self._public_url is not None:
+        if call.does == "preferences":
+            if self._public_url is None:  # since the page was shown
+                return self._screens.not_found()
             await opt_in.mail_preferences(
                 sql, self._vault, self._public_url, leaving.address_hash, brand, call.at
             )  # what became of it is nobody's business who has the link alone
