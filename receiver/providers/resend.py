@@ -74,6 +74,7 @@ _BOUNCE_SUBTYPES: Final = {
     "AttachmentRejected": BounceCategory.BLOCK,
     "MessageRejected": BounceCategory.BLOCK,
 }
+_UNKNOWN: Final = EventType.UNKNOWN
 # Which part of `data` says how it went wrong.
 _OUTCOMES: Final = {"email.bounced": "bounce", "email.suppressed": "suppressed", "email.failed": "failed"}
 # Bounces that never left: the address was on the list of an earlier bounce.
@@ -108,39 +109,46 @@ class Resend(ByStandardWebhooks, Provider):
 
     def read(self, item: Item) -> Sequence[Reading]:
         value = event_object(item, "a Resend event")
-        word = text(value.get("type")) or ""
+        word, created_at = text(value.get("type")), value.get("created_at")
         data = mapping(value.get("data"))
         click = mapping(data.get("click"))
-        outcome = mapping(data.get(_OUTCOMES.get(word, "")))
+        clicked_at, url = click.get("timestamp"), text(click.get("link"))
+        client_ip, user_agent = text(click.get("ipAddress")), text(click.get("userAgent"))
+        outcome = mapping(data.get(_OUTCOMES[word])) if word in _OUTCOMES else {}
         type_, verdict, reject_reason = _meaning(word, outcome)
-        occurred_at = iso_time(click.get("timestamp")) or iso_time(value.get("created_at"))
         addresses = _addresses(word, data)
         recipients, attribution = each_recipient(type_, addresses)
-        common = _common(data)
+        columns = _columns(data)
+        ids = item.event_id, word, columns["message_id"]
+        once = text(created_at), text(clicked_at), url, client_ip, user_agent
         return [
             Reading(
                 type=type_,
-                word=word,
-                identity=_identity(item, data, click, recipient),
-                occurred_at=occurred_at,
+                word=word or "",
+                identity=(*ids, recipient, *once),
+                occurred_at=iso_time(clicked_at) or iso_time(created_at),
                 provider_event_id=item.event_id,
                 recipient=recipient,
                 verdict=verdict,
                 diagnostic=_diagnostic(outcome, number, len(addresses)) if outcome else None,
                 reject_reason=reject_reason,
                 attribution=attribution,
-                url=text(click.get("link")),
-                user_agent=text(click.get("userAgent")),
-                client_ip=text(click.get("ipAddress")),
+                url=url,
+                user_agent=user_agent,
+                client_ip=client_ip,
                 is_test=_is_test(addresses),
-                **common,
+                **columns,
             )
             for number, recipient in enumerate(recipients)
         ]
 
 
-def _meaning(word: str, outcome: Mapping[str, Any]) -> tuple[EventType, BounceCategory | None, RejectReason | None]:
-    type_ = _WORDS.get(word, EventType.UNKNOWN)
+def _meaning(
+    word: str | None, outcome: Mapping[str, Any]
+) -> tuple[EventType, BounceCategory | None, RejectReason | None]:
+    type_ = _WORDS.get(word or "", _UNKNOWN)
+    if word not in _OUTCOMES:
+        return type_, None, None
     if type_ is EventType.BOUNCED:
         return _bounce(text(outcome.get("type")), text(outcome.get("subType")))
     if type_ is EventType.REJECTED:
@@ -171,23 +179,7 @@ def _diagnostic(outcome: Mapping[str, Any], number: int, count: int) -> str | No
     return text(outcome.get("message")) or text(outcome.get("reason"))
 
 
-def _identity(
-    item: Item, data: Mapping[str, Any], click: Mapping[str, Any], recipient: str | None
-) -> Sequence[str | None]:
-    return (
-        item.event_id,
-        text(item.value.get("type")),
-        text(data.get("email_id")),
-        recipient,
-        text(item.value.get("created_at")),
-        text(click.get("timestamp")),
-        text(click.get("link")),
-        text(click.get("ipAddress")),
-        text(click.get("userAgent")),
-    )
-
-
-def _addresses(word: str, data: Mapping[str, Any]) -> Sequence[str]:
+def _addresses(word: str | None, data: Mapping[str, Any]) -> Sequence[str]:
     if word == "email.received":  # `received_for`: those of the addresses that are ours
         return texts(data.get("received_for")) or texts(data.get("to"))
     return texts(data.get("to")) or texts(data.get("email"))
@@ -195,13 +187,13 @@ def _addresses(word: str, data: Mapping[str, Any]) -> Sequence[str]:
 
 def _is_test(addresses: Sequence[str]) -> bool:
     """Whether it went to Resend's simulator (`bounced@resend.dev`, ...), which answers as asked."""
-    return any("@resend.dev" in address.lower() for address in addresses)
+    return "@resend.dev" in " ".join(addresses).lower()
 
 
 _NO_HEADERS: Final[Mapping[str, Any]] = {}
 
 
-def _common(data: Mapping[str, Any]) -> dict[str, Any]:
+def _columns(data: Mapping[str, Any]) -> dict[str, Any]:
     get = data.get
     headers = _headers(data["headers"]) if "headers" in data else _NO_HEADERS
     metadata = _pairs(get("tags"))

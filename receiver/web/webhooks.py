@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine, Mapping
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -123,7 +124,7 @@ class Webhooks:
             source,
             self._delivery(request, source, bytes(request.body)),
             deadline=time.monotonic() + max(waits - (self._loop.time() - request.since), 1.0),
-            answer=lambda answer: request.connection.answer(request, answer),
+            answer=partial(request.connection.answer, request),
         )
         if request.size > LARGE or getattr(source.provider, "waits", False):
             self._start(self._receive([receipt]))
