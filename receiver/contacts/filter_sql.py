@@ -1,7 +1,7 @@
 """A filter as SQL: one condition on `contacts c`. Its text is made of constants alone; every value is a parameter.
 
-Where the filter's answer is unknown, so is the condition's (NULL): SQL then leaves the contact out of `x` and of
-`NOT x` alike. All else that may be NULL is told to be false below a `not`, where it would count otherwise.
+Every `not` is carried down to the single conditions, each of which is written as "surely holds" or as "surely does not
+hold": whoever of whom it is unknown is in neither. And only a NOT EXISTS that stands by itself becomes an anti-join.
 """
 
 from __future__ import annotations
@@ -37,10 +37,13 @@ class Where(NamedTuple):
     values: tuple[object, ...]
 
 
-def where(condition: Condition, now: datetime, *, first: int = 1) -> Where:
-    """The filter as SQL, with `now` for what is told from now; the parameters begin with `$first`."""
-    writer = _Writer(now, first)
-    return Where(writer.condition(condition, negated=False), tuple(writer.values))
+def where(condition: Condition, now: datetime, *, first: int = 1, few: bool = False) -> Where:
+    """The filter as SQL, with `now` for what is told from now; the parameters begin with `$first`.
+
+    `few`: only some contacts are asked about, so that each may look for its own events.
+    """
+    writer = _Writer(now, first, few=few)
+    return Where(writer.condition(condition, holds=True), tuple(writer.values))
 
 
 _COLUMNS: Final = {name: f"c.{name}" for name in FIELDS} | {"domain": "substring(c.address FROM '@([^@]*)$')"}
@@ -59,20 +62,24 @@ _MATCHES: Final = {
 }
 _COMPARES: Final = {"at_least": ">=", "at_most": "<=", "above": ">", "below": "<"}
 _TIMES: Final = {"since": ">=", "until": "<"}
-_OPENED_SINCE: Final = (
-    "(CASE WHEN c.last_opened_at >= {time} THEN true WHEN c.prefetched_at >= {time} THEN NULL ELSE false END)"
-)
-_OPENED_UNTIL: Final = (
-    "(CASE WHEN c.last_opened_at IS NULL OR c.last_opened_at >= {time} THEN false "
-    "WHEN c.prefetched_at >= {time} THEN NULL ELSE true END)"
-)
-_OPENED: Final = (
-    "(CASE WHEN c.last_opened_at IS NOT NULL THEN {value} WHEN c.prefetched_at IS NOT NULL THEN NULL "
-    "ELSE NOT {value} END)"
-)
+# By whether they hold. After `prefetched_at` the mail client loads pictures by itself: there may be opens unseen.
+_OPENED_SINCE: Final = {
+    True: "c.last_opened_at >= {time}",
+    False: "((c.last_opened_at IS NULL OR c.last_opened_at < {time}) "
+    "AND (c.prefetched_at IS NULL OR c.prefetched_at < {time}))",
+}
+_OPENED_UNTIL: Final = {
+    True: "(c.last_opened_at < {time} AND (c.prefetched_at IS NULL OR c.prefetched_at < {time}))",
+    False: "(c.last_opened_at >= {time} OR c.last_opened_at IS NULL AND c.prefetched_at IS NULL)",
+}
+_OPENED: Final = {
+    True: "c.last_opened_at IS NOT NULL",
+    False: "(c.last_opened_at IS NULL AND c.prefetched_at IS NULL)",
+}
 
-_COUNTS: Final = "e.recipient = c.address AND NOT e.is_test AND NOT e.echo AND e.attribution IS NULL"
-_MESSAGE: Final = "coalesce(e.message_id, e.internet_message_id, e.id::text)"
+_OWN: Final = "e.recipient = c.address"
+_COUNTS: Final = "e.recipient IS NOT NULL AND NOT e.is_test AND NOT e.echo AND e.attribution IS NULL"
+_MESSAGES: Final = "count(DISTINCT coalesce(e.message_id, e.internet_message_id, e.id::text))"
 _OF_EVENT: Final[Mapping[str, tuple[str, str]]] = {
     "tag": ("e.tags && {}", "text[]"),
     "topic": ("e.topic = {}", "text"),
@@ -101,33 +108,36 @@ _SENDABLE: Final = "(SELECT a.sendable FROM sendable(c.address_hash, {topic}, {s
 class _Writer:
     """Writes conditions and gathers the values of their parameters."""
 
-    def __init__(self, now: datetime, first: int) -> None:
-        self._now, self._first = now, first
+    def __init__(self, now: datetime, first: int, *, few: bool) -> None:
+        self._now, self._first, self._few = now, first, few
         self.values: list[object] = []
 
-    def condition(self, one: Condition, *, negated: bool) -> str:  # noqa: C901, PLR0911 - a kind each
-        """The condition's text. `negated`: it stands below a `not`."""
+    def condition(self, one: Condition, *, holds: bool) -> str:  # noqa: C901, PLR0911 - a kind each
+        """That the condition holds, or that it does not."""
         match one:
             case AllOf():
-                return _joined(" AND ", (self.condition(part, negated=negated) for part in one.all))
+                return _joined(" AND " if holds else " OR ", (self.condition(part, holds=holds) for part in one.all))
             case AnyOf():
-                return _joined(" OR ", (self.condition(part, negated=negated) for part in one.any))
+                return _joined(" OR " if holds else " AND ", (self.condition(part, holds=holds) for part in one.any))
             case Not():
-                return f"NOT {self.condition(one.not_, negated=True)}"
+                return self.condition(one.not_, holds=not holds)
             case Happened():
-                return self._happened(one, negated=negated)
+                return self._happened(one, holds=holds)
             case Sendable():
-                return _SENDABLE.format(topic=self._value(one.sendable, "text"), stream=self._value(one.stream, "text"))
+                topic, stream = self._value(one.sendable, "text"), self._value(one.stream, "text")
+                return _whether(_SENDABLE.format(topic=topic, stream=stream), holds=holds)
             case Suppressed():
-                return self._suppressed(one)
+                return _whether(self._suppressed(one), holds=holds)
             case Subscribed():
-                return self._subscribed(one)
+                return _whether(self._subscribed(one), holds=holds)
             case Tagged():
-                return f"(c.tags && {self._value(list(one.tag), 'text[]')})"
+                return _whether(f"(c.tags && {self._value(list(one.tag), 'text[]')})", holds=holds)
             case Attribute():
-                return _surely(_joined(" AND ", self._attribute(one)), negated=negated)
+                return _whether_known(_joined(" AND ", self._attribute(one)), holds=holds)
+            case OfField() if one.field == "last_opened_at":
+                return _joined(" AND " if holds else " OR ", self._last_opened(one, holds=holds))
             case OfField():
-                return self._field(one, negated=negated)
+                return _whether_known(_joined(" AND ", self._compared(one)), holds=holds)
         assert_never(one)
 
     def _value(self, value: object, type_: str) -> str:
@@ -174,22 +184,17 @@ class _Writer:
     def _bool(self, value: bool) -> str:  # noqa: FBT001 - the value itself
         return self._value(value, "boolean")
 
-    def _field(self, one: OfField, *, negated: bool) -> str:
-        if one.field == "last_opened_at":
-            return _joined(" AND ", self._last_opened(one))
-        parts = self._compared(_COLUMNS[one.field], FIELDS[one.field], one)
-        return _surely(_joined(" AND ", parts), negated=negated)
-
-    def _last_opened(self, one: OfField) -> Iterator[str]:
+    def _last_opened(self, one: OfField, *, holds: bool) -> Iterator[str]:
         """Where the mail client loads pictures itself, there may have been a later open than the last that is known."""
         if one.since is not None:
-            yield _OPENED_SINCE.format(time=self._time(one.since))
+            yield _OPENED_SINCE[holds].format(time=self._time(one.since))
         if one.until is not None:
-            yield _OPENED_UNTIL.format(time=self._time(one.until))
+            yield _OPENED_UNTIL[holds].format(time=self._time(one.until))
         if one.exists is not None:
-            yield _OPENED.format(value=self._bool(one.exists))
+            yield _OPENED[one.exists is holds]
 
-    def _compared(self, column: str, kind: str, one: OfField) -> Iterator[str]:
+    def _compared(self, one: OfField) -> Iterator[str]:
+        column, kind = _COLUMNS[one.field], FIELDS[one.field]
         type_ = {"text": "text", "number": "numeric", "time": "timestamptz"}[kind]
         for name, said in one.said.items():
             match name:
@@ -224,16 +229,20 @@ class _Writer:
             found.append(f"NOT {_SAID.format(topic=topic, states=every, when='')}")
         return _joined(" OR ", found)
 
-    def _happened(self, one: Happened, *, negated: bool) -> str:
+    def _happened(self, one: Happened, *, holds: bool) -> str:
         of = " AND ".join(self._of_event(one))
-        if one.at_least == 1:
-            text = f"EXISTS (SELECT FROM events e WHERE {of})"
+        least = "" if one.at_least == 1 else self._value(one.at_least, "bigint")
+        if not least:
+            text = f"EXISTS (SELECT FROM events e WHERE {_OWN} AND {of})"
+        elif self._few:
+            text = f"((SELECT {_MESSAGES} FROM events e WHERE {_OWN} AND {of}) >= {least})"
         else:
-            least = self._value(one.at_least, "bigint")
-            text = f"((SELECT count(DISTINCT {_MESSAGE}) FROM events e WHERE {of}) >= {least})"
-        if EventType.OPENED in one.event and not one.machines and negated:
-            return self._unless_prefetched(text, one.since)
-        return text
+            grouped = f"SELECT e.recipient FROM events e WHERE {of} GROUP BY e.recipient HAVING {_MESSAGES} >= {least}"
+            text = f"(c.address IN ({grouped}))"
+        if holds or EventType.OPENED not in one.event or one.machines:
+            return _whether(text, holds=holds)
+        before = "" if one.since is None else f" OR c.prefetched_at < {self._time(one.since)}"
+        return f"(NOT {text} AND (c.prefetched_at IS NULL{before}))"
 
     def _of_event(self, one: Happened) -> Iterator[str]:
         yield _COUNTS
@@ -249,19 +258,19 @@ class _Writer:
         if one.metadata is not None:
             yield f"e.metadata @> {self._value(json.dumps(one.metadata), 'jsonb')}"
 
-    def _unless_prefetched(self, text: str, since: str | None) -> str:
-        """No open was seen, and there may have been one: the mail client loads pictures by itself."""
-        seen = "c.prefetched_at IS NOT NULL" if since is None else f"c.prefetched_at >= {self._time(since)}"
-        return f"(CASE WHEN {text} THEN true WHEN {seen} THEN NULL ELSE false END)"
-
 
 def _joined(operator: str, parts: Iterator[str] | Sequence[str]) -> str:
     found = list(parts)
     return found[0] if len(found) == 1 else f"({operator.join(found)})"
 
 
-def _surely(text: str, *, negated: bool) -> str:
-    return f"(({text}) IS TRUE)" if negated else text
+def _whether(text: str, *, holds: bool) -> str:
+    return text if holds else f"NOT {text}"
+
+
+def _whether_known(text: str, *, holds: bool) -> str:
+    """For what is NULL where nothing is known: then it does not hold."""
+    return text if holds else f"({text}) IS NOT TRUE"
 
 
 def _as_stored(field: str, value: Any) -> Any:

@@ -83,7 +83,7 @@ async def page(
     sql: Sql, filter_: Condition, now: datetime, *, after: int = 0, limit: int = 100
 ) -> list[asyncpg.Record]:
     """Contacts in it, by id; the last one's id is the next page's `after`."""
-    return await store.page(sql, *where(filter_, now), after=after, limit=limit)
+    return await store.page(sql, *where(filter_, now, few=True), after=after, limit=limit)
 
 
 def members(connection: asyncpg.Connection, filter_: Condition, now: datetime) -> AsyncIterator[asyncpg.Record]:

@@ -46,7 +46,7 @@ ON CONFLICT (address_hash, topic) DO UPDATE SET
     unsubscribed_at = greatest(s.unsubscribed_at, excluded.unsubscribed_at)
 """
 
-_SENDABLE: Final = """
+SENDABLE: Final = """
 SELECT answer.*
 FROM unnest($1::bytea[]) WITH ORDINALITY AS given (hash, number), LATERAL sendable(given.hash, $2, $3) AS answer
 ORDER BY given.number
@@ -112,4 +112,4 @@ async def sendable(
     sql: Sql, address_hashes: Sequence[bytes], topic: str | None, stream: Stream
 ) -> list[asyncpg.Record]:
     """For each hash, in this order, what `sendable()` says: (sendable, reason, since, until, event_id)."""
-    return await sql.fetch(_SENDABLE, list(address_hashes), topic, stream)
+    return await sql.fetch(SENDABLE, list(address_hashes), topic, stream)
