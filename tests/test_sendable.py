@@ -213,3 +213,18 @@ async def test_many_at_once(ann: Asked) -> None:
     others = [VAULT.address_hash(f"{number}@example.com") for number in range(3)]
     rows = await consent.sendable(ann.sql, [others[0], ANN, others[1], ANN, others[2]], "news", "marketing")
     assert [row["sendable"] for row in rows] == [False, True, False, True, False]
+
+
+async def test_the_topic_is_looked_up_once(database: str) -> None:
+    """a question about many addresses looks into topics once, and is planned as part of the query around it"""
+    sql = await asyncpg.connect(database)
+    try:
+        plan = await sql.fetch(
+            "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) "
+            "SELECT a.* FROM generate_series(1, 9) AS n, sendable(int8send(n), 'news') AS a"
+        )
+    finally:
+        await sql.close()
+    lines = [row[0] for row in plan]
+    assert not [line for line in lines if "Function Scan on sendable" in line]
+    assert [line.partition("loops=")[2] for line in lines if " on topics " in line] == ["1)"]

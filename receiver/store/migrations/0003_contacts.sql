@@ -327,44 +327,46 @@ CREATE FUNCTION sendable(address_hash bytea, topic text DEFAULT NULL, stream tex
     RETURNS TABLE (sendable boolean, reason text, since timestamptz, until timestamptz, event_id uuid)
     LANGUAGE sql STABLE PARALLEL SAFE ROWS 1
     AS $$
-        SELECT first.reason IS NULL, first.reason, first.since, first.until, first.event_id
-        FROM (SELECT) AS one
+        SELECT found.reason IS NULL, found.reason,
+               CASE WHEN found.reason IS NOT NULL THEN coalesce(e.erased_at, s.since, CASE c.state
+                    WHEN 'pending' THEN c.requested_at WHEN 'unsubscribed' THEN c.unsubscribed_at END) END,
+               CASE WHEN e.erased_at IS NULL THEN s.until END,
+               CASE WHEN e.erased_at IS NULL THEN s.event_id END
+        -- The topic is looked up once for a whole query: OFFSET keeps its being a value, which a join would not be.
+        FROM (SELECT (SELECT t FROM topics t WHERE t.name = $2) AS topic OFFSET 0) AS about
+        LEFT JOIN erasures e ON e.address_hash = $1
         LEFT JOIN LATERAL (
-            SELECT t.brand, t.archived_at, $3 = 'marketing' OR t.stream = 'marketing' AS marketing
-            FROM (SELECT) AS given
-            LEFT JOIN topics t ON t.name = $2
-        ) AS about ON true
-        LEFT JOIN LATERAL (
-            SELECT * FROM (
-                SELECT 0 AS rank, 'erased' AS reason, e.erased_at AS since, NULL::timestamptz AS until, NULL::uuid AS event_id
-                FROM erasures e WHERE e.address_hash = $1
-                UNION ALL
-                SELECT array_position('{hard_bounce,complaint,soft_bounce,manual,imported,unsubscribe}', s.reason),
-                       s.reason, s.since, least(s.expires_at, bad.release_at), s.event_id
-                FROM suppressions s
-                LEFT JOIN LATERAL (
-                    SELECT max(i.release_at) AS release_at FROM bounce_incidents i
-                    WHERE s.reason = 'hard_bounce' AND i.mailbox_provider = s.mailbox_provider
-                      AND s.since >= i.began_at AND s.last_at <= coalesce(i.ended_at, 'infinity')
-                ) AS bad ON true
-                WHERE s.address_hash = $1 AND s.active
-                  AND (s.expires_at IS NULL OR s.expires_at > now())
-                  AND (bad.release_at IS NULL OR bad.release_at > now())
-                  AND (s.scope = 'all'
-                       OR s.scope = 'marketing' AND about.marketing AND (s.brand = '' OR $2 IS NULL OR s.brand = about.brand)
-                       OR s.scope = 'topic' AND s.topic = $2 AND (s.brand = '' OR about.brand IS NULL OR s.brand = about.brand))
-                UNION ALL
-                SELECT 10, CASE WHEN about.brand IS NULL AND about.marketing THEN 'unknown_topic'
-                                WHEN about.archived_at IS NOT NULL THEN 'archived_topic'
-                                WHEN c.state IS NULL AND about.marketing THEN 'not_subscribed'
-                                WHEN c.state = 'unsubscribed' OR c.state = 'pending' AND about.marketing THEN c.state END,
-                       CASE c.state WHEN 'pending' THEN c.requested_at WHEN 'unsubscribed' THEN c.unsubscribed_at END, NULL, NULL
-                FROM (SELECT) AS asked LEFT JOIN subscriptions c ON c.address_hash = $1 AND c.topic = $2
-                WHERE $2 IS NOT NULL
-            ) AS found
-            WHERE found.reason IS NOT NULL
-            ORDER BY found.rank, found.since LIMIT 1
-        ) AS first ON true
+            SELECT s.reason, s.since, least(s.expires_at, bad.release_at) AS until, s.event_id
+            FROM suppressions s
+            LEFT JOIN LATERAL (
+                SELECT max(i.release_at) AS release_at FROM bounce_incidents i
+                WHERE s.reason = 'hard_bounce' AND i.mailbox_provider = s.mailbox_provider
+                  AND s.since >= i.began_at AND s.last_at <= coalesce(i.ended_at, 'infinity')
+            ) AS bad ON true
+            WHERE s.address_hash = $1 AND s.active
+              AND (s.expires_at IS NULL OR s.expires_at > now())
+              AND (bad.release_at IS NULL OR bad.release_at > now())
+              AND (s.scope = 'all'
+                   OR s.scope = 'marketing' AND ($3 = 'marketing' OR (about.topic).stream = 'marketing')
+                      AND (s.brand = '' OR $2 IS NULL OR s.brand = (about.topic).brand)
+                   OR s.scope = 'topic' AND s.topic = $2
+                      AND (s.brand = '' OR (about.topic).name IS NULL OR s.brand = (about.topic).brand))
+            ORDER BY array_position('{hard_bounce,complaint,soft_bounce,manual,imported,unsubscribe}', s.reason), s.since
+            LIMIT 1
+        ) AS s ON true
+        LEFT JOIN subscriptions c ON c.address_hash = $1 AND c.topic = $2
+        CROSS JOIN LATERAL (
+            SELECT CASE
+                WHEN e.erased_at IS NOT NULL THEN 'erased'
+                WHEN s.reason IS NOT NULL THEN s.reason
+                WHEN $2 IS NULL THEN NULL
+                WHEN (about.topic).name IS NULL AND $3 = 'marketing' THEN 'unknown_topic'
+                WHEN (about.topic).archived_at IS NOT NULL THEN 'archived_topic'
+                WHEN c.state = 'subscribed' THEN NULL
+                WHEN c.state = 'unsubscribed' OR $3 = 'marketing' OR (about.topic).stream = 'marketing'
+                    THEN coalesce(c.state, 'not_subscribed')
+            END AS reason
+        ) AS found
     $$;
 COMMENT ON FUNCTION sendable IS 'Whether mail about a topic, of a stream (marketing or transactional), may go to an address: yes, or no and why. Without a topic only suppressions are asked, of every brand.';
 
