@@ -170,6 +170,16 @@ async def test_unknown_links(service: Running) -> None:
     assert await log(service.connection, "id") == []
 
 
+async def test_who_was_erased_can_leave(service: Running) -> None:
+    """the link of somebody who was erased works, and nothing that names them is kept"""
+    await service.connection.execute("DELETE FROM contacts")
+    await service.connection.execute("INSERT INTO erasures (address_hash, who) VALUES ($1, 'x')", hash_of())
+    assert (await service.client.post(leave_path())).status_code == 200
+    assert await log(service.connection, "action", "address", "client_ip", "user_agent") == [
+        ("unsubscribed", None, None, None)
+    ]
+
+
 async def test_leaving_a_brand(service: Running) -> None:
     """a link without a topic leaves all marketing of its brand, and nothing of another one"""
     await topic(service.connection, "sale", brand="shop")

@@ -106,8 +106,13 @@ async def subscribe(sql: Sql, visit: Visit, topic: Topic, wording: str | None) -
 
 
 async def _at_last(sql: Sql, visit: Visit) -> Visit:
-    """The visit with its address, and as the person's latest word; one visit of a person at a time from here on."""
+    """The visit with its address, and as the person's latest word; one visit of a person at a time from here on.
+
+    Of somebody who was erased only what they say is kept.
+    """
     await store.lock(sql, visit.address_hash)
+    if await store.erased(sql, visit.address_hash):
+        visit = replace(visit, client_ip=None, user_agent=None)
     at = await store.not_before(sql, visit.address_hash, visit.at)
     return replace(visit, at=at, address=await store.address(sql, visit.address_hash))
 

@@ -24,6 +24,7 @@ ORDER BY t.stream, t.title, t.name
 """
 
 _ADDRESS: Final = "SELECT address FROM contacts WHERE address_hash = $1"
+_ERASED: Final = "SELECT EXISTS (SELECT FROM erasures WHERE address_hash = $1)"
 
 # Clocks differ: what a person says here and now is never older than what is known of them already.
 _NOT_BEFORE: Final = """
@@ -106,6 +107,11 @@ async def address(sql: Sql, address_hash: bytes) -> str | None:
     """None where no contact has it."""
     found: str | None = await sql.fetchval(_ADDRESS, address_hash)
     return found
+
+
+async def erased(sql: Sql, address_hash: bytes) -> bool:
+    """Whether nothing may be kept that names the person."""
+    return bool(await sql.fetchval(_ERASED, address_hash))
 
 
 async def not_before(sql: Sql, address_hash: bytes, at: datetime) -> datetime:
