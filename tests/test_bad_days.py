@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from receiver.alert_settings import AlertSettings
+from receiver.contacts.handling import Contacts
 from receiver.store.bounce_hours import HOUR, Hour, count_missing, forget, hour_of
 from receiver.store.consent import sendable
 from receiver.watching.bad_days import LEAST_HARD, jump_in, least_share, threshold, watch
@@ -90,15 +91,10 @@ async def may_be_mailed(connection: asyncpg.Connection, address: str) -> tuple[b
     return row["sendable"], row["until"]
 
 
-async def suppress(connection: asyncpg.Connection, address: str, at: datetime, provider: str = "google") -> None:
-    await connection.execute(
-        "INSERT INTO suppressions AS s (address_hash, reason, scope, since, last_at, source, mailbox_provider)"
-        " VALUES ($1, 'hard_bounce', 'all', $2, $2, 'test', $3) ON CONFLICT (address_hash, reason, scope, brand, topic)"
-        " DO UPDATE SET last_at = greatest(s.last_at, excluded.last_at)",
-        VAULT.address_hash(address),
-        at,
-        provider,
-    )
+async def suppress(connection: asyncpg.Connection, address: str, at: datetime) -> None:
+    """As handlers do it after a hard bounce."""
+    async with connection.transaction():
+        await Contacts(connection, VAULT).suppress(address, at=at, reason="hard_bounce", source="test")
 
 
 async def test_a_bad_day_of_a_mailbox_provider(connection: asyncpg.Connection, receiver: Receiver) -> None:

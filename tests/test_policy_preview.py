@@ -147,6 +147,6 @@ async def test_lifting_repeated_bounces(connection: asyncpg.Connection, receiver
     )
     assert ended.code == 0
     assert await connection.fetchval("SELECT soft_streak FROM contacts") == 0
-    await handled(connection, *bounced("full", -0.001, **FULL))
+    await handled(connection, *bounced("full", -1, **FULL))
     assert await connection.fetchval("SELECT soft_streak FROM contacts") == 1
     assert await connection.fetchval("SELECT active FROM suppressions") is False
