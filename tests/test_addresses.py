@@ -7,7 +7,7 @@ import time
 import unicodedata
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from receiver.classify.addresses import MAX_ADDRESS, domain_of, normalize_address
@@ -33,6 +33,10 @@ from receiver.contacts import addresses
         ("ann@sub_domain.example.com", "ann@sub_domain.example.com"),
         ("ann@[192.0.2.1]", "ann@[192.0.2.1]"),
         ('"a@b"@example.com', '"a@b"@example.com'),
+        ('"Ann.B"@example.com', "ann.b@example.com"),
+        (r'"a\nn"@example.com', "ann@example.com"),
+        (r'"a\"\b"@example.com', r'"a\"b"@example.com'),
+        ('"a..b"@example.com', '"a..b"@example.com'),
         ("ann@xn--mnchen-3ya.de", "ann@xn--mnchen-3ya.de"),
         ("ann@München.de", "ann@xn--mnchen-3ya.de"),
         ("ann@straße.de", "ann@xn--strae-oqa.de"),
@@ -192,3 +196,24 @@ def judged(text: str) -> addresses.Address | None:
         return addresses.entered(text)
     except addresses.WrongAddress:
         return None
+
+
+LOCALS = st.one_of(
+    st.text("abAB.+-_'/=!#%", min_size=1, max_size=8),
+    st.text('aB.+@"\\,:;<>()[]é', max_size=6).map(lambda text: f'"{text}"'),
+    st.text(min_size=1, max_size=4),
+)
+LABELS = st.one_of(st.text("abC1-", min_size=1, max_size=5), st.text("äßüéςİıéλ日本-x", min_size=1, max_size=4))
+
+
+@settings(deadline=None)
+@given(LOCALS, st.lists(LABELS, min_size=1, max_size=3), st.sampled_from(["de", "com", "рф"]))
+@example('"ab"', ["x"], "de")
+@example('"a\\b"', ["x"], "de")
+@example("a.b+c", ["BÜCHER"], "de")
+def test_entered_and_reported_are_one(local: str, labels: list[str], last: str) -> None:
+    """what a person enters and what a provider reports lead to one key: no suppression is missed for its writing"""
+    text = f"{local}@{'.'.join(labels)}.{last}"
+    found = judged(text)
+    if found is not None:
+        assert normalize_address(text) == found.key == normalize_address(found.key) == normalize_address(found.display)

@@ -14,6 +14,9 @@ MAX_TEXT: Final = 2048  # a display name may stand before the address
 
 # Nearly every address; what matches needs lower case and nothing else. `@` is in neither class: linear time.
 _PLAIN = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]+@[\w-]+(?:\.[\w-]+)+", re.ASCII)
+_PAIR = re.compile(r"\\(.)")
+_TO_ESCAPE = re.compile(r'(["\\])')
+_ESCAPE: Final = r"\\\1"
 _NOT_IN_LOCAL: Final = frozenset('@<>()[]\\,;:"')
 _NOT_IN_DOMAIN: Final = frozenset('@<>()\\,;"')
 
@@ -47,13 +50,19 @@ def _bare(text: str) -> str:
 
 
 def _local_key(local: str) -> str:
-    """Lower case and NFC; empty where it is not one word or not quoted as it must be."""
+    """Lower case and NFC, quoted only where it must be; empty where it is not one word."""
     if " " in local or not local.isprintable():
         return ""
-    quoted = len(local) > 2 and local[0] == local[-1] == '"'
-    if not quoted and not _NOT_IN_LOCAL.isdisjoint(local):
-        return ""
-    return _folded(local)
+    if len(local) > 2 and local[0] == local[-1] == '"':
+        return _folded(_unquoted(_PAIR.sub(r"\1", local[1:-1])))
+    return _folded(local) if _NOT_IN_LOCAL.isdisjoint(local) else ""
+
+
+def _unquoted(text: str) -> str:
+    """The local part that says this: RFC 5321, 4.1.2, has quotes and backslashes mean nothing by themselves."""
+    if _NOT_IN_LOCAL.isdisjoint(text) and all(text.split(".")):
+        return text
+    return f'"{_TO_ESCAPE.sub(_ESCAPE, text)}"'
 
 
 def _folded(text: str) -> str:
