@@ -55,6 +55,19 @@ def signed(sendgrid: Played, body: bytes) -> Post:
     )
 
 
+async def test_lists_of_the_provider(database: str, tmp_path: Path) -> None:
+    """what the provider calls a list becomes our topic where the source says so, and else stays or is the source's"""
+    sendgrid = play("sendgrid", tmp_path, lists='{"12345": "news"}', default_topic="letters")
+    items = [
+        item | ({"asm_group_id": group} if group else {})
+        for item, group in zip(batch(3, word="group_unsubscribe"), (12345, 7, None), strict=True)
+    ]
+    async with running(database, sendgrid) as service:
+        answer = await service.post("sendgrid", signed(sendgrid, json.dumps(items).encode()))
+        assert answer.status_code == 200
+        assert [row["topic"] for row in await service.events()] == ["news", "7", "letters"]
+
+
 async def test_a_signed_batch_is_stored_before_it_is_answered(database: str, tmp_path: Path) -> None:
     """a signed SendGrid batch becomes one row for each event."""
     sendgrid = play("sendgrid", tmp_path)

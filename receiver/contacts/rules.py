@@ -10,7 +10,7 @@ from receiver.contacts.configured import policy_of
 from receiver.contacts.policy import Policy
 from receiver.settings import Settings
 
-_YES: Final = frozenset({"true", "1", "yes", "on"})  # as the environment writes it
+_YES: Final = frozenset({"true", "t", "1", "yes", "y", "on"})  # as the environment writes it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
