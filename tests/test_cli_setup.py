@@ -110,6 +110,7 @@ def test_all_commands_are_there() -> None:
         *("contacts show", "contacts import", "contacts erase", "contacts export-person"),
         *("contacts list", "contacts export"),
         *("suppressions list", "suppressions show", "suppressions add", "suppressions lift"),
+        "suppressions import",
         *("suppressions incidents list", "suppressions incidents confirm", "suppressions incidents release"),
         *("suppressions incidents declare", "policy show", "policy preview", "policy rates"),
         *("topics list", "topics show", "topics add", "topics edit", "topics archive"),

@@ -211,7 +211,7 @@ async def _import(place: Place, listing: Listing, wishes: Wishes, rejects: Path,
 
     async with connected(place.database()) as connection:
         await check_address_key(connection, vault.address_fingerprint)
-        await _require_topics(connection, wishes.topics)
+        await require_topics(connection, wishes.topics)
         options = asdict(wishes) | {"consented_at": wishes.consented_at and wishes.consented_at.isoformat()}
         wanted = Wanted(
             command="contacts import", listing=listing, options=options, task=task, rejects=rejects, **answers
@@ -219,7 +219,7 @@ async def _import(place: Place, listing: Listing, wishes: Wishes, rejects: Path,
         await run(connection, wanted)
 
 
-async def _require_topics(connection: asyncpg.Connection, names: Sequence[str]) -> None:
+async def require_topics(connection: asyncpg.Connection, names: Sequence[str]) -> None:
     """Raises CommandError for one that is not there, or given up."""
     from receiver.cli.failures import CommandError
     from receiver.store.topics import topics

@@ -28,6 +28,7 @@ _WORDS: Final = {
     "erased": "erased people, skipped",
     "suppressed": "suppressed, and stay so",
     "left_out": "no suppressions, left out",
+    "stays_lifted": "lifted since, and stay so",
     "already": "already so",
     "stays_unsubscribed": "unsubscribed, and stay so",
 }

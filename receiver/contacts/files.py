@@ -75,6 +75,20 @@ class Listing:
         show(self.size)
 
 
+def format_of_export(path: Path) -> Format:
+    """How an export of a provider is written: CSV, one JSON document, or JSON Lines."""
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        start = file.read(_BLOCK).lstrip()
+    first, _, rest = start.partition("\n")
+    if not start.startswith(("[", "{")):
+        return "csv"
+    try:
+        value = decoded(first)
+    except (ValueError, RecursionError):
+        return "json"
+    return "jsonl" if isinstance(value, dict) and _page(value) is None and rest.strip() else "json"
+
+
 def look_through(path: Path, *, format_: Format | None = None, show: Progress = lambda _bytes: None) -> Listing:
     """Read a file once, for its encoding, columns and digest. Raises WrongFile, OSError."""
     with path.open("rb") as file:
@@ -240,18 +254,30 @@ def _json_row(number: int, line: str) -> Row:
 
 
 def _json_document(found: Listing, text: TextIOWrapper) -> Iterator[Row]:
-    """The objects of the one list in a document, wherever it stands; plain texts are addresses. Raises WrongFile."""
+    """The objects of a document, whatever stands around them. Raises WrongFile."""
     try:
         value = decoded(text.read())
     except (ValueError, RecursionError) as error:
         raise WrongFile(f"{found.path} is no JSON: {error}") from error
-    if isinstance(value, dict):
-        lists = [one for one in value.values() if isinstance(one, list)]
-        value = lists[0] if len(lists) == 1 else [value]
-    for number, one in enumerate(value if isinstance(value, list) else [value], 1):
-        values = {"address": one} if isinstance(one, str) else one
-        wrong = "" if isinstance(values, dict) else "no JSON object"
-        yield Row(number, {} if wrong else values, [json.dumps(one, ensure_ascii=False)], wrong)
+    for number, one in enumerate(_objects(value), 1):
+        wrong = "" if isinstance(one, dict) else "no JSON object"
+        yield Row(number, {} if wrong else one, [json.dumps(one, ensure_ascii=False)], wrong)
+
+
+def _objects(value: Any) -> Iterator[Any]:
+    """Of lists and of pages, which are objects with a list of objects; plain texts are addresses."""
+    if isinstance(value, list):
+        for one in value:
+            yield from _objects(one)
+    elif isinstance(value, dict) and (page := _page(value)) is not None:
+        yield from _objects(page)
+    else:
+        yield {"address": value} if isinstance(value, str) else value
+
+
+def _page(value: Mapping[str, Any]) -> list[Any] | None:
+    lists = (one for one in value.values() if isinstance(one, list))
+    return next((one for one in lists if all(isinstance(inner, dict) for inner in one)), None)
 
 
 def decoded(text: str) -> Any:

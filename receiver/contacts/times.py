@@ -9,6 +9,7 @@ from typing import Any, Final
 
 _SECONDS: Final = re.compile(r"\d{9,10}(\.\d+)?")
 _MILLISECONDS: Final = re.compile(r"\d{12,13}")
+_SPACED: Final = re.compile(r" ([+-]\d{2}:?\d{2})$")
 _AHEAD: Final = timedelta(days=1)  # clocks and time zones that were left out
 _FIRST: Final = datetime(1990, 1, 1, tzinfo=UTC)  # there was no such mail before
 
@@ -39,7 +40,7 @@ def _read(text: str) -> datetime:
             return datetime.fromtimestamp(int(text) / 1000, UTC)
         if text[0].isalpha():
             return _aware(parsedate_to_datetime(text))
-        return _aware(datetime.fromisoformat(text.removesuffix(" UTC")))
+        return _aware(datetime.fromisoformat(_SPACED.sub(r"\1", text.removesuffix(" UTC"))))
     except (ValueError, OverflowError, OSError) as error:
         raise WrongTime("the time cannot be read: write 2026-01-31, or 2026-01-31T12:00Z") from error
 

@@ -107,6 +107,21 @@ LEFT JOIN subscriptions s ON s.address_hash = j.address_hash AND s.topic = t.nam
 WHERE t.name = ANY ($1) AND j.outcome IN ('new', 'changed', 'unchanged')
 """
 
+_KNOWN: Final = """
+SELECT s.since, s.last_at, s.lifted_at, s.echo
+FROM unnest($1::bytea[], $2::text[], $3::text[], $4::text[], $5::text[])
+     WITH ORDINALITY AS g (address_hash, reason, scope, brand, topic, number)
+LEFT JOIN suppressions s USING (address_hash, reason, scope, brand, topic)
+ORDER BY g.number
+"""
+_LEAVING: Final = """
+SELECT CASE WHEN s.unsubscribed_at >= g.at THEN 'unchanged'
+            WHEN s.state IS NULL OR s.state = 'unsubscribed' OR greatest(s.subscribed_at, s.requested_at) <= g.at
+            THEN 'unsubscribed' ELSE 'unchanged' END AS outcome
+FROM unnest($1::bytea[], $2::text[], $3::timestamptz[]) AS g (address_hash, topic, at)
+LEFT JOIN subscriptions s USING (address_hash, topic)
+"""
+
 
 class Begun(NamedTuple):
     """An import, new or interrupted. `report`: what became of the rows so far."""
@@ -172,3 +187,14 @@ async def consent(sql: Sql, topics: Sequence[str], *, vouched: bool) -> list[asy
     they agreed to are known, which is as good as a confirmation.
     """
     return await sql.fetch(_CONSENT, list(topics), vouched)
+
+
+async def known_suppressions(sql: Sql, keys: Sequence[tuple[bytes, str, str, str, str]]) -> list[asyncpg.Record]:
+    """For each (hash, reason, scope, brand, topic): (since, last_at, lifted_at, echo), NULL where there is none."""
+    return await sql.fetch(_KNOWN, *(map(list, zip(*keys, strict=True)) if keys else [[]] * 5))
+
+
+async def leaving(sql: Sql, left: Sequence[tuple[bytes, str, datetime]]) -> list[str]:
+    """What it means that addresses left topics at a time: unsubscribed, or unchanged."""
+    rows = await sql.fetch(_LEAVING, *(map(list, zip(*left, strict=True)) if left else [[]] * 3))
+    return [row["outcome"] for row in rows]

@@ -1,0 +1,151 @@
+"""What an import of suppressions does: each row is evidence of the time that it states, and never lowers anything."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+import asyncpg
+
+from receiver.classify.addresses import domain_of, normalize_address
+from receiver.classify.mailboxes import mailbox_provider
+from receiver.contacts.files import Row
+from receiver.contacts.importing import Done
+from receiver.contacts.people import WrongRow, storable
+from receiver.contacts.suppression_files import PRESETS, Reason, plain
+from receiver.contacts.times import WrongTime, time_in
+from receiver.store import imports
+from receiver.store.consent import Action, Statement, record
+from receiver.store.suppressions import SuppressionRow, suppress
+from receiver.vault import Vault
+
+_ACTIONS: dict[Reason, Action] = {"complaint": "complained", "unsubscribe": "unsubscribed"}
+_MARKETING = frozenset(_ACTIONS)  # what concerns marketing mail alone
+_NOTE = 1000  # characters
+
+
+class Item(NamedTuple):
+    """One address, normalized, and what it is suppressed for. `topics`: what it has left instead."""
+
+    address: str
+    reason: Reason
+    at: datetime
+    note: str
+    topics: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuppressionArrivals:
+    """The import's wishes. `as_of`: the time of rows that state none. `reason`: what rows are taken for that say none.
+
+    `topic`: what unsubscribes are from, where the list is that of one topic.
+    """
+
+    preset: str
+    which: str
+    vault: Vault
+    as_of: datetime
+    now: datetime
+    brand: str = ""
+    topic: str | None = None
+    reason: Reason | None = None
+
+    def read(self, row: Row) -> Item | None:
+        """Raises WrongRow."""
+        entry = PRESETS[self.preset].read(plain(row.values), self.which)
+        if entry is None:
+            return None
+        address = normalize_address(entry.address) if storable(entry.address) else None
+        if address is None:
+            raise WrongRow("no usable address" if entry.address else "no address")
+        reason = self.reason if self.reason and entry.reason == "imported" else entry.reason
+        topics = (self.topic,) if self.topic and reason == "unsubscribe" else entry.topics
+        if "" in topics:
+            raise WrongRow("no topic", "the row does not say what was left, which is not everything: say --topic")
+        note = entry.note.replace("\0", "")[:_NOTE]
+        if not all(map(storable, (note, *topics))):
+            raise WrongRow("a note cannot be stored")
+        return Item(address, reason, self._time(entry.at), note, topics)
+
+    def _time(self, text: object) -> datetime:
+        try:
+            return time_in(text, now=self.now) or self.as_of
+        except WrongTime as error:
+            raise WrongRow("wrong time", str(error)) from None
+
+    def key(self, _item: Item) -> None:
+        """All rows count: the earliest and the latest time of each."""
+
+    async def store(self, connection: asyncpg.Connection, items: Sequence[Item], *, write: bool) -> Done:
+        merged = self._merged(items)
+        known = await imports.known_suppressions(connection, [row[:5] for row in merged])
+        outcomes = Counter(_outcome(row, before) for row, before in zip(merged, known, strict=True))
+        statements = [one for item in items for one in self._statements(item)]
+        left = [one for one in statements if one.topic]
+        counts = Counter(await imports.leaving(connection, [(one.address_hash, one.topic, one.at) for one in left]))
+        if write:
+            await suppress(connection, merged)
+            await record(connection, statements)
+        return Done(outcomes + counts, {}, {})
+
+    def _merged(self, items: Sequence[Item]) -> list[SuppressionRow]:
+        """One row for each suppression."""
+        rows: dict[tuple[bytes, str], SuppressionRow] = {}
+        for item in items:
+            if item.topics:
+                continue
+            row = self._row(item)
+            before = rows.get(row[:2], row)
+            since, last = min(before.since, row.since), max(before.last_at, row.last_at)
+            rows[row[:2]] = row._replace(since=since, last_at=last)
+        return list(rows.values())
+
+    def _row(self, item: Item) -> SuppressionRow:
+        marketing = item.reason in _MARKETING
+        return SuppressionRow(
+            address_hash=self.vault.address_hash(item.address),
+            reason=item.reason,
+            scope="marketing" if marketing else "all",
+            brand=self.brand if marketing else "",
+            topic="",
+            since=item.at,
+            last_at=item.at,
+            source=f"import:{self.preset}",
+            event_id=None,
+            echo=False,
+            expires_at=None,
+            note=item.note,
+            recipient_domain=domain_of(item.address),
+            mailbox_provider=mailbox_provider(domain_of(item.address)),
+        )
+
+    def _statements(self, item: Item) -> list[Statement]:
+        marketing = item.reason in _MARKETING
+        return [
+            Statement(
+                address_hash=self.vault.address_hash(item.address),
+                address=item.address,
+                action=_ACTIONS.get(item.reason, "suppressed"),
+                at=item.at,
+                topic=topic,
+                brand=self.brand if marketing else "",
+                source=f"import:{self.preset}",
+                method="import",
+                wording=item.note or None,
+                detail={} if marketing else {"reason": item.reason, "scope": "all"},
+            )
+            for topic in item.topics or ("",)
+        ]
+
+
+def _outcome(row: SuppressionRow, before: asyncpg.Record) -> str:
+    if before["since"] is None:
+        return "new"
+    if before["lifted_at"] is not None and max(before["last_at"], row.last_at) <= before["lifted_at"]:
+        return "stays_lifted"
+    if before["echo"] or row.since < before["since"] or row.last_at > before["last_at"]:
+        return "changed"
+    return "unchanged"
