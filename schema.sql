@@ -1061,6 +1061,22 @@ COMMENT ON COLUMN broadcasts.created_at IS 'When it was made.';
 COMMENT ON COLUMN broadcasts.created_by IS 'Who made it: an API key, or an account of the operating system.';
 COMMENT ON COLUMN broadcasts.changed_at IS 'When its state was last changed.';
 
+CREATE TABLE click_verdicts (
+    event_id uuid PRIMARY KEY,
+    actor text NOT NULL CHECK (actor IN ('human', 'machine', 'proxy', 'unknown')),
+    score smallint NOT NULL CHECK (score BETWEEN 0 AND 100),
+    reasons text[] NOT NULL,
+    version smallint NOT NULL,
+    judged_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE click_verdicts IS 'Clicks judged a second time, some minutes later, with all clicks of the message: bursts are those of scanners.';
+COMMENT ON COLUMN click_verdicts.event_id IS 'events.id of the click.';
+COMMENT ON COLUMN click_verdicts.actor IS 'Who it was; outweighs events.actor.';
+COMMENT ON COLUMN click_verdicts.score IS 'How much speaks for a machine, from 0 to 100; from 60 on it is one.';
+COMMENT ON COLUMN click_verdicts.reasons IS 'What speaks for it.';
+COMMENT ON COLUMN click_verdicts.version IS 'Version of the rules.';
+COMMENT ON COLUMN click_verdicts.judged_at IS 'When.';
+
 -- The API ----------------------------------------------------------------------------------------------------------
 
 CREATE TABLE api_keys (
