@@ -18,7 +18,7 @@ from receiver.errors import Problem
 
 PREFIX: Final = "RECEIVER_"
 NESTED: Final = "__"
-TABLES: Final = ("sources", "handlers", "accounts")  # tables with names of the user's own
+TABLES: Final = ("sources", "handlers", "accounts", "rules")  # tables with names of the user's own
 SECTIONS: Final = ("retention", "alerts", "privacy", "policy", "sending", "pages")  # tables of settings
 LARGEST_FILE: Final = 1 << 20  # bytes of a file that holds one setting
 

@@ -180,6 +180,9 @@ class Settings(BaseSettings):
     accounts: dict[str, dict[str, Any]] = Field(
         {}, repr=False, description="what mail is sent through, one table `[accounts.<name>]` each"
     )
+    rules: dict[str, dict[str, Any]] = Field(
+        {}, repr=False, description="messages that follow events, one table `[rules.<name>]` each"
+    )
     sending: SendingSettings = Field(
         SendingSettings(), description="when mail may go out, and how often to one person, in one table `[sending]`"
     )

@@ -129,6 +129,9 @@ def warnings_of(checked: Checked) -> Iterator[str]:
     if any(not one.prefixlen for one in settings.trusted_proxies):
         yield "trusted_proxies: has every address in it, so that anybody can claim any address"
     behind = settings.host in LOOPBACK and not settings.trusted_proxies
+    marketing = [name for name, one in checked.accounts.items() if "marketing" in one.settings.streams]
+    if marketing and not (settings.public_url or "").startswith("https://"):
+        yield f"accounts.{marketing[0]}: marketing mail needs a public_url of https, or nobody could unsubscribe"
     for name, source in checked.sources.items():
         if source.settings.allow_from and behind:
             yield f"sources.{name}.allow_from: requests come from a proxy on this machine: name it in trusted_proxies"

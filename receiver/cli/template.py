@@ -33,7 +33,7 @@ _HEAD: Final = """\
 """
 USUAL: Final = ("sendgrid", "mailgun", "postmark", "ses", "resend", "standard_webhooks")
 _FIRST: Final = ("database", "secret_key")
-_TABLES: Final = ("sources", "handlers", "accounts", "sending", "retention", "alerts", "policy", "pages")
+_TABLES: Final = ("sources", "handlers", "accounts", "rules", "sending", "retention", "alerts", "policy", "pages")
 _KINDS: Final = (
     ("username", "password"),
     ("bearer_token",),
@@ -217,6 +217,14 @@ def _sending() -> Iterator[str]:
     yield '# host = "smtp.example.net"'
     yield '# username = "..."'
     yield '# password = "..."'
+    yield ""
+    yield "# Rules: messages that follow events. docs/sending.md has more of them."
+    yield "# [rules.welcome_2]"
+    yield '# when = "clicked"'
+    yield '# tag = "welcome"'
+    yield '# after = "2d"'
+    yield '# unless = ["unsubscribed", "clicked:offer"]'
+    yield '# send = "welcome-2"'
     yield ""
     yield f"# Sending: {Settings.model_fields['sending'].description}."
     yield "# [sending]"

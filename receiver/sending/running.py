@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
 import asyncpg
 
 from receiver.classify.bounces import classify
 from receiver.contacts.handling import Contacts
-from receiver.contacts.links import list_unsubscribe_headers, unsubscribe_url
+from receiver.contacts.links import NoPublicUrl, list_unsubscribe_headers, unsubscribe_url
 from receiver.event import BounceCategory
+from receiver.rule_settings import SILENT
 from receiver.sending.accounts import Account
 from receiver.sending.compose import Composer
+from receiver.sending.rules import Rule, ask_the_silent, find_rules
 from receiver.sending.sender import Bounced, Sender
-from receiver.sending.templates import Templates
+from receiver.sending.templates import Templates, Unfit
 from receiver.sending.transport import Rejected
 from receiver.settings import Settings
+from receiver.store import tasks
 from receiver.store.sql import Sql
 from receiver.vault import Vault
+
+SILENT_EVERY: Final = timedelta(hours=1)
 
 
 def sender_of(settings: Settings, accounts: Mapping[str, Account], vault: Vault, dsn: str) -> Sender | None:
@@ -27,14 +33,20 @@ def sender_of(settings: Settings, accounts: Mapping[str, Account], vault: Vault,
         return None
     templates = Templates(settings.sending.templates_dir)
 
-    public_url = settings.public_url or ""
-    reachable = public_url.startswith("https://")  # one-click unsubscribing (RFC 8058) has no other
-
     def unsubscribe(row: asyncpg.Record) -> Mapping[str, str]:
-        if not reachable:
-            return {}
-        about = {"topic": row["topic"] or "", "brand": row["brand"], "send": str(row["id"])}
-        return list_unsubscribe_headers(unsubscribe_url(vault, public_url, row["recipient"], **about))
+        """Of marketing mail. Raises Unfit: mail that nobody can leave is not sent."""
+        try:
+            url = unsubscribe_url(
+                vault,
+                settings.public_url,
+                row["recipient"],
+                topic=row["topic"] or "",
+                brand=row["brand"],
+                send=str(row["id"]),
+            )
+            return list_unsubscribe_headers(url)
+        except NoPublicUrl as error:
+            raise Unfit("no_public_url", str(error)) from None
 
     return Sender(
         dsn=dsn,
@@ -43,7 +55,27 @@ def sender_of(settings: Settings, accounts: Mapping[str, Account], vault: Vault,
         bounced=suppressing(vault),
         rules=settings.sending,
         vault=vault,
+        chore=_asking([one for one in find_rules(settings)[0] if one.settings.when == SILENT]),
     )
+
+
+def _asking(rules: Sequence[Rule]) -> Callable[[asyncpg.Pool], Awaitable[None]] | None:
+    """Looks for those who have fallen silent: one process at a time, once an hour."""
+    if not rules:
+        return None
+
+    async def ask(sql: asyncpg.Pool) -> None:
+        owner = tasks.this_process()
+        if not await tasks.take(sql, "silent rules", owner, every=SILENT_EVERY):
+            return
+        for rule in rules:
+            after: int | None = 0
+            while after is not None and await tasks.renew(sql, "silent rules", owner):
+                async with sql.acquire() as connection, connection.transaction():
+                    after = await ask_the_silent(connection, rule, after)
+        await tasks.end(sql, "silent rules", owner)
+
+    return ask
 
 
 def suppressing(vault: Vault) -> Bounced:

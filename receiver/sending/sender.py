@@ -39,6 +39,7 @@ POLL: Final = 1.0  # seconds between looks at the outbox while nothing is due
 RECOVER: Final = 15.0  # seconds
 LEASE: Final = timedelta(seconds=60)
 RENEW: Final = 15.0  # seconds
+CHORES: Final = 60.0  # seconds
 GRACE: Final = 25.0  # seconds that messages in hand get at the end
 LONGEST: Final = timedelta(minutes=15)  # between attempts
 FIRST: Final = timedelta(seconds=15)
@@ -65,7 +66,8 @@ class _Settled:
 class Sender:
     """Sends through the accounts until told to stop. `compose` makes a message of a row of `sends`.
 
-    `bounced` is told of recipients that a server refused, in the transaction that settles the send.
+    `bounced` is told of recipients that a server refused, in the transaction that settles the send. `chore` is what
+    else there is to do about every minute.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Sender:
         bounced: Bounced,
         rules: SendingSettings,
         vault: Vault,
+        chore: Callable[[asyncpg.Pool], Awaitable[None]] | None = None,
     ) -> None:
         self._dsn = dsn
         self._accounts = accounts
@@ -84,6 +87,7 @@ class Sender:
         self._bounced = bounced
         self._rules = rules
         self._vault = vault
+        self._chore = chore
         self._worker = this_process()
         self._pool: asyncpg.Pool | None = None
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
@@ -106,7 +110,8 @@ class Sender:
         """Send until `stop` is set; messages in hand are finished then, within GRACE seconds."""
         size = min(self._rules.concurrency, 10) + 2
         self._pool = await create_pool(self._dsn, name="receiver sending", size=size, settings={"lock_timeout": "10s"})
-        keeping = [asyncio.create_task(self._every(RECOVER, self._look_after)), asyncio.create_task(self._renewing())]
+        chores = [(RECOVER, self._look_after), (RENEW, self._renew), (CHORES, self._do_chore)]
+        keeping = [asyncio.create_task(self._every(seconds, what)) for seconds, what in chores]
         stopping = asyncio.create_task(stop.wait())
         try:
             while not stop.is_set():
@@ -148,12 +153,13 @@ class Sender:
             await outbox.send_again(sql, self._rules.reconcile)
             self._suppression = await _suppression(sql)
 
-    async def _renewing(self) -> None:
-        await self._every(RENEW, self._renew)
-
     async def _renew(self) -> None:
         if self._tasks and self._pool is not None:
             await outbox.renew(self._pool, list(self._tasks), self._worker, LEASE)
+
+    async def _do_chore(self) -> None:
+        if self._chore is not None:
+            await self._chore(self._sql)
 
     async def _claim(self) -> bool:
         """Begin with what is due; False where nothing was, or nothing more can be in hand."""

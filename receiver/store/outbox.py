@@ -67,12 +67,14 @@ _FACTS: Final = f"""
 SELECT clock_timestamp() AS now, s.state, s.worker,
        paused.reason AS paused, paused.paused_until,
        answer.sendable, answer.reason AS why_not,
-       (SELECT e.type || coalesce(':' || tag, '')
+       coalesce((SELECT e.type || coalesce(':' || tag, '')
         FROM events e LEFT JOIN LATERAL unnest(e.tags) AS tag ON e.type || ':' || tag = ANY (s.cancel_on)
         WHERE e.recipient = s.recipient AND e.occurred_at > s.created_at AND e.received_at > s.created_at
           AND e.attribution IS NULL AND coalesce(e.actor, '') <> 'machine' AND NOT e.is_test
           AND (e.type = ANY (s.cancel_on) OR tag IS NOT NULL)
-        ORDER BY e.occurred_at LIMIT 1) AS done,
+        ORDER BY e.occurred_at LIMIT 1),
+        (SELECT 'prefetched' FROM contacts c
+         WHERE 'prefetched' = ANY (s.cancel_on) AND c.address = s.recipient AND c.prefetched_at IS NOT NULL)) AS done,
        ARRAY (SELECT coalesce(o.begun_at, o.settled_at) FROM sends o
               WHERE o.recipient = s.recipient AND o.id <> s.id AND o.stream = 'marketing'
                 AND o.created_at > clock_timestamp() - interval '40 days'
