@@ -20,8 +20,7 @@ _CHECK: Final = 8
 AREAS: Final = ("contacts", "events", "segments", "sendable", "suppressions", "topics")
 READ: Final = tuple(f"{area}:read" for area in AREAS)
 WRITE: Final = tuple(f"{area}:write" for area in AREAS if area not in ("events", "sendable"))
-ERASE: Final = "contacts:erase"
-SCOPES: Final = tuple(sorted((*READ, *WRITE, ERASE)))
+SCOPES: Final = tuple(sorted((*READ, *WRITE)))
 _SETS: Final = {"read": READ, "all": SCOPES}
 
 

@@ -150,6 +150,74 @@ async def test_a_contact_is_saved_changed_and_deleted(database: str) -> None:
         assert await one.service.count("subscriptions") == 1
 
 
+async def test_a_sign_up_leaves_its_evidence(database: str) -> None:
+    """who subscribes may be mailed until they leave, and the consent log says by which words and key they did"""
+    async with api(database) as one:
+        await one.post("/topics", {"name": "news", "title": "News"})
+        said = {"address": "Ada@one.test", "topic": "news", "wording": "Yes.", "client_ip": "192.0.2.7"}
+        assert (await one.post("/subscriptions", {**said, "action": "subscribe"}))["state"] == "subscribed"
+        asked = {"address": "ada@one.test", "topic": "news"}
+        assert (await one.get("/sendable", params=asked))["sendable"] is True
+        assert (await one.post("/subscriptions", {**asked, "action": "unsubscribe"}))["state"] == "unsubscribed"
+        assert (await one.get("/sendable", params=asked))["reason"] == "unsubscribed"
+        log = (await one.get("/contacts/ada%40one.test/consent"))["items"]
+        assert [(row["action"], row["source"], row["wording"], row["client_ip"]) for row in log] == [
+            ("subscribed", "api:1 test", "Yes.", "192.0.2.7"), ("unsubscribed", "api:1 test", None, None),
+        ]  # fmt: skip
+        unknown = await one.call("POST", "/subscriptions", json={**said, "topic": "other", "action": "subscribe"})
+        assert (unknown.status_code, unknown.json()["errors"][0]["pointer"]) == (422, "#/topic")
+        ahead = await one.call(
+            "POST", "/subscriptions", json={**said, "action": "subscribe", "at": "2199-01-01T00:00Z"}
+        )
+        assert (ahead.status_code, ahead.json()["errors"][0]["pointer"]) == (422, "#/at")
+        moved = await one.post("/contacts/1/address", {"address": "ada@two.test", "why": "She said so."})
+        assert moved["address"] == "ada@two.test"
+        assert (await one.get("/sendable", params={**asked, "address": "ada@two.test"}))["reason"] == "unsubscribed"
+
+
+async def test_suppressions_are_added_and_lifted(database: str) -> None:
+    """a suppression by the API holds until it is lifted with a reason; both are on record; a walk finds each once"""
+    async with api(database) as one:
+        for n in range(5):
+            await one.post("/suppressions", {"address": f"a{n}@one.test", "note": "Asked us by phone."})
+        made = await one.post("/suppressions", {"address": "a0@one.test", "reason": "complaint", "scope": "marketing"})
+        assert (made["state"], made["domain"], made["scope"]) == ("active", "one.test", "marketing")
+        assert (await one.get("/sendable?address=a0%40one.test"))["reason"] == "complaint"
+        found = await walk(one, "/suppressions?state=active&", page=2)
+        assert sorted(item["reason"] for item in found) == ["complaint", *["manual"] * 5]
+        lift = {"address": "A0@one.test", "reason": "manual", "why": "A mistake."}
+        (lifted,) = (await one.post("/suppressions/lift", lift))["items"]
+        assert (lifted["state"], lifted["lifted_by"], lifted["lift_reason"]) == ("lifted", "api:1 test", "A mistake.")
+        assert (await one.call("POST", "/suppressions/lift", json=lift)).status_code == 404
+        still = await one.post("/suppressions/search", {"address": "a0@one.test", "state": ["active"]})
+        assert [item["reason"] for item in still["items"]] == ["complaint"]
+        actions = await one.service.connection.fetch("SELECT action FROM audit_log ORDER BY id")
+        assert [row["action"] for row in actions] == ["suppress"] * 6 + ["lift"]
+        logged = await one.service.connection.fetch("SELECT action, wording FROM consent_log ORDER BY id DESC LIMIT 1")
+        assert [tuple(row) for row in logged] == [("lifted", "A mistake.")]
+
+
+async def test_segments_are_kept_and_counted(database: str) -> None:
+    """a filter is tried, stored, counted and walked through; a wrong one is refused with each fault"""
+    async with api(database) as one:
+        for n in range(5):
+            await one.post("/contacts", {"address": f"a{n}@one.test", "tags": ["odd" if n % 2 else "even"]})
+        tried = await one.post("/segments/preview", {"filter": {"tag": "even"}})
+        assert (tried["count"], len(tried["sample"])) == (3, 3)
+        made = await one.call("PUT", "/segments/even", json={"filter": {"tag": "even"}, "title": "Even"})
+        assert (made.status_code, made.headers["location"]) == (201, "/api/v1/segments/even")
+        assert (await one.call("PUT", "/segments/even", json={"filter": {"tag": ["even"]}})).json()["title"] == "Even"
+        assert (await one.get("/segments/even/count")) == {"count": 3}
+        walked = await walk(one, "/segments/even/contacts?", page=2)
+        assert [item["address"] for item in walked] == ["a0@one.test", "a2@one.test", "a4@one.test"]
+        assert [item["name"] for item in (await one.get("/segments"))["items"]] == ["even"]
+        wrong = await one.call("PUT", "/segments/x", json={"filter": {"any": [{"tga": "x"}, {"field": "name"}]}})
+        assert wrong.status_code == 422
+        assert len(wrong.json()["errors"]) == 2
+        assert (await one.call("DELETE", "/segments/even")).status_code == 204
+        assert (await one.call("GET", "/segments/even/count")).status_code == 404
+
+
 async def test_what_repeats_is_done_once(database: str) -> None:
     """of many equal requests with one Idempotency-Key, at once and later, one is done, and each gets its answer"""
     async with api(database) as one:

@@ -45,7 +45,6 @@ SELECT id, occurred_at, recorded_at, action, topic, brand, source, method, wordi
        user_agent, event_id, detail::text AS detail
 FROM consent_log WHERE address_hash = $1 AND ($2::bigint IS NULL OR id > $2) ORDER BY id LIMIT $3
 """
-_SIGNED_UP_AGAIN: Final = "DELETE FROM erasures WHERE address_hash = $1"
 _EDITED: Final = ("external_id", "name", "locale", "time_zone")
 
 
@@ -120,11 +119,6 @@ async def subscriptions(sql: Sql, address_hash: bytes) -> list[asyncpg.Record]:
 async def consent(sql: Sql, address_hash: bytes, *, after: int | None, limit: int) -> list[asyncpg.Record]:
     """What was said about mail to the address, as it was recorded."""
     return await sql.fetch(_CONSENT, address_hash, after, limit)
-
-
-async def signed_up_again(sql: Sql, address_hash: bytes) -> bool:
-    """Somebody who was erased is there again, of their own will; whether there was such an erasure."""
-    return await sql.execute(_SIGNED_UP_AGAIN, address_hash) == "DELETE 1"
 
 
 def _attributes(given: Mapping[str, Any]) -> tuple[str, list[str]]:

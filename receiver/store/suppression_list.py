@@ -220,3 +220,17 @@ def _statements(rows: Sequence[asyncpg.Record], why: str, by: By) -> list[Statem
             method=by.method,
         )
     return list(found.values())
+
+
+_KEY: Final = "s.address_hash, s.reason, s.scope, s.brand, s.topic"
+_PAGE: Final = f"""
+SELECT {_SHOWN} FROM ({_STANDING}) AS s
+WHERE {_FILTER} AND ($10::bytea IS NULL OR ({_KEY}) > ($10, $11::text, $12::text, $13::text, $14::text))
+ORDER BY {_KEY} LIMIT $15
+"""
+
+
+async def page(sql: Sql, which: Which, *, after: Sequence[object] | None, limit: int) -> list[Suppressed]:
+    """By their key, which no event changes. `after`: the key of the last one of the page before."""
+    rows = await sql.fetch(_PAGE, *which.values, *(after or (None,) * 5), limit)
+    return [Suppressed(**dict(row)) for row in rows]

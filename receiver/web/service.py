@@ -169,7 +169,7 @@ async def _run(
         pages=Pages(for_pages, service.vault, service.pages, service.public_url, service.proxies),
     )
     async with (
-        api.routes(service.dsn, service.vault) as routes,
+        api.routes(service.dsn, service.vault, service.public_url, service.policy) as routes,
         _watched(service, writer, ingest, budget, routes) as administration,
     ):
         listener = Listener(webhooks, budget)

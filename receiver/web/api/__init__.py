@@ -12,20 +12,24 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
+from receiver.policy_settings import PolicySettings
 from receiver.store.connect import create_pool
 from receiver.vault import Vault
-from receiver.web.api import contacts, events, sendable, topics
+from receiver.web.api import contacts, events, segments, sendable, subscribing, suppressions, topics
 from receiver.web.api.authentication import Gate
 from receiver.web.api.document import openapi
 from receiver.web.api.operations import Operation
 from receiver.web.api.problems import Kind, Problem
-from receiver.web.api.resource import Resource
+from receiver.web.api.resource import Resource, World
 from receiver.web.api.tokens import Tokens
 
 OPERATIONS: Final = (
     *sendable.OPERATIONS,
     *contacts.OPERATIONS,
+    *subscribing.OPERATIONS,
+    *suppressions.OPERATIONS,
     *topics.OPERATIONS,
+    *segments.OPERATIONS,
     *events.OPERATIONS,
 )
 CONNECTIONS: Final = 4  # of one process: the most of the database that the API can take from receiving
@@ -38,16 +42,18 @@ _SETTINGS: Final = {
 
 
 @asynccontextmanager
-async def routes(dsn: str, vault: Vault) -> AsyncIterator[list[BaseRoute]]:
+async def routes(
+    dsn: str, vault: Vault, public_url: str | None, policy: PolicySettings
+) -> AsyncIterator[list[BaseRoute]]:
     """What the admin application serves of the API, while the block runs. Connects when it is first asked."""
     pool = await create_pool(dsn, name="receiver api", size=CONNECTIONS, settings=_SETTINGS)
-    gate = Gate(vault)
+    world, gate = World(pool, vault, public_url, policy), Gate(vault)
     by_path: dict[str, list[Operation]] = {}
     for one in OPERATIONS:
         by_path.setdefault(one.root + one.path, []).append(one)
     try:
         yield [
-            *(Route(path, Resource(pool, vault, gate, ones)) for path, ones in by_path.items()),
+            *(Route(path, Resource(world, gate, ones)) for path, ones in by_path.items()),
             Route("/oauth/token", Tokens(pool, gate)),
             Route(f"{Operation.root}/openapi.json", _document()),
             Route("/api/{rest:path}", _Nothing()),

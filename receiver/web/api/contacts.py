@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated, Any, Final, Literal, Self
 from uuid import UUID
@@ -13,7 +13,10 @@ import asyncpg
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 
 from receiver.contacts.addresses import Address, WrongAddress, entered
+from receiver.contacts.moving import move
+from receiver.contacts.origin import Origin
 from receiver.store import address_book
+from receiver.store.contacts import forget_erasure
 from receiver.store.queries import write_audit
 from receiver.web.api.operations import Answered, Asked, Call, Found, Listing, Made, Operation, Page
 from receiver.web.api.problems import Fault, Kind, Problem, not_found
@@ -155,6 +158,11 @@ class ContactChange(Asked):
     tags: Tags = Field([])
 
 
+class NewAddress(Asked):
+    address: EmailAddress
+    why: Annotated[str, Field(max_length=1000, description="Kept with the earlier address.")] = ""
+
+
 class TagChange(Asked):
     add: Tags = Field([])
     remove: Tags = Field([])
@@ -221,8 +229,7 @@ async def save_contact(call: Call) -> Contact | Made:
 async def saved(call: Call, address: Address, values: Mapping[str, Any]) -> asyncpg.Record:
     """The contact, made or changed. Somebody who was erased, and is named here, is there again. Raises Problem."""
     hash_ = call.hash_of(address)
-    if await address_book.signed_up_again(call.sql, hash_):
-        await write_audit(call.sql, call.who, "erasure_ended", "somebody who was erased was entered again")
+    await forget_erasure(call.sql, hash_)
     with _own_id():
         return await address_book.save(call.sql, address.key, hash_, address.display, values)
 
@@ -246,6 +253,17 @@ class _own_id:  # noqa: N801 - used as a function
         if isinstance(error, asyncpg.UniqueViolationError):
             detail = "another contact has this external_id"
             raise Problem(Kind.CONFLICT, detail, errors=[Fault(detail=detail, pointer="#/external_id")]) from None
+
+
+async def move_contact(call: Call) -> Contact:
+    """Where a contact has the new address already, the two become one."""
+    asked: NewAddress = call.body
+    row = await find_contact(call)
+    old, new = (row["address"], row["address_hash"]), (asked.address.key, call.hash_of(asked.address))
+    await move(call.sql, old, new, at=datetime.now(UTC), why=asked.why, origin=Origin(call.who, "api"))
+    moved = await address_book.find(call.sql, "address", asked.address.key)
+    assert moved is not None  # it was moved there in this transaction
+    return contact_of(moved)
 
 
 async def delete_contact(call: Call) -> None:
@@ -292,6 +310,7 @@ OPERATIONS: Final = (
     Operation(
         id="contact_lookup", method="POST", path="/contacts/lookup", scope="contacts:read",
         summary="Find a contact without its address in the URL.", run=look_up, body=Lookup, answer=Contact,
+        finds=True,
     ),
     Operation(
         id="contact_get", method="GET", path=_ONE, scope="contacts:read", summary="Show a contact.", run=get_contact,
@@ -305,6 +324,11 @@ OPERATIONS: Final = (
         id="contact_delete", method="DELETE", path=_ONE, scope="contacts:write",
         summary="Delete a contact; what the address has said about mail stays.", run=delete_contact,
         in_path=ContactPath,
+    ),
+    Operation(
+        id="contact_move", method="POST", path=f"{_ONE}/address", scope="contacts:write",
+        summary="Give a contact another address: what the person has said goes along.", run=move_contact,
+        in_path=ContactPath, body=NewAddress, answer=Contact,
     ),
     Operation(
         id="contact_tag", method="POST", path=f"{_ONE}/tags", scope="contacts:write",

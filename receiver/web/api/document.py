@@ -130,7 +130,7 @@ def _responses(one: Operation, schemas: Schemas) -> dict[str, Any]:
     else:
         found["200"] = _response("Done.", {"application/json": {"schema": {}}})
     statuses = {400, *_EVERY} if one.body else set(_EVERY)
-    statuses |= {404} if one.in_path or one.id.endswith("lookup") else set()
+    statuses |= {404} if one.in_path or one.finds else set()
     statuses |= {409} if one.conflicts or one.writes else set()
     problem = {MEDIA_TYPE: {"schema": schemas[ProblemDocument, "serialization"]}}
     return found | {str(status): {"description": STATUSES[status], "content": problem} for status in sorted(statuses)}

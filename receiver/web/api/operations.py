@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Final
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from receiver.contacts.addresses import Address
+from receiver.policy_settings import PolicySettings
 from receiver.store.sql import Sql
 from receiver.vault import Vault
 from receiver.web.api.authentication import Key
@@ -71,11 +72,13 @@ class Made:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One request, within a transaction of its own. `after`: where a listing goes on."""
+    """One request, in a transaction of its own. `after`: where a listing goes on. `public_url`: for links in mail."""
 
     sql: Sql
     vault: Vault
     key: Key
+    public_url: str | None
+    policy: PolicySettings
     path: Any = None
     query: Any = None
     body: Any = None
@@ -106,6 +109,7 @@ class Operation:
     body: type[Asked] | None = None
     makes: bool = False
     conflicts: bool = False
+    finds: bool = False
 
     root: ClassVar[str] = "/api/v1"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import asyncpg
@@ -13,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from receiver.policy_settings import PolicySettings
 from receiver.vault import Vault
 from receiver.web.api import idempotency
 from receiver.web.api.authentication import Gate, Key
@@ -28,12 +30,23 @@ WAIT: Final = 3.0  # seconds for a connection: while others have them all, it is
 _HEADERS: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
 
+@dataclass(frozen=True, slots=True)
+class World:
+    """What every operation may need."""
+
+    pool: asyncpg.Pool
+    vault: Vault
+    public_url: str | None
+    policy: PolicySettings
+
+
 class Resource:
     """The operations of one path."""
 
-    def __init__(self, pool: asyncpg.Pool, vault: Vault, gate: Gate, operations: Sequence[Operation]) -> None:
-        self._pool = pool
-        self._vault = vault
+    def __init__(self, world: World, gate: Gate, operations: Sequence[Operation]) -> None:
+        self._pool = world.pool
+        self._vault = world.vault
+        self._world = world
         self._gate = gate
         self._operations = {one.method: one for one in operations}
 
@@ -93,7 +106,14 @@ class Resource:
         ):
 
             async def do() -> Response:
-                call = Call(sql=connection, vault=self._vault, key=key, **values)
+                call = Call(
+                    sql=connection,
+                    vault=self._vault,
+                    key=key,
+                    public_url=self._world.public_url,
+                    policy=self._world.policy,
+                    **values,
+                )
                 return self._response(request, operation, await operation.run(call), values)
 
             return await do() if once is None else await idempotency.once(connection, self._vault, once, do)
