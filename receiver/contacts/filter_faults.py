@@ -8,7 +8,6 @@ from typing import Any, Final
 
 import msgspec
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from receiver.errors import ReceiverError
 from receiver.faults import did_you_mean
@@ -135,10 +134,10 @@ def _no_condition(value: Any, kinds: Collection[str]) -> str:
     return f"is a condition of no known kind{close}: it has one of {', '.join(kinds)}"
 
 
-def _wrong(fault: ErrorDetails, kinds: Mapping[str, Collection[str]]) -> str:
+def _wrong(fault: Mapping[str, Any], kinds: Mapping[str, Collection[str]]) -> str:
     match fault["type"]:
         case "value_error":
-            return fault["msg"].removeprefix("Value error, ")
+            return str(fault["msg"]).removeprefix("Value error, ")
         case "extra_forbidden":
             kind, name = str(fault["loc"][-2]), str(fault["loc"][-1])
             known = kinds[kind]
