@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from receiver.cli import contact_files, options
+from receiver.cli import contact_changes, contact_files, options
 from receiver.cli.asking import DryRun, Yes
 from receiver.cli.contact_files import OfDomain, OfSegment, OfState, OfTag, OfTopic
 from receiver.cli.options import AsJson, Limit
@@ -135,3 +135,11 @@ def export_person(
 
 group.command("import")(contact_files.import_)
 group.command("export")(contact_files.export)
+for _command in (
+    contact_changes.add,
+    contact_changes.edit,
+    contact_changes.tag,
+    contact_changes.untag,
+    contact_changes.unsubscribe,
+):
+    group.command()(_command)

@@ -27,7 +27,7 @@ async def subscribe(place: Place, address: str, topic: str, wording: str, *, as_
     """Raises CommandError, UnknownTopic, NoPublicUrl."""
     vault = place.vault()
     asked = Request(
-        address=_entered(address),
+        address=entered_address(address),
         topic=topic,
         source="cli",
         method="cli",
@@ -43,7 +43,8 @@ async def subscribe(place: Place, address: str, topic: str, wording: str, *, as_
     _show(became, may["reason"], as_json=as_json)
 
 
-def _entered(address: str) -> Address:
+def entered_address(address: str) -> Address:
+    """Raises CommandError."""
     try:
         return entered(address)
     except WrongAddress as error:
