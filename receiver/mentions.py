@@ -15,7 +15,7 @@ import html
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, unquote_plus
 
 import idna
@@ -49,16 +49,34 @@ _NAME_KEYS: Final = frozenset({"name", "displayname", "fullname", "firstname", "
 _LOOK_BACK: Final = 200  # characters before a mention that may hold the name belonging to it
 
 
+class Needles(NamedTuple):
+    """What finds candidates at the speed of reading, in the texts of a database: a superset of what names the person.
+
+    A text is one that, in lower case (ASCII), is LIKE one of `locals` and one of `domains` and matches `plain`; or is
+    LIKE one of `encoded`; or that is itself LIKE one of `exact`.
+    """
+
+    locals: list[str]
+    domains: list[str]
+    plain: str
+    encoded: list[str]
+    exact: list[str]
+
+
 class Mentions:
     """The spellings of one person's addresses (normalized, or as somebody wrote them)."""
 
     def __init__(self, addresses: Iterable[str]) -> None:
-        forms = [_parts(one) for one in dict.fromkeys(addresses)]
+        self._forms = forms = [_parts(one) for one in dict.fromkeys(addresses)]
         plain = "|".join(dict.fromkeys(form for parts in forms for form in _plain(*parts)))
         coded = "|".join(dict.fromkeys(form for parts in forms for form in _coded(*parts)))
         hexes = "|".join(dict.fromkeys(form for parts in forms for form in _hexes(*parts)))
         self.pattern = f"(?:{plain}|{coded}|{hexes})"
         self._find = re.compile(f"(?P<plain>{plain})|(?P<coded>{coded})|(?P<hex>{hexes})")
+
+    @property
+    def needles(self) -> Needles:
+        return _needles(self._forms)
 
     def names(self, text: str) -> bool:
         return next(self._spans(text), None) is not None
@@ -227,17 +245,76 @@ def _digits(text: str) -> str:
 def _coded(local: str, domains: Sequence[str]) -> Iterator[str]:
     """In Base64 at each of its three alignments, without the characters that depend on what stands around."""
     for domain in domains:
-        for text in dict.fromkeys((f"{local}@{domain}", f"{local}@{domain}".lower(), f"{local}@{domain}".upper())):
-            for before in range(3):
-                content = bytes(before) + text.encode()
-                whole = base64.b64encode(content).decode()[(0, 2, 3)[before] : len(content) * 8 // 6]
+        for text in _cases(f"{local}@{domain}"):
+            for whole in _base64_of(text):
                 yield _FOLD.join({"+": "[+-]", "/": r"(?:\\*/|_)"}.get(char, char) for char in whole)
+
+
+def _base64_of(text: str) -> Iterator[str]:
+    for before in range(3):
+        content = bytes(before) + text.encode()
+        yield base64.b64encode(content).decode()[(0, 2, 3)[before] : len(content) * 8 // 6]
 
 
 def _hexes(local: str, domains: Sequence[str]) -> Iterator[str]:
     for domain in domains:
         chars = [{char, char.lower(), char.upper()} for char in f"{local}@{domain}"]
         yield "".join(f"(?:{'|'.join(_digits(one.encode().hex()) for one in sorted(cases))})" for cases in chars)
+
+
+def _needles(forms: Sequence[tuple[str, Sequence[str]]]) -> Needles:
+    whole = [f"{local}@{domain}" for local, domains in forms for domain in domains]
+    runs = [run for text in whole for case in _cases(text) for run in _base64_of(case)]
+    exact = [re.sub("[+/]", "%", part) for run in runs for part in map(_like, _halves(run))]
+    pairs = [one for local, _ in forms for one in _cases(_anchor(local)[:2]) if one]
+    return Needles(
+        [_like(_anchor(local)) for local, _ in forms],
+        [_like(_anchor(domain)) for _, domains in forms for domain in domains],
+        "|".join(form for local, domains in forms for form in _readable(local, domains)),
+        [_like(part) for text in whole for one in _cases(text) for part in _halves(one.encode().hex())]
+        + [one for pair in pairs for one in _encoded(pair)],
+        [*exact, *(_like(one) for one in ("=\r\n", "=\n", "=\\r\\n", "=\\n", "=\\\\r\\\\n", "=\\\\n"))],
+    )
+
+
+def _readable(local: str, domains: Sequence[str]) -> Iterator[str]:
+    """As `_plain`, where letters and digits stand for themselves."""
+
+    def units(text: str) -> str:
+        return "".join(_either(char) if char.isascii() and char.isalnum() else _unit(char) for char in text)
+
+    for domain in domains:
+        yield f"{units(local)}(?:=|{_unit('@')}){units(domain)}"
+        yield f"{units(domain)}={units(local)}"
+
+
+def _either(char: str) -> str:
+    return f"[{char.lower()}{char.upper()}]" if char.isalpha() else char
+
+
+def _anchor(text: str) -> str:
+    """The longest run of letters and digits in ASCII: no encoding changes it, but such as change everything."""
+    return max(re.findall(r"[a-z0-9]+", text.lower()), key=len, default="")
+
+
+def _cases(text: str) -> list[str]:
+    return list(dict.fromkeys((text, text.lower(), text.upper())))
+
+
+def _halves(text: str) -> tuple[str, str]:
+    """Of what may be broken at the end of a line, one half is whole."""
+    return text[: len(text) // 2], text[len(text) // 2 :]
+
+
+def _like(text: str) -> str:
+    return "%" + re.sub(r"([\\%_])", r"\\\1", text) + "%"
+
+
+def _encoded(chars: str) -> Iterator[str]:
+    """Characters that need no encoding, encoded nevertheless: then all are, in one of these ways."""
+    for form in ("%{0:02x}", "%25{0:02x}", "={0:02x}", "&#{0};", "&#x{0:x};", "&amp;#{0};"):
+        yield _like("".join(form.format(ord(char)) for char in chars))
+    yield "".join(f"%u{ord(char):04x}" for char in chars) + "%"
 
 
 # Judging ----------------------------------------------------------------------------------------------------------

@@ -346,6 +346,30 @@ async def test_what_a_handler_has_in_hand(
     assert await sql.fetchval("SELECT count(*) FROM contacts") == 0
 
 
+async def test_coming_back(database: str, sql: asyncpg.Connection, receiver: Receiver, tmp_path: Path) -> None:
+    """who signs up again is a contact as everybody is, whose events are stored whole; the complaint of before counts"""
+    await insert(sql, "topics", name="news", title="News")
+    await insert(
+        sql,
+        "suppressions",
+        address_hash=HASH,
+        reason="complaint",
+        scope="marketing",
+        since=NOW,
+        last_at=NOW,
+        source="s",
+    )
+    assert (await receiver("contacts", "erase", ANNA, "--yes")).code == 0
+    came = await receiver("contacts", "subscribe", ANNA, "news", "--wording", "Yes", "--json")
+    assert [(row["state"], row["reason"]) for row in came.rows] == [("subscribed", "complaint")]
+    shop = play("sendgrid", tmp_path, name="shop")
+    async with running(database, shop) as service:
+        for post in shop.posts(EventType.CLICKED, ANNA):
+            assert (await service.post("shop", post)).status_code == 200
+        (event,) = await service.events()
+    assert (event["recipient"], event["attribution"], event["raw"] is None) == (ANNA, None, False)
+
+
 async def test_what_comes_into_quarantine_later(sql: asyncpg.Connection, receiver: Receiver) -> None:
     """--again takes everybody who was erased before out of what could not be read since, and nobody else"""
     assert (await receiver("contacts", "erase", ANNA, "--yes")).code == 0

@@ -13,7 +13,7 @@ import asyncpg
 
 from receiver.contacts import sealed
 from receiver.contacts.sealed import SEALED, Sealed
-from receiver.mentions import Mentions, possible_addresses
+from receiver.mentions import Mentions, Needles, possible_addresses
 from receiver.store import erasing, searching
 from receiver.store.log import FRESH
 from receiver.store.queries import live_workers
@@ -57,10 +57,12 @@ class Erasure:
     spellings: Sequence[str] = ()
     did: Counter[tuple[str, str]] = field(default_factory=Counter)
     mentions: Mentions = field(init=False)
+    needles: Needles = field(init=False)
     hashes: list[bytes] = field(init=False)
 
     def __post_init__(self) -> None:
         self.mentions = Mentions([*self.addresses, *self.spellings])
+        self.needles = self.mentions.needles
         self.hashes = [self.vault.address_hash(one) for one in self.addresses]
 
     async def bury(self, who: str, tell: Tell) -> None:
@@ -109,7 +111,7 @@ class Erasure:
                         await self._clean_sealed(one, row, self.mentions)
 
     async def _clean_blocks(self, table: Table, start: int) -> None:
-        _, places = await searching.look(self.connection, table, self.mentions.pattern, start)
+        _, places = await searching.look(self.connection, table, self.needles, start)
         for row in await searching.rows_at(self.connection, table, places, lock=True) if places else ():
             statement = self._mended(table, row)
             if statement is None:
@@ -169,7 +171,7 @@ class Erasure:
         for table in tables:
             rows = hits = 0
             for start in range(0, max(table.blocks, 1), BLOCKS) if table.readable else ():
-                count, places = await searching.look(self.connection, table, self.mentions.pattern, start)
+                count, places = await searching.look(self.connection, table, self.needles, start)
                 texts = await searching.texts_at(self.connection, table, places) if places else []
                 rows, hits = rows + count, hits + sum(map(self.mentions.names, texts))
                 show(done + min(start + BLOCKS, table.blocks))

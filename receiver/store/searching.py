@@ -9,6 +9,7 @@ from typing import Final
 
 import asyncpg
 
+from receiver.mentions import Needles
 from receiver.store.schema import schema_sql
 from receiver.store.sql import Sql
 
@@ -34,8 +35,12 @@ WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't'
 ORDER BY n.nspname, c.relname
 """
 _LOOK: Final = """
-SELECT count(*) AS rows, array_agg(searched_row.ctid) FILTER (WHERE searched_row::text ~ $1) AS places
-FROM {name} AS searched_row WHERE searched_row.ctid >= '({start},0)' AND searched_row.ctid < '({end},0)'
+SELECT count(*) AS rows, array_agg(place) FILTER (
+    WHERE low LIKE ANY ($1) AND low LIKE ANY ($2) AND whole ~ $3 OR low LIKE ANY ($4) OR whole LIKE ANY ($5)) AS places
+FROM (
+    SELECT searched_row.ctid AS place, searched_row::text AS whole, lower(searched_row::text COLLATE "C") AS low
+    FROM {name} AS searched_row WHERE searched_row.ctid >= '({start},0)' AND searched_row.ctid < '({end},0)' OFFSET 0
+) AS searched
 """
 _ROWS: Final = "SELECT searched_row.ctid, searched_row.* FROM {name} AS searched_row WHERE searched_row.ctid = ANY ($1)"
 _TEXTS: Final = "SELECT searched_row::text FROM {name} AS searched_row WHERE searched_row.ctid = ANY ($1)"
@@ -70,9 +75,9 @@ async def list_tables(sql: Sql) -> list[Table]:
     ]
 
 
-async def look(sql: Sql, table: Table, pattern: str, start: int) -> tuple[int, list[Place]]:
-    """In BLOCKS blocks from `start` on: the number of rows, and the places of those that match the pattern."""
-    row = await sql.fetchrow(_LOOK.format(name=table.name, start=start, end=start + BLOCKS), pattern)
+async def look(sql: Sql, table: Table, needles: Needles, start: int) -> tuple[int, list[Place]]:
+    """In BLOCKS blocks from `start` on: the number of rows, and the places of those that may name the person."""
+    row = await sql.fetchrow(_LOOK.format(name=table.name, start=start, end=start + BLOCKS), *needles)
     assert row is not None
     return row["rows"], row["places"] or []
 
