@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from base64 import b64decode
 from collections import deque
+from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qs
 from uuid import UUID
 
 import pytest
+from aiosmtpd.smtp import SMTP, AuthResult
 
 from receiver.sending.message import Attachment, Mailbox, Message
 from receiver.sending.smtp import Settings, Smtp
 from receiver.sending.transport import Outcome, Pause, Rejected, Retry, Sent, Unknown
+from tests.api_peer import RESET, Said, api_peer
 from tests.ports import free_port
 from tests.smtp_peer import DROP, Peer, smtp_peer
 
@@ -130,6 +136,88 @@ async def test_a_password_is_rotated() -> None:
         given: Any = {"username": "shop", "private": True}
         assert isinstance(await outcome(peer, password=["the old one", "the new one"], **given), Sent)
         assert isinstance(await outcome(peer, password=["the old one"], **given), Pause)
+
+
+@dataclass
+class TokenPeer(Peer):
+    """Takes these access tokens, and refuses others as Microsoft 365 does, after a challenge."""
+
+    tokens: set[str] = field(default_factory=set)
+    given: list[str] = field(default_factory=list)
+
+    async def auth_XOAUTH2(self, server: SMTP, args: list[str]) -> AuthResult:  # noqa: N802 - aiosmtpd's
+        name, token, *rest = b64decode(args[1]).decode().split("\1")
+        assert (name, rest) == ("user=shop@contoso.example", ["", ""])
+        self.given.append(token.removeprefix("auth=Bearer "))
+        if self.given[-1] in self.tokens:
+            return AuthResult(success=True)
+        await server.challenge_auth('{"status": "401"}')
+        return AuthResult(success=False, handled=False)
+
+
+def token(name: str, seconds: float = 3600) -> Said:
+    return Said(200, json.dumps({"token_type": "Bearer", "access_token": name, "expires_in": seconds}))
+
+
+@pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")
+async def test_logging_in_with_an_access_token() -> None:
+    """a token is fetched once and used until it nearly runs out; one that is refused is replaced once; then: pause"""
+    peer = TokenPeer(tokens={"t1"})
+    async with api_peer() as issuer, smtp_peer(peer, authenticated=True):
+        oauth = {
+            "private": True,
+            "username": "shop@contoso.example",
+            "token_url": f"{issuer.url}/t/oauth2/v2.0/token",
+            "client_id": "c-1",
+            "client_secret": ["old", "new"],
+            "scope": "https://outlook.office365.com/.default",
+        }
+        transport = smtp(peer, connections=1, **oauth)
+
+        async def again() -> Outcome:
+            """On a new connection."""
+            for kept in transport._idle:
+                kept.client.close()
+            return await transport.send(message())
+
+        issuer.says(Said(401, '{"error": "invalid_client"}'), token("t1"))
+        assert [type(await again()) for _ in range(2)] == [Sent, Sent]
+        asked = [parse_qs(one.body.decode()) for one in issuer.asked]
+        assert [one["client_secret"] for one in asked] == [["old"], ["new"]]
+        assert (asked[1]["grant_type"], asked[1]["scope"]) == (["client_credentials"], [oauth["scope"]])
+
+        peer.tokens = {"t2"}
+        issuer.says(token("t2"))
+        assert (type(await again()), peer.given) == (Sent, ["t1", "t1", "t1", "t2"])
+        peer.tokens = set()
+        assert (type(await again()), len(issuer.asked)) == (Pause, 4)
+        peer.tokens = {"t3", "t4"}
+        issuer.says(token("t3", 0), token("t4"))
+        assert [type(await again()) for _ in range(2)] == [Sent, Sent]
+        assert (peer.given[-2:], len(issuer.asked)) == (["t3", "t4"], 6)
+        await transport.aclose()
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        (Said(400, '{"error": "invalid_scope"}'), Pause),
+        (Said(429), Retry),
+        (Said(503, "<html>"), Retry),
+        (Said(200, '{"access_token": "a\\u0001b"}'), Retry),
+        (RESET, Retry),
+    ],
+    ids=str,
+)
+async def test_no_access_token(said: Said | str, meant: type[Outcome]) -> None:
+    """a refusal pauses the account, anything else is tried again, and no answer quotes a secret"""
+    async with api_peer() as issuer, smtp_peer() as peer:
+        issuer.says(said)
+        oauth: dict[str, Any] = {"username": "u", "client_id": "c-1", "client_secret": "s-1", "private": True}
+        found = await outcome(peer, token_url=issuer.url + "/t", **oauth)
+    assert isinstance(found, meant)
+    assert "s-1" not in found.detail
+    assert peer.taken == []
 
 
 async def test_connections_are_kept() -> None:

@@ -35,10 +35,7 @@ class Api:
     """The HTTP client of one account."""
 
     def __init__(self, url: str, settings: AccountSettings) -> None:
-        parts = urlsplit(url)
-        place = (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
-        allow = [place] if settings.private else []
-        self._outbound = Outbound(allow=allow, plain_http=None, total=TOTAL, keep=KEPT)
+        self._outbound = outbound_to(url, private=settings.private)
 
     async def post(
         self,
@@ -67,6 +64,13 @@ class Api:
     async def aclose(self) -> None:
         """Close connections."""
         await self._outbound.aclose()
+
+
+def outbound_to(url: str, *, private: bool) -> Outbound:
+    """The guarded client for one place. `private`: it may be in a private network, and without TLS."""
+    parts = urlsplit(url)
+    place = (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
+    return Outbound(allow=[place] if private else [], plain_http=None, total=TOTAL, keep=KEPT)
 
 
 def json_of(answer: Answer) -> Any:

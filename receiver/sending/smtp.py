@@ -29,7 +29,9 @@ from aiosmtplib import (
 from pydantic import Field, model_validator
 
 from receiver.contract import Secrets
+from receiver.sending.access_tokens import AccessTokens, Grant, NoToken
 from receiver.sending.accounts import AccountSettings
+from receiver.sending.api import outbound_to
 from receiver.sending.message import Message
 from receiver.sending.mime import mime_of, needs_utf8, wire_address
 from receiver.sending.transport import Outcome, Pause, Rejected, Retry, Sent, Unknown
@@ -53,16 +55,40 @@ class Settings(AccountSettings):
     ca_file: str | None = Field(None, description="certificates to trust, where the server's is of your own authority")
     username: str | None = Field(None, description="the account's name")
     password: Secrets = Field([], description="its password(s): the next is tried where the first is refused")
+    token_url: str | None = Field(
+        None,
+        description="OAuth 2.0 in place of a password: where access tokens come from",
+        examples=["https://login.microsoftonline.com/<tenant>/oauth2/v2.0/token"],
+    )
+    client_id: str | None = Field(None, description="OAuth 2.0: the client's id")
+    client_secret: Secrets = Field([], description="OAuth 2.0: its secret(s): the next is tried where one is refused")
+    scope: str | None = Field(
+        None, description="OAuth 2.0: what is asked for", examples=["https://outlook.office365.com/.default"]
+    )
     connect_timeout: float = Field(30, gt=0, le=300, description="seconds that connecting may take")
     connections: int = Field(5, ge=1, le=50, description="connections that are kept for the next messages")
 
     @model_validator(mode="after")
     def _check_secrets(self) -> Self:
-        if bool(self.username) != bool(self.password):
+        if self.token_url or self.client_id or self.client_secret:
+            if not (self.token_url and self.client_id and self.client_secret and self.username):
+                raise ValueError("needs username, token_url, client_id and client_secret together")
+            if self.password:
+                raise ValueError("has a password and a token_url: which of them is meant?")
+        elif bool(self.username) != bool(self.password):
             raise ValueError("needs username and password together")
-        if self.password and self.tls == "none" and not self.private:
-            raise ValueError("would send its password in clear: use tls, or private = true inside your own network")
+        if self.username and self.tls == "none" and not self.private:
+            raise ValueError("would log in in clear: use tls, or private = true inside your own network")
         return self
+
+    @property
+    def grant(self) -> Grant | None:
+        """What access tokens are asked for with; None: it logs in with a password, or not at all."""
+        if not self.token_url or not self.client_id:
+            return None
+        return Grant(
+            token_url=self.token_url, client_id=self.client_id, client_secrets=self.client_secret, scope=self.scope
+        )
 
 
 class _Connection:
@@ -88,6 +114,8 @@ class Smtp:
         self._idle: list[_Connection] = []
         self._password = 0  # which of them the server took last
         self._trust: ssl.SSLContext | None = None
+        grant = settings.grant
+        self._tokens = AccessTokens(grant, outbound_to(grant.token_url, private=settings.private)) if grant else None
 
     async def send(self, message: Message) -> Outcome:
         """Hand the message to the server."""
@@ -100,6 +128,8 @@ class Smtp:
         except SMTPAuthenticationError as error:
             detail = f"the server refuses our credentials: {_said(error)}"
             return Pause(detail=detail) if error.code >= 500 else Retry(detail=detail, account=True)
+        except NoToken as error:
+            return Pause(detail=str(error)) if error.ours else Retry(detail=str(error), account=True)
         except (SMTPException, OSError, TimeoutError, ValueError) as error:
             busy = isinstance(error, SMTPConnectResponseError)
             return Retry(detail=f"no connection: {_said(error)}", account=busy)
@@ -111,6 +141,8 @@ class Smtp:
         """End the connections that are kept."""
         idle, self._idle = self._idle, []
         await asyncio.gather(*(_quit(one.client) for one in idle))
+        if self._tokens is not None:
+            await self._tokens.aclose()
 
     async def _talk(self, connection: _Connection, message: Message, content: bytes) -> tuple[Outcome, bool]:
         """What became of it, and whether the connection can be used again."""
@@ -167,14 +199,31 @@ class Smtp:
         return client
 
     async def _log_in(self, client: SMTP) -> None:
+        if self._tokens is not None:
+            await self._with_token(client, self._tokens)
+        elif self._settings.username:
+            await self._with_password(client, self._settings.username)
+
+    async def _with_token(self, client: SMTP, tokens: AccessTokens) -> None:
+        """A token that was good and is refused may have been revoked: then another one is tried."""
+        while True:
+            token = await tokens.get()
+            try:
+                await client.auth_xoauth2(self._settings.username or "", token)
+            except SMTPAuthenticationError as error:
+                if error.code < 500 or not tokens.refused(token):
+                    raise
+            else:
+                tokens.accepted(token)
+                return
+
+    async def _with_password(self, client: SMTP, username: str) -> None:
         """With the password that was taken last; where it is refused, with the others: they are being rotated."""
-        if not self._settings.username:
-            return
         passwords = self._settings.password
         for offset in range(len(passwords)):
             number = (self._password + offset) % len(passwords)
             try:
-                await client.login(self._settings.username, passwords[number].get_secret_value())
+                await client.login(username, passwords[number].get_secret_value())
             except SMTPAuthenticationError:
                 if offset == len(passwords) - 1:
                     raise
