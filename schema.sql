@@ -934,6 +934,7 @@ CREATE TABLE sends (
 );
 CREATE INDEX sends_due ON sends (not_before) WHERE state = 'queued';
 CREATE INDEX sends_leased ON sends (lease_until) WHERE state = 'leased';
+CREATE INDEX sends_unknown ON sends (settled_at) WHERE state = 'unknown';
 CREATE INDEX sends_recipient ON sends (recipient, created_at);
 CREATE INDEX sends_broadcast ON sends (broadcast_id, id) WHERE broadcast_id IS NOT NULL;
 CREATE INDEX sends_provider_message ON sends (provider_message_id) WHERE provider_message_id IS NOT NULL;
@@ -1220,7 +1221,7 @@ CREATE INDEX alerts_resolved ON alerts (resolved_at);
 COMMENT ON TABLE alerts IS 'Problems that people should know of: one row for each, however many events it concerns.';
 COMMENT ON COLUMN alerts.id IS 'Number, for people.';
 COMMENT ON COLUMN alerts.key IS 'What the problem is and whose, such as silence:shop. Only one row of a key is open.';
-COMMENT ON COLUMN alerts.kind IS 'silence, backlog, breaker, dead_letters, quarantine, retention, replay or partitions.';
+COMMENT ON COLUMN alerts.kind IS 'What kind of problem: silence, backlog, breaker, dead_letters, quarantine, retention, replay, partitions, account, and those of bounces.';
 COMMENT ON COLUMN alerts.severity IS 'warning or critical.';
 COMMENT ON COLUMN alerts.text IS 'The problem in words, as it was last seen.';
 COMMENT ON COLUMN alerts.since IS 'When it began, or was first seen.';

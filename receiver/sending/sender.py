@@ -95,6 +95,7 @@ class Sender:
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._suppression: str | None = "nobody has looked yet"
+        self._looked = asyncio.Event()
         self._trouble: str | None = None
         self.counts: Counter[tuple[str, str]] = Counter()  # (account, outcome)
 
@@ -106,6 +107,10 @@ class Sender:
         """Why nothing may be going out, or None."""
         return self._trouble
 
+    def counted(self) -> Mapping[tuple[str, str], int]:
+        """How many, by account and outcome."""
+        return dict(self.counts)
+
     async def run(self, stop: asyncio.Event) -> None:
         """Send until `stop` is set; messages in hand are finished then, within GRACE seconds."""
         size = min(self._rules.concurrency, 10) + 2
@@ -113,6 +118,9 @@ class Sender:
         chores = [(RECOVER, self._look_after), (RENEW, self._renew), (CHORES, self._do_chore)]
         keeping = [asyncio.create_task(self._every(seconds, what)) for seconds, what in chores]
         stopping = asyncio.create_task(stop.wait())
+        looking = asyncio.create_task(self._looked.wait())  # marketing mail would be held for nothing
+        await asyncio.wait([stopping, looking], return_when=asyncio.FIRST_COMPLETED)
+        looking.cancel()
         try:
             while not stop.is_set():
                 began = await self._claim()
@@ -150,8 +158,11 @@ class Sender:
         async with self._pool.acquire() as sql:
             for id_, state in await outbox.recover(sql):
                 log.warning("took a message back", action="send_recovered", send=str(id_), state=state)
-            await outbox.send_again(sql, self._rules.reconcile)
+            await outbox.send_again(
+                sql, self._rules.reconcile, most=self._rules.max_attempts, within=self._rules.deadline
+            )
             self._suppression = await _suppression(sql)
+        self._looked.set()
 
     async def _renew(self) -> None:
         if self._tasks and self._pool is not None:

@@ -15,6 +15,13 @@ from receiver.store.standing import Standing, standings
 _WORKERS: Final = "SELECT count(*) FROM workers WHERE expires_at > clock_timestamp()"
 _QUARANTINE: Final = "SELECT source, count(*) FROM quarantine WHERE resolved_at IS NULL GROUP BY source"
 _ALERTS: Final = "SELECT kind, count(*) FROM alerts WHERE resolved_at IS NULL GROUP BY kind"
+# Those that stay paused until somebody acts, and what has not come to an end: both small.
+_PAUSED: Final = "SELECT name, paused_at FROM send_accounts WHERE paused_at IS NOT NULL AND paused_until IS NULL"
+_SENDS: Final = """
+SELECT state, count(*) FROM sends
+WHERE state IN ('queued', 'leased') OR state = 'unknown' AND settled_at > clock_timestamp() - interval '7 days'
+GROUP BY state
+"""
 _SERVER: Final = """
 SELECT clock_timestamp() AS at, pg_database_size(current_database()) AS database_bytes,
        (SELECT sum(numbackends)::int FROM pg_stat_database) AS connections,
@@ -28,7 +35,8 @@ class Observation:
 
     `workers`: live processes that run handlers. `quarantine`: open entries by source. `alerts`: open ones by kind.
     `covered_until`: up to when there are partitions of `events` without a gap; None: not even for now. `connections`:
-    of all clients of the server.
+    of all clients of the server. `paused_accounts`: since when each can send nothing until somebody acts. `sends`: how
+    many are queued, leased, and (of the last week) unknown.
     """
 
     at: datetime
@@ -41,6 +49,8 @@ class Observation:
     database_bytes: int
     connections: int
     max_connections: int
+    paused_accounts: Mapping[str, datetime]
+    sends: Mapping[str, int]
 
 
 async def observe(sql: Sql) -> Observation:
@@ -53,6 +63,8 @@ async def observe(sql: Sql) -> Observation:
         quarantine=dict(await sql.fetch(_QUARANTINE)),  # type: ignore[arg-type]  # likewise
         alerts=dict(await sql.fetch(_ALERTS)),  # type: ignore[arg-type]  # a record of two is a pair
         sources=await activities(sql),
+        paused_accounts=dict(await sql.fetch(_PAUSED)),  # type: ignore[arg-type]  # likewise
+        sends=dict(await sql.fetch(_SENDS)),  # type: ignore[arg-type]  # likewise
         covered_until=_covered(server["at"], await list_partitions(sql)),
         **dict(server),
     )

@@ -52,11 +52,12 @@ WHERE state = 'leased' AND lease_until < clock_timestamp()
 RETURNING id, state
 """
 
-# Marketing mail is at most once: it stays unknown.
+# Marketing mail is at most once: it stays unknown. So does what nobody would wait for any more.
 _AGAIN: Final = """
 UPDATE sends SET state = 'queued', settled_at = NULL, begun_at = NULL, not_before = clock_timestamp()
 WHERE state = 'unknown' AND stream = 'transactional' AND settled_at < clock_timestamp() - $1::interval
-  AND (expires_at IS NULL OR expires_at > clock_timestamp())
+  AND (expires_at IS NULL OR expires_at > clock_timestamp()) AND attempts < $2
+  AND due_at > clock_timestamp() - $3::interval
 RETURNING id
 """
 
@@ -190,9 +191,12 @@ async def recover(sql: Sql) -> list[asyncpg.Record]:
     return await sql.fetch(_RECOVER)
 
 
-async def send_again(sql: Sql, after: timedelta) -> int:
-    """Queue transactional sends again that have been unknown for `after`; returns how many."""
-    return len(await sql.fetch(_AGAIN, after))
+async def send_again(sql: Sql, after: timedelta, *, most: int, within: timedelta) -> int:
+    """Queue transactional sends again that have been unknown for `after`; returns how many.
+
+    Not after `most` attempts, nor later than `within` after they were due.
+    """
+    return len(await sql.fetch(_AGAIN, after, most, within))
 
 
 async def lock_recipient(sql: Sql, recipient: str) -> None:

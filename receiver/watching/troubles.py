@@ -17,7 +17,9 @@ from receiver.store.observations import Observation
 from receiver.store.standing import Standing
 
 SILENCE: Final = "silence"
-INSTALLATION: Final = ("backlog", "breaker", "dead_letters", "quarantine", "partitions", "retention", "replay")
+INSTALLATION: Final = (
+    *("backlog", "breaker", "dead_letters", "quarantine", "partitions", "retention", "replay", "account"),
+)
 COVERED: Final = timedelta(days=3)  # partitions are made a week ahead at least: this late, making them must be failing
 
 
@@ -48,6 +50,10 @@ def installation(seen: Observation, settings: AlertSettings) -> Iterator[Trouble
         if count >= settings.quarantine:
             text = f"{_of(count, 'entry', 'entries')} of source {source} in quarantine: receiver quarantine list"
             yield Trouble(kind="quarantine", subject=source, text=text)
+    for account, since in sorted(seen.paused_accounts.items()):
+        whose = "all sending is" if account == "*" else f"account {account} is"
+        text = f"{whose} paused since {_when(since)}: receiver sends accounts"
+        yield Trouble(kind="account", subject=account, severity="critical", text=text, since=since)
     if seen.covered_until is None or seen.covered_until < seen.at + COVERED:
         text = f"there is no partition for events after {_when(seen.covered_until or seen.at)}, and making one fails"
         yield Trouble(kind="partitions", severity="critical", text=text)

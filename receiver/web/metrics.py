@@ -109,6 +109,20 @@ class DispatchCollector(Collector):
         yield gauge("receiver_dispatch_connections", text, "state", stats.connections)
 
 
+class SendingCollector(Collector):
+    """Messages that this process has asked transports to send."""
+
+    def __init__(self, counts: Callable[[], Mapping[tuple[str, str], int]]) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[Metric]:
+        """The one family."""
+        text = "Messages by what came of the attempt to send them."
+        counts: Counter[tuple[str, ...]] = Counter()
+        counts.update(self._counts())
+        yield counter("receiver_sends", text, ("account", "outcome"), counts)
+
+
 _OUTCOMES: Final = {
     "handled": "handled",
     "handler_failed": "failed",
@@ -179,6 +193,10 @@ def _sources(seen: Observation) -> Iterator[Metric]:
 def _database(seen: Observation) -> Iterator[Metric]:
     yield GaugeMetricFamily("receiver_workers", "Live processes that run handlers.", seen.workers)
     yield gauge("receiver_alerts_open", "Open alerts.", "kind", seen.alerts)
+    text = "Messages that are queued or being sent, and those of the last week with an unknown outcome."
+    yield gauge("receiver_outbox", text, "state", seen.sends)
+    text = "Accounts that send nothing until somebody acts; * is all of them."
+    yield gauge("receiver_account_paused", text, "account", dict.fromkeys(seen.paused_accounts, 1.0))
     until = seen.covered_until.timestamp() if seen.covered_until else 0.0
     text = "The end of the last partition of events."
     yield GaugeMetricFamily("receiver_partitions_until_timestamp_seconds", text, until)

@@ -37,7 +37,7 @@ from receiver.web.admin import NAME, Check, watched
 from receiver.web.budget import Budget
 from receiver.web.http import Listener
 from receiver.web.listen import GRACE, Server, address, allow_files, bind, server
-from receiver.web.metrics import DispatchCollector, IngestCollector
+from receiver.web.metrics import DispatchCollector, IngestCollector, SendingCollector
 from receiver.web.pages import CONNECTIONS, Pages
 from receiver.web.webhooks import Webhooks
 
@@ -78,6 +78,10 @@ class Sends(Protocol):
 
     def trouble(self) -> str | None:
         """Why nothing may be going out, or None."""
+        ...
+
+    def counted(self) -> Mapping[tuple[str, str], int]:
+        """For metrics: how many, by account and outcome."""
         ...
 
 
@@ -224,6 +228,7 @@ def _watched(
     collectors: list[Collector] = [IngestCollector(ingest, writer, budget)]
     if service.sender:
         checks["sending"] = service.sender.trouble
+        collectors.append(SendingCollector(service.sender.counted))
     if service.dispatcher:
         checks["dispatch"] = service.dispatcher.trouble
         collectors.append(DispatchCollector(service.dispatcher.stats))

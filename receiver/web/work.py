@@ -20,7 +20,7 @@ from receiver.vault import Vault
 from receiver.watching.alarm import Alarm
 from receiver.web.admin import NAME, watched
 from receiver.web.listen import PortTaken, address, bind, server
-from receiver.web.metrics import DispatchCollector
+from receiver.web.metrics import DispatchCollector, SendingCollector
 from receiver.web.service import Dispatcher, Sends
 
 log = structlog.get_logger("service")
@@ -55,7 +55,10 @@ async def work(this: Work, stop: asyncio.Event, ready: Callable[[str], None]) ->
         this.dsn,
         alarm,
         checks={"dispatch": this.dispatcher.trouble, **({"sending": this.sender.trouble} if this.sender else {})},
-        collectors=[DispatchCollector(this.dispatcher.stats)],
+        collectors=[
+            DispatchCollector(this.dispatcher.stats),
+            *([SendingCollector(this.sender.counted)] if this.sender else []),
+        ],
     )
     with _bind(this.admin_host, this.admin_port) as listener:
         async with maintained(this.dsn, this.retention), watching as application:

@@ -18,6 +18,7 @@ ALTER TABLE sends
     ADD COLUMN provider_message_id text,
     ADD COLUMN internet_message_id text;
 CREATE INDEX sends_leased ON sends (lease_until) WHERE state = 'leased';
+CREATE INDEX sends_unknown ON sends (settled_at) WHERE state = 'unknown';
 CREATE INDEX sends_recipient ON sends (recipient, created_at);
 CREATE INDEX sends_broadcast ON sends (broadcast_id, id) WHERE broadcast_id IS NOT NULL;
 CREATE INDEX sends_provider_message ON sends (provider_message_id) WHERE provider_message_id IS NOT NULL;
@@ -146,3 +147,5 @@ COMMENT ON COLUMN click_verdicts.score IS 'How much speaks for a machine, from 0
 COMMENT ON COLUMN click_verdicts.reasons IS 'What speaks for it.';
 COMMENT ON COLUMN click_verdicts.version IS 'Version of the rules.';
 COMMENT ON COLUMN click_verdicts.judged_at IS 'When.';
+
+COMMENT ON COLUMN alerts.kind IS 'What kind of problem: silence, backlog, breaker, dead_letters, quarantine, retention, replay, partitions, account, and those of bounces.';
