@@ -10,11 +10,12 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import asyncpg
 import uvloop
 
+from bench.database import connect_for_rows
 from bench.processes import say
 from bench.work import SECRET_KEY, sources
 from receiver import Context, Event, handler
@@ -22,12 +23,15 @@ from receiver.contract import Delivery, Item
 from receiver.dispatch.worker import Worker
 from receiver.ingest.normalize import row_of
 from receiver.logs import set_up_logs
+from receiver.plugins.loading import load_handlers
 from receiver.sources import Source
 from receiver.store import intake
 from receiver.vault import Vault
 from receiver.warm import settle
 from receiver.web.listen import address, bind, server
 from receiver.web.service import Listening, Service, serve
+
+HANDLERS_DIR: Final = Path(__file__).parents[1] / "handlers"
 
 
 def stopped() -> asyncio.Event:
@@ -84,6 +88,15 @@ async def worker(dsn: str, count: int) -> None:
     say(seen=seen)
 
 
+async def contacts_worker(dsn: str) -> None:
+    """A worker with the two handlers that keep contacts and suppressions."""
+    names = {"engagement", "suppression"}
+    handlers = [one for one in load_handlers(HANDLERS_DIR) if one.name in names]
+    say(handlers=[one.name for one in handlers])
+    await Worker(dsn=dsn, handlers=handlers, vault=Vault(SECRET_KEY)).run(stopped())
+    say(seen={})
+
+
 class Copying:
     """Bare COPY over two connections."""
 
@@ -93,12 +106,7 @@ class Copying:
 
     async def connect(self, dsn: str) -> None:
         for _ in range(2):
-            connection = await asyncpg.connect(dsn)
-            for name in ("uuid", "inet"):  # rows hold their bytes; the rest is the driver's own work
-                await connection.set_type_codec(
-                    name, schema="pg_catalog", encoder=bytes, decoder=bytes, format="binary"
-                )
-            self._connections.append(connection)
+            self._connections.append(await connect_for_rows(dsn))
 
     def rows(self, body: bytes) -> Iterator[intake.Row]:
         """The very rows that the service would write."""
@@ -143,6 +151,8 @@ def main(role: str, *arguments: str) -> None:
             uvloop.run(floor())
         case "service", (dsn, directory):
             uvloop.run(service(dsn, Path(directory)))
+        case "worker", (dsn, "contacts"):
+            uvloop.run(contacts_worker(dsn))
         case "worker", (dsn, count):
             uvloop.run(worker(dsn, int(count)))
         case "copy", (dsn, directory):

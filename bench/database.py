@@ -78,6 +78,14 @@ class Server:
         assert row is not None
         return int(row[0]), int(row[1])
 
+    def ask(self, query: str, *values: Any) -> list[asyncpg.Record]:
+        """Rows of our database, over the connection whose CPU time is left out."""
+        return self._runner.run(self._connections[OURS].fetch(query, *values, timeout=_PATIENCE))
+
+    def until(self, query: str, *values: Any, equals: int) -> None:
+        """Until a query of our database says so. Raises Failed."""
+        self._runner.run(self._until(query, *values, equals=equals))
+
     def wait_for_leases(self, handlers: int) -> None:
         """Until a worker holds every shard of so many handlers. Raises Failed."""
         self._runner.run(self._until(_LEASED, equals=handlers * SHARDS))
@@ -98,6 +106,14 @@ class Server:
             if time.monotonic() > deadline:
                 raise Failed(f"did not happen within {_PATIENCE:.0f} s: {query.strip()} = {equals}")
             await asyncio.sleep(_LOOK)
+
+
+async def connect_for_rows(dsn: str) -> asyncpg.Connection:
+    """A connection that copies the service's rows, in which uuid and inet are bytes already."""
+    connection = await asyncpg.connect(dsn)
+    for name in ("uuid", "inet"):
+        await connection.set_type_codec(name, schema="pg_catalog", encoder=bytes, decoder=bytes, format="binary")
+    return connection
 
 
 def _remove_cluster(data: Path) -> None:

@@ -72,3 +72,31 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path) -> None:
     assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
     assert list((tmp_path / "work").iterdir()) == []
     assert not (tmp_path / "results.json").exists()
+
+
+def test_contacts_are_measured_on_a_small_database_too(tmp_path: Path) -> None:
+    """the bench of contacts fills a database, asks who may be mailed, runs both handlers, and clears everything away"""
+    out, temporary = tmp_path / "contacts.json", tmp_path / "work"
+    temporary.mkdir()
+    size = ("--contacts", "500", "--events", "1000", "--pairs", "1", "--batches", "1")
+    run = subprocess.run(
+        [sys.executable, "-m", "bench.contacts", *size, "--out", str(out)],
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, "TMPDIR": str(temporary)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    found = json.loads(out.read_text())
+    assert found["sendable"]["answers"].keys() >= {
+        "sendable",
+        "not_subscribed",
+        "hard_bounce",
+        "unsubscribed",
+        "pending",
+    }
+    assert any("Index" in line for line in found["sendable"]["plan"])
+    assert 0 < found["merge"]["ratio"] < 2
+    assert list(temporary.iterdir()) == []
