@@ -115,6 +115,8 @@ def test_all_commands_are_there() -> None:
         *("suppressions incidents list", "suppressions incidents confirm", "suppressions incidents release"),
         *("suppressions incidents declare", "policy show", "policy preview", "policy rates"),
         *("topics list", "topics show", "topics add", "topics edit", "topics archive"),
+        *("sends list", "sends show", "sends retry", "sends cancel", "sends pause", "sends resume", "sends accounts"),
+        *("templates list", "templates preview", "send-test"),
         *("segments list", "segments show", "segments save", "segments preview", "segments delete"),
     }
 

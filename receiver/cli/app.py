@@ -25,17 +25,21 @@ from receiver.cli import (
     reprocess,
     retention,
     segments,
+    send_test,
+    sends,
     serve,
     setup,
     simulate,
     sources,
     suppressions,
+    templates,
     topics,
 )
 
 RUNNING: Final = "Running"
 LOOKING: Final = "Looking"
 LISTS: Final = "People"
+SENDING: Final = "Sending"
 TRYING: Final = "Trying"
 
 app = typer.Typer(
@@ -97,5 +101,8 @@ app.add_typer(contacts.group, name="contacts", rich_help_panel=LISTS)
 app.add_typer(links.group, name="links", rich_help_panel=LISTS)
 app.add_typer(topics.group, name="topics", rich_help_panel=LISTS)
 app.add_typer(segments.group, name="segments", rich_help_panel=LISTS)
+app.add_typer(sends.group, name="sends", rich_help_panel=SENDING)
+app.add_typer(templates.group, name="templates", rich_help_panel=SENDING)
+app.command(name="send-test", rich_help_panel=SENDING)(send_test.send_test)
 app.add_typer(alerts.group, name="alerts", rich_help_panel=LOOKING)
 app.command(rich_help_panel=TRYING)(simulate.simulate)

@@ -35,10 +35,7 @@ class Composer:
         unsubscribe = self._unsubscribe(row) if row["stream"] == "marketing" else {}
         contact = await _contact(sql, row["recipient"])
         content = _given(row["message"]) if row["message"] is not None else self._rendered(row, contact, unsubscribe)
-        try:
-            return _message(row, account, content, contact, unsubscribe)
-        except ValueError as error:
-            raise Unfit("wrong_message", str(error)) from None
+        return message_of(dict(row), account, content, contact, unsubscribe)
 
     def _rendered(self, row: asyncpg.Record, contact: Mapping[str, Any], unsubscribe: Mapping[str, str]) -> Content:
         values = {
@@ -51,10 +48,15 @@ class Composer:
 
 async def _contact(sql: Sql, recipient: str) -> dict[str, Any]:
     row = await sql.fetchrow(_CONTACT, recipient)
-    found = {} if row is None else dict(row)
-    attributes = msgspec.json.decode(found.pop("attributes")) if found else {}
+    if row is None:
+        return stranger(recipient)
+    return {**row, "address": recipient, "attributes": msgspec.json.decode(row["attributes"])}
+
+
+def stranger(address: str) -> dict[str, Any]:
+    """`contact` in a template, of an address that nothing is known of."""
     names = ("external_id", "display_address", "name", "locale", "time_zone", "tags")
-    return {**dict.fromkeys(names), **found, "address": recipient, "attributes": attributes}
+    return {**dict.fromkeys(names), "address": address, "attributes": {}}
 
 
 def _given(message: str) -> Content:
@@ -64,8 +66,22 @@ def _given(message: str) -> Content:
         raise Unfit("wrong_message", f"{error.error_count()} of its fields are wrong") from None
 
 
+def message_of(
+    row: Mapping[str, Any],
+    account: Account,
+    content: Content,
+    contact: Mapping[str, Any],
+    unsubscribe: Mapping[str, str],
+) -> Message:
+    """The message of a row of `sends` with this content. Raises Unfit."""
+    try:
+        return _message(row, account, content, contact, unsubscribe)
+    except ValueError as error:
+        raise Unfit("wrong_message", str(error)) from None
+
+
 def _message(
-    row: asyncpg.Record,
+    row: Mapping[str, Any],
     account: Account,
     content: Content,
     contact: Mapping[str, Any],
@@ -95,7 +111,7 @@ def _message(
     )
 
 
-def _feedback_id(row: asyncpg.Record) -> str:
+def _feedback_id(row: Mapping[str, Any]) -> str:
     """campaign:customer:kind:sender, as Google's postmaster tools group complaints; without blanks and colons."""
     parts = (str(row["broadcast_id"] or row["template"] or "api"), row["topic"] or "none", row["stream"])
     sender = row["brand"] or "receiver"

@@ -19,6 +19,7 @@ ALTER TABLE sends
     ADD COLUMN internet_message_id text;
 CREATE INDEX sends_leased ON sends (lease_until) WHERE state = 'leased';
 CREATE INDEX sends_unknown ON sends (settled_at) WHERE state = 'unknown';
+CREATE INDEX sends_newest ON sends (created_at, id);
 CREATE INDEX sends_recipient ON sends (recipient, created_at);
 CREATE INDEX sends_broadcast ON sends (broadcast_id, id) WHERE broadcast_id IS NOT NULL;
 CREATE INDEX sends_provider_message ON sends (provider_message_id) WHERE provider_message_id IS NOT NULL;
