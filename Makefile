@@ -70,5 +70,5 @@ lock: ## pin what pyproject.toml asks for (UPGRADE=--upgrade takes newer version
 	$(compile) --no-annotate -c locks/dev.txt --group build -o locks/build.txt
 
 clean: ## remove what was installed and cached; the data in .receiver stays
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	rm -rf .venv .peers .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
 	find $(code) -name __pycache__ -type d -prune -exec rm -rf {} +

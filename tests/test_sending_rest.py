@@ -113,6 +113,19 @@ async def test_the_whole_message_goes_over_the_wire(name: str) -> None:
     assert [*missing, *(one for one in ours if one not in told)] == []
 
 
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_template_that_the_provider_keeps(name: str) -> None:
+    """its id and the values for it are in the request, and no content that would take its place"""
+    async with api_peer() as peer:
+        peer.says(TAKEN[name])
+        sent = message(template_id="welcome", data={"NAME": "Annabel"}, text=None)
+        assert isinstance(await outcome(name, peer, sent), Sent)
+        (asked,) = peer.asked
+    told = json.dumps(read_form(asked)) if name == "mailgun" else asked.body.decode()
+    assert [one for one in ("welcome", "Annabel", "NAME", str(SEND_ID)) if one not in told] == []
+    assert not any(one in told for one in ('"text"', '"Raw"', "TextBody", '"content"'))
+
+
 async def test_mailgun_gets_a_form() -> None:
     """Mailgun's fields, of which some are there several times"""
     async with api_peer() as peer:

@@ -231,6 +231,14 @@ async def test_connections_are_kept() -> None:
         await transport.aclose()
 
 
+async def test_a_template_of_a_provider_has_no_content() -> None:
+    """what only a provider's API could fill is refused, and does not go out empty"""
+    async with smtp_peer() as peer:
+        found = await outcome(peer, message(template_id="welcome", text=None))
+    assert isinstance(found, Rejected)
+    assert (peer.taken, "template" in found.detail) == ([], True)
+
+
 async def test_letters_outside_of_ascii() -> None:
     """an address with a local part outside of ASCII goes out as SMTPUTF8"""
     async with smtp_peer() as peer:

@@ -18,7 +18,12 @@ SEND_ID: Final = "X-Send-Id"
 
 
 def mime_of(message: Message, at: datetime) -> EmailMessage:
-    """The message without Bcc, which is a matter of the envelope. Raises ValueError for an address that is none."""
+    """The message without Bcc, which is a matter of the envelope. Raises ValueError for an address that is none.
+
+    Also where a provider's template is to fill it: that only the provider's API can do.
+    """
+    if message.template_id:
+        raise ValueError("it has the id of a template that a provider keeps, and no content")
     mail = EmailMessage(policy=SMTPUTF8 if needs_utf8(message) else SMTP)
     mail["From"] = _address(message.sender)
     mail["To"] = _address(message.to)

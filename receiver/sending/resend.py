@@ -65,7 +65,11 @@ def open(settings: Settings) -> Resend:  # noqa: A001 - what every transport's f
 
 
 def payload(message: Message) -> dict[str, Any]:
-    """The request's body. Tags and metadata are one thing here: names and values of few characters."""
+    """The request's body. Tags and metadata are one thing here: names and values of few characters.
+
+    Where there is a template, Resend takes no content beside it.
+    """
+    template = message.template_id
     pairs = {**dict.fromkeys(message.tags, "yes"), **message.metadata, SEND_ID: str(message.send_id)}
     return {
         "from": boxed(message.sender),
@@ -74,8 +78,9 @@ def payload(message: Message) -> dict[str, Any]:
         "bcc": [boxed(one) for one in message.bcc],
         "reply_to": [boxed(one) for one in message.reply_to],
         "subject": message.subject,
-        "text": message.text,
-        "html": message.html,
+        "text": None if template else message.text,
+        "html": None if template else message.html,
+        "template": {"id": template, "variables": dict(message.data)} if template else None,
         "headers": dict(headers_of(message)),
         "attachments": [
             {

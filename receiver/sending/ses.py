@@ -1,4 +1,4 @@
-"""Amazon SES, API version 2: POST /v2/email/outbound-emails with the raw message.
+"""Amazon SES, API version 2: POST /v2/email/outbound-emails with the raw message, or a template's name.
 
 Documents: https://docs.aws.amazon.com/ses/latest/APIReference-V2/API_SendEmail.html (seen 2026-11).
 """
@@ -11,14 +11,15 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, Self
 
+import msgspec
 from pydantic import Field, SecretStr, model_validator
 
 from receiver.contract import Secrets
 from receiver.outbound import Answer
 from receiver.sending.accounts import AccountSettings
-from receiver.sending.api import SEND_ID, Api, encode, json_of
-from receiver.sending.message import Message
-from receiver.sending.mime import mime_of, wire_address
+from receiver.sending.api import SEND_ID, Api, base64_of, boxed, encode, json_of
+from receiver.sending.message import Attachment, Message
+from receiver.sending.mime import headers_of, mime_of, wire_address
 from receiver.sending.rotation import Keys
 from receiver.sending.sigv4 import Credentials, sign
 from receiver.sending.transport import Outcome, Pause, Rejected, Retry, Sent
@@ -87,22 +88,47 @@ class Ses:
 
     def _payload(self, message: Message) -> dict[str, Any]:
         pairs = {**message.metadata, SEND_ID: str(message.send_id)}
+        people = (("ToAddresses", [message.to]), ("CcAddresses", message.cc), ("BccAddresses", message.bcc))
         return {
-            "FromEmailAddress": None,  # the raw message's
-            "Destination": {
-                "ToAddresses": [wire_address(message.to.address)],
-                **({"CcAddresses": [wire_address(one.address) for one in message.cc]} if message.cc else {}),
-                **({"BccAddresses": [wire_address(one.address) for one in message.bcc]} if message.bcc else {}),
-            },
-            "Content": {"Raw": {"Data": b64encode(mime_of(message, self._clock()).as_bytes()).decode()}},
+            **(_templated(message) if message.template_id else self._raw(message)),
+            "Destination": {name: [wire_address(one.address) for one in boxes] for name, boxes in people if boxes},
             "EmailTags": [{"Name": _tag(name), "Value": _tag(value)} for name, value in pairs.items()],
             "ConfigurationSetName": self._settings.configuration_set,
         }
+
+    def _raw(self, message: Message) -> dict[str, Any]:
+        """The whole message, its sender in it."""
+        return {"Content": {"Raw": {"Data": b64encode(mime_of(message, self._clock()).as_bytes()).decode()}}}
 
 
 def open(settings: Settings) -> Ses:  # noqa: A001 - what every transport's file calls it
     """The transport of one account; does not connect yet."""
     return Ses(settings)
+
+
+def _templated(message: Message) -> dict[str, Any]:
+    """By a template that SES keeps; it makes the Message-ID itself then."""
+    template: dict[str, Any] = {
+        "TemplateName": message.template_id,
+        "TemplateData": msgspec.json.encode(message.data).decode(),
+        "Headers": [{"Name": name, "Value": value} for name, value in headers_of(message)],
+        "Attachments": [_attached(one) for one in message.attachments],
+    }
+    return {
+        "FromEmailAddress": boxed(message.sender),
+        "ReplyToAddresses": [boxed(one) for one in message.reply_to],
+        "Content": {"Template": {name: value for name, value in template.items() if value}},
+    }
+
+
+def _attached(one: Attachment) -> dict[str, Any]:
+    return {
+        "FileName": one.name,
+        "ContentType": one.content_type,
+        "ContentDisposition": "INLINE" if one.content_id else "ATTACHMENT",
+        "RawContent": base64_of(one),
+        **({"ContentId": one.content_id} if one.content_id else {}),
+    }
 
 
 def _plain(secret: SecretStr) -> str:

@@ -1,0 +1,151 @@
+"""What goes over the wire, judged by what the providers publish: descriptions of their APIs, clients, a server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import ConfigDict, TypeAdapter
+
+from receiver.sending import sigv4
+from receiver.sending.message import Message
+from receiver.sending.transport import Outcome, Sent
+from tests.api_peer import api_peer
+from tests.ports import free_port
+from tests.prism import BIN, PEERS, Call, prism
+from tests.test_sending_rest import WHOLE, transport
+from tests.test_sending_smtp import message
+
+pytestmark = pytest.mark.peers
+
+TEMPLATE = message(template_id="welcome", data={"NAME": "Ann", "COUNT": 2}, text=None, tags=["welcome"])
+CALLS = [
+    Call(file="sendgrid.com.json", path="/mail/send", prefix="/v3", needless=("content",)),
+    # https://postmarkapp.com/developer/api/templates-api (seen 2026-11): streams and metadata are newer than the
+    # description, a template has an id or an alias, and a name may stand before an address.
+    Call(file="postmarkapp.com/server.json", path="/email", otherwise=("MessageStream", "Metadata")),
+    Call(
+        file="postmarkapp.com/server.json",
+        path="/email/withTemplate",
+        otherwise=("MessageStream", "Metadata", "From", "To"),
+        needless=("TemplateId", "TemplateAlias"),
+    ),
+]
+
+
+@pytest.fixture
+def theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The packages of providers can be imported."""
+    monkeypatch.setattr(sys, "path", [*sys.path, str(PEERS / "python")])
+
+
+async def test_requests_are_as_openapi_describes_them(tmp_path: Path) -> None:
+    """SendGrid's and Postmark's published descriptions allow our requests, and nothing that they do not name"""
+    async with prism(tmp_path, CALLS) as peer:
+        found = [await _sent(name, peer.url, one) for name in ("sendgrid", "postmark") for one in (WHOLE, TEMPLATE)]
+        assert [type(one) for one in found] == [Sent] * 4, "".join(peer.lines[-40:])
+        async with httpx.AsyncClient() as client:
+            wrong = await client.post(f"{peer.url}/email", json={"From": "a@shop.example", "Too": "b@example.com"})
+    assert wrong.status_code == 422
+
+
+async def _sent(name: str, url: str, given: Message) -> Outcome:
+    sender = transport(name, url)
+    try:
+        return await sender.send(given)
+    finally:
+        await sender.aclose()
+
+
+async def _asked(name: str, sent: Message) -> dict[str, Any]:
+    async with api_peer() as peer:
+        await _sent(name, peer.url, sent)
+    found: dict[str, Any] = json.loads(peer.asked[0].body)
+    return found
+
+
+@pytest.mark.usefixtures("theirs")
+@pytest.mark.parametrize("sent", [WHOLE, TEMPLATE], ids=["whole", "template"])
+async def test_requests_are_as_amazons_client_describes_them(sent: Message) -> None:
+    """what botocore knows of SendEmail allows our requests; it finds names that are not in it"""
+    session = import_module("botocore.session").get_session()
+    shape = session.get_service_model("sesv2").operation_model("SendEmail").input_shape
+    report = import_module("botocore.validate").ParamValidator().validate
+    asked = await _asked("ses", sent)
+    assert report(asked, shape).generate_report() == ""
+    assert "Unknown" in report(asked | {"Destinations": {}}, shape).generate_report()
+
+
+@pytest.mark.usefixtures("theirs")
+@pytest.mark.parametrize("sent", [WHOLE, TEMPLATE], ids=["whole", "template"])
+async def test_requests_are_as_resends_client_describes_them(sent: Message) -> None:
+    """the types of Resend's own client allow our requests, and nothing that they do not name"""
+    types = import_module("resend.emails._emails")
+    for one in vars(types).values():
+        if isinstance(one, type) and hasattr(one, "__total__"):
+            one.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]  # what pydantic reads
+    check = TypeAdapter(types.Emails.SendParams).validate_python
+    asked = await _asked("resend", sent)
+    check(asked)
+    with pytest.raises(ValueError, match="replyTo"):
+        check(asked | {"replyTo": ["help@shop.example"]})
+
+
+@pytest.mark.usefixtures("theirs")
+@pytest.mark.parametrize("token", [None, "session/token=="])
+def test_signatures_are_those_of_amazons_client(token: str | None) -> None:
+    """botocore signs the same request at the same time in the same way"""
+    auth, request = import_module("botocore.auth"), import_module("botocore.awsrequest").AWSRequest
+    credentials = import_module("botocore.credentials").Credentials("AKIDEXAMPLE", "secret+/key", token)
+    url, now = "https://email.eu-west-1.amazonaws.com/v2/email/outbound-emails", datetime(2026, 11, 26, tzinfo=UTC)
+    ours = sigv4.sign(
+        "POST", url, b'{"a": 1}', sigv4.Credentials("AKIDEXAMPLE", "secret+/key", token), "eu-west-1", "ses", now
+    )
+    theirs_too = request(method="POST", url=url, data=b'{"a": 1}')
+    for name in ours.keys() - {"authorization", "host"}:
+        theirs_too.headers[name] = ours[name]
+    theirs_too.context["timestamp"] = ours["x-amz-date"]
+    signer = auth.SigV4Auth(credentials, "ses", "eu-west-1")
+    text = signer.string_to_sign(theirs_too, signer.canonical_request(theirs_too))
+    assert ours["authorization"].endswith(f"Signature={signer.signature(text, theirs_too)}")
+
+
+@asynccontextmanager
+async def ses_server() -> AsyncIterator[str]:
+    """An SES of our own: the address of its API."""
+    port = free_port()
+    started = await asyncio.create_subprocess_exec(
+        *(BIN / "aws-ses-v2-local", "--port", str(port)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    assert started.stdout is not None
+    try:
+        async with asyncio.timeout(60):
+            while b"running" not in await started.stdout.readline():
+                pass
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        started.terminate()
+        await started.communicate()
+
+
+async def test_ses_takes_the_whole_message() -> None:
+    """an SES that is not Amazon's reads the message as it was meant, and no blind copies in it"""
+    async with ses_server() as url:
+        sent = await _sent("ses", url, WHOLE)
+        async with httpx.AsyncClient() as client:
+            (kept,) = (await client.get(f"{url}/store")).json()["emails"]
+    assert isinstance(sent, Sent)
+    assert kept["messageId"] == sent.provider_message_id
+    assert kept["destination"] == {"to": ['"Ann" <ann@example.com>'], "cc": ["cc@example.com"], "bcc": []}
+    assert (kept["subject"], [one["filename"] for one in kept["attachments"]]) == (WHOLE.subject, ["logo.png", "a.pdf"])
