@@ -116,7 +116,8 @@ def test_all_commands_are_there() -> None:
         *("suppressions incidents declare", "policy show", "policy preview", "policy rates"),
         *("topics list", "topics show", "topics add", "topics edit", "topics archive"),
         *("sends list", "sends show", "sends retry", "sends cancel", "sends pause", "sends resume", "sends accounts"),
-        *("templates list", "templates preview", "send-test"),
+        *("broadcast start", "broadcast list", "broadcast show", "broadcast pause", "broadcast resume"),
+        *("broadcast cancel", "templates list", "templates preview", "send-test"),
         *("segments list", "segments show", "segments save", "segments preview", "segments delete"),
     }
 

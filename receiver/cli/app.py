@@ -9,6 +9,7 @@ import typer
 
 from receiver.cli import (
     alerts,
+    broadcast,
     classify,
     contacts,
     cursors,
@@ -102,6 +103,7 @@ app.add_typer(links.group, name="links", rich_help_panel=LISTS)
 app.add_typer(topics.group, name="topics", rich_help_panel=LISTS)
 app.add_typer(segments.group, name="segments", rich_help_panel=LISTS)
 app.add_typer(sends.group, name="sends", rich_help_panel=SENDING)
+app.add_typer(broadcast.group, name="broadcast", rich_help_panel=SENDING)
 app.add_typer(templates.group, name="templates", rich_help_panel=SENDING)
 app.command(name="send-test", rich_help_panel=SENDING)(send_test.send_test)
 app.add_typer(alerts.group, name="alerts", rich_help_panel=LOOKING)

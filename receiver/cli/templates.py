@@ -72,7 +72,7 @@ def rendered(templates: Templates, name: str, data: str | None, *, sample: bool)
     from receiver.sending.templates import Unfit
     from receiver.sending.trying import preview
 
-    given = _object(data)
+    given = object_of(data)
     try:
         values = {**(templates.meta(name).sample if sample else {}), **given}
         return preview(templates, name, values)
@@ -81,7 +81,7 @@ def rendered(templates: Templates, name: str, data: str | None, *, sample: bool)
         raise CommandError(f"{error.detail}{hint if error.reason == 'wrong_template' else ''}") from error
 
 
-def _object(text: str | None) -> dict[str, Any]:
+def object_of(text: str | None) -> dict[str, Any]:
     import json
 
     try:

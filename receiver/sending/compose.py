@@ -33,7 +33,7 @@ class Composer:
     async def __call__(self, sql: Sql, row: asyncpg.Record, account: Account) -> Message:
         """The message of a send through the account. Raises Unfit."""
         unsubscribe = self._unsubscribe(row) if row["stream"] == "marketing" else {}
-        contact = await _contact(sql, row["recipient"])
+        contact = await contact_of(sql, row["recipient"])
         content = _given(row["message"]) if row["message"] is not None else self._rendered(row, contact, unsubscribe)
         return message_of(dict(row), account, content, contact, unsubscribe)
 
@@ -46,7 +46,8 @@ class Composer:
         return self._templates.render(row["template"], values)
 
 
-async def _contact(sql: Sql, recipient: str) -> dict[str, Any]:
+async def contact_of(sql: Sql, recipient: str) -> dict[str, Any]:
+    """`contact` in a template."""
     row = await sql.fetchrow(_CONTACT, recipient)
     if row is None:
         return stranger(recipient)

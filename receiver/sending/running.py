@@ -13,6 +13,7 @@ from receiver.contacts.handling import Contacts
 from receiver.contacts.links import NoPublicUrl, list_unsubscribe_headers, unsubscribe_url
 from receiver.event import BounceCategory
 from receiver.rule_settings import SILENT
+from receiver.sending import broadcasts
 from receiver.sending.accounts import Account
 from receiver.sending.compose import Composer
 from receiver.sending.rules import Rule, ask_the_silent, find_rules
@@ -55,27 +56,32 @@ def sender_of(settings: Settings, accounts: Mapping[str, Account], vault: Vault,
         bounced=suppressing(vault),
         rules=settings.sending,
         vault=vault,
-        chore=_asking([one for one in find_rules(settings)[0] if one.settings.when == SILENT]),
+        chore=_chore([one for one in find_rules(settings)[0] if one.settings.when == SILENT]),
     )
 
 
-def _asking(rules: Sequence[Rule]) -> Callable[[asyncpg.Pool], Awaitable[None]] | None:
-    """Looks for those who have fallen silent: one process at a time, once an hour."""
-    if not rules:
-        return None
+def _chore(silent: Sequence[Rule]) -> Callable[[asyncpg.Pool], Awaitable[None]]:
+    """Fills the outbox with broadcasts, and looks for those who have fallen silent."""
 
-    async def ask(sql: asyncpg.Pool) -> None:
-        owner = tasks.this_process()
-        if not await tasks.take(sql, "silent rules", owner, every=SILENT_EVERY):
-            return
-        for rule in rules:
-            after: int | None = 0
-            while after is not None and await tasks.renew(sql, "silent rules", owner):
-                async with sql.acquire() as connection, connection.transaction():
-                    after = await ask_the_silent(connection, rule, after)
-        await tasks.end(sql, "silent rules", owner)
+    async def chore(sql: asyncpg.Pool) -> None:
+        await broadcasts.fill(sql)
+        if silent:
+            await _ask(sql, silent)
 
-    return ask
+    return chore
+
+
+async def _ask(sql: asyncpg.Pool, rules: Sequence[Rule]) -> None:
+    """One process at a time, once an hour."""
+    owner = tasks.this_process()
+    if not await tasks.take(sql, "silent rules", owner, every=SILENT_EVERY):
+        return
+    for rule in rules:
+        after: int | None = 0
+        while after is not None and await tasks.renew(sql, "silent rules", owner):
+            async with sql.acquire() as connection, connection.transaction():
+                after = await ask_the_silent(connection, rule, after)
+    await tasks.end(sql, "silent rules", owner)
 
 
 def suppressing(vault: Vault) -> Bounced:

@@ -39,7 +39,7 @@ POLL: Final = 1.0  # seconds between looks at the outbox while nothing is due
 RECOVER: Final = 15.0  # seconds
 LEASE: Final = timedelta(seconds=60)
 RENEW: Final = 15.0  # seconds
-CHORES: Final = 60.0  # seconds
+CHORES: Final = 5.0  # seconds
 GRACE: Final = 25.0  # seconds that messages in hand get at the end
 LONGEST: Final = timedelta(minutes=15)  # between attempts
 FIRST: Final = timedelta(seconds=15)
@@ -67,7 +67,7 @@ class Sender:
     """Sends through the accounts until told to stop. `compose` makes a message of a row of `sends`.
 
     `bounced` is told of recipients that a server refused, in the transaction that settles the send. `chore` is what
-    else there is to do about every minute.
+    else there is to do every few seconds.
     """
 
     def __init__(

@@ -21,13 +21,15 @@ EXISTS (SELECT FROM send_accounts a
           AND (a.paused_until IS NULL OR a.paused_until > clock_timestamp()))
 """
 
-# Those of paused accounts stay where they are. Ours alone: another process may have accounts that we do not have.
+# Those of paused accounts and broadcasts stay where they are. Ours alone: another process may have accounts that we do
+# not have. Transactional mail first: nobody waits for a password behind a newsletter.
 _CLAIM: Final = f"""
 WITH due AS (
     SELECT s.id FROM sends s
     WHERE s.state = 'queued' AND s.not_before <= clock_timestamp() AND {_ACCOUNT} = ANY ($3)
       AND NOT {_PAUSED.format(account=_ACCOUNT)}
-    ORDER BY s.not_before LIMIT $4 FOR UPDATE SKIP LOCKED
+      AND NOT EXISTS (SELECT FROM broadcasts b WHERE b.id = s.broadcast_id AND b.state = 'paused')
+    ORDER BY s.stream DESC, s.not_before LIMIT $4 FOR UPDATE SKIP LOCKED
 )
 UPDATE sends s SET state = 'leased', worker = $5, lease_until = clock_timestamp() + $6::interval, begun_at = NULL
 FROM due WHERE s.id = due.id

@@ -21,7 +21,8 @@ CREATE INDEX sends_leased ON sends (lease_until) WHERE state = 'leased';
 CREATE INDEX sends_unknown ON sends (settled_at) WHERE state = 'unknown';
 CREATE INDEX sends_newest ON sends (created_at, id);
 CREATE INDEX sends_recipient ON sends (recipient, created_at);
-CREATE INDEX sends_broadcast ON sends (broadcast_id, id) WHERE broadcast_id IS NOT NULL;
+CREATE INDEX sends_next ON sends (stream DESC, not_before) WHERE state = 'queued';
+CREATE INDEX sends_broadcast ON sends (broadcast_id, state) WHERE broadcast_id IS NOT NULL;
 CREATE INDEX sends_provider_message ON sends (provider_message_id) WHERE provider_message_id IS NOT NULL;
 COMMENT ON COLUMN sends.cancel_on IS 'What makes the send pointless once its recipient has done it: event types, or a type with a tag (clicked:offer).';
 COMMENT ON COLUMN sends.account IS 'Which account sends it; NULL: the one for its stream.';
@@ -101,15 +102,17 @@ CREATE TABLE broadcasts (
     template text NOT NULL,
     topic text NOT NULL,
     segment text,
+    filter jsonb,
+    brand text NOT NULL DEFAULT '',
     account text,
     data jsonb NOT NULL DEFAULT '{}',
     per_minute integer,
     state text NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'paused', 'done', 'cancelled')),
+    reason text NOT NULL DEFAULT '',
     expected bigint NOT NULL,
     queued bigint NOT NULL DEFAULT 0,
     last_contact_id bigint NOT NULL DEFAULT 0,
     not_before timestamptz NOT NULL DEFAULT now(),
-    lease_until timestamptz NOT NULL DEFAULT '-infinity',
     created_at timestamptz NOT NULL DEFAULT now(),
     created_by text NOT NULL,
     changed_at timestamptz NOT NULL DEFAULT now()
@@ -120,15 +123,17 @@ COMMENT ON COLUMN broadcasts.name IS 'Its name: the same broadcast is never made
 COMMENT ON COLUMN broadcasts.template IS 'Name of the template.';
 COMMENT ON COLUMN broadcasts.topic IS 'What it is about: recipients must be subscribed to it.';
 COMMENT ON COLUMN broadcasts.segment IS 'Who of them; NULL: all.';
+COMMENT ON COLUMN broadcasts.filter IS 'The segment''s filter, as it was then.';
+COMMENT ON COLUMN broadcasts.brand IS 'Whose mail it is: the topic''s brand.';
 COMMENT ON COLUMN broadcasts.account IS 'Which account sends it; NULL: the one for its stream.';
 COMMENT ON COLUMN broadcasts.data IS 'Values for the template.';
 COMMENT ON COLUMN broadcasts.per_minute IS 'Most messages in a minute; NULL: as the account allows.';
 COMMENT ON COLUMN broadcasts.state IS 'running, paused, done (all are queued) or cancelled.';
+COMMENT ON COLUMN broadcasts.reason IS 'Why it is paused, in words.';
 COMMENT ON COLUMN broadcasts.expected IS 'Recipients when it was made.';
 COMMENT ON COLUMN broadcasts.queued IS 'Messages that are in the outbox, or were.';
 COMMENT ON COLUMN broadcasts.last_contact_id IS 'contacts.id up to which they are.';
-COMMENT ON COLUMN broadcasts.not_before IS 'Not to be sent earlier.';
-COMMENT ON COLUMN broadcasts.lease_until IS 'The process that fills the outbox may be replaced after this time.';
+COMMENT ON COLUMN broadcasts.not_before IS 'When the next message that is not queued yet may go; per_minute moves it on.';
 COMMENT ON COLUMN broadcasts.created_at IS 'When it was made.';
 COMMENT ON COLUMN broadcasts.created_by IS 'Who made it: an API key, or an account of the operating system.';
 COMMENT ON COLUMN broadcasts.changed_at IS 'When its state was last changed.';
