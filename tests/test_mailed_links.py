@@ -58,7 +58,9 @@ async def mail(peer: Peer, has: Callable[[EmailMessage], bool]) -> EmailMessage:
 
 
 def link_in(message: EmailMessage) -> str:
-    found = re.search(rf"{re.escape(URL)}(/\S+)", message.get_content())
+    text = message.get_body(("plain",))
+    assert text is not None
+    found = re.search(rf"{re.escape(URL)}(/\S+)", text.get_content())
     assert found is not None
     return found[1]
 
