@@ -265,6 +265,12 @@ class Outbound:
         """
         return await self._call("POST", url, content=content, headers=headers, max_bytes=max_bytes)
 
+    async def ask(
+        self, method: str, url: str, content: bytes | None, headers: Mapping[str, str], *, max_bytes: int
+    ) -> Answer:
+        """The answer to any method, as `post` has it."""
+        return await self._call(method, url, content=content, headers=headers, max_bytes=max_bytes)
+
     async def _call(
         self, method: str, url: str, *, max_bytes: int, content: bytes | None = None, headers: Mapping[str, str] = {}
     ) -> Answer:

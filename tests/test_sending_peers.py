@@ -102,21 +102,27 @@ async def test_requests_are_as_resends_client_describes_them(sent: Message) -> N
 
 @pytest.mark.usefixtures("theirs")
 @pytest.mark.parametrize("token", [None, "session/token=="])
-def test_signatures_are_those_of_amazons_client(token: str | None) -> None:
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "outbound-emails", b'{"a": 1}'),
+        ("GET", "suppression/addresses?NextToken=a%2Fb%2B%3D&A=x%20y", b""),
+        ("DELETE", "suppression/addresses/ann%2Bb%40example.com", b""),
+    ],
+)
+def test_signatures_are_those_of_amazons_client(method: str, path: str, body: bytes, token: str | None) -> None:
     """botocore signs the same request at the same time in the same way"""
     auth, request = import_module("botocore.auth"), import_module("botocore.awsrequest").AWSRequest
-    credentials = import_module("botocore.credentials").Credentials("AKIDEXAMPLE", "secret+/key", token)
-    url, now = "https://email.eu-west-1.amazonaws.com/v2/email/outbound-emails", datetime(2026, 11, 26, tzinfo=UTC)
-    ours = sigv4.sign(
-        "POST", url, b'{"a": 1}', sigv4.Credentials("AKIDEXAMPLE", "secret+/key", token), "eu-west-1", "ses", now
-    )
-    theirs_too = request(method="POST", url=url, data=b'{"a": 1}')
+    key, url = ("AKIDEXAMPLE", "secret+/key", token), f"https://email.eu-west-1.amazonaws.com/v2/email/{path}"
+    now = datetime(2026, 11, 26, tzinfo=UTC)
+    ours = sigv4.sign(method, url, body, sigv4.Credentials(*key), "eu-west-1", "ses", now)
+    same = request(method=method, url=url, data=body)
     for name in ours.keys() - {"authorization", "host"}:
-        theirs_too.headers[name] = ours[name]
-    theirs_too.context["timestamp"] = ours["x-amz-date"]
-    signer = auth.SigV4Auth(credentials, "ses", "eu-west-1")
-    text = signer.string_to_sign(theirs_too, signer.canonical_request(theirs_too))
-    assert ours["authorization"].endswith(f"Signature={signer.signature(text, theirs_too)}")
+        same.headers[name] = ours[name]
+    same.context["timestamp"] = ours["x-amz-date"]
+    signer = auth.SigV4Auth(import_module("botocore.credentials").Credentials(*key), "ses", "eu-west-1")
+    signature = signer.signature(signer.string_to_sign(same, signer.canonical_request(same)), same)
+    assert ours["authorization"].endswith(f"Signature={signature}")
 
 
 @asynccontextmanager

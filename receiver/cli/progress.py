@@ -8,8 +8,11 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Hands over what to call with the number that is done; shows nothing where there is no terminal."""
+def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Hands over what to call with the number that is done; shows nothing where there is no terminal.
+
+    `total`: None where nobody knows it.
+    """
     if not sys.stderr.isatty():
         yield lambda _done: None
         return

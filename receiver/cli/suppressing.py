@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 ONE_BY_ONE: Final = ("complaint", "unsubscribe")  # what people have said themselves is not undone in bulk
 SAMPLE: Final = 10
 BATCH: Final = 500
-_ELSEWHERE: Final = "the email provider may hold mail back by a list of its own: take it off there too"
+_ELSEWHERE: Final = (
+    "the email provider may hold mail back by a list of its own: "
+    "`receiver suppressions sync ACCOUNT --push` takes it off there"
+)
 
 
 async def list_all(place: Place, which: Which, limit: int, *, as_json: bool) -> None:

@@ -26,6 +26,7 @@ class From(StrEnum):
     MAILGUN = "mailgun"
     POSTMARK = "postmark"
     SES = "ses"
+    RESEND = "resend"
     MAILCHIMP = "mailchimp"
     CSV = "csv"
 

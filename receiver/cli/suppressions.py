@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from receiver.cli import incidents, options, suppression_files
+from receiver.cli import incidents, options, suppression_files, syncing
 from receiver.cli.asking import DryRun, Yes
 from receiver.cli.options import AsJson, Limit, OfSource, moment
 
 if TYPE_CHECKING:
     from receiver.store.suppression_list import Which
 
-group = options.group("Who must not be mailed, and why: `list`, `show`, `add`, `lift`, `import` and `incidents`.")
+group = options.group(
+    "Who must not be mailed, and why: `list`, `show`, `add`, `lift`, `import`, `sync` and `incidents`."
+)
 group.add_typer(incidents.group, name="incidents")
 group.command("import")(suppression_files.import_)
+group.command("sync")(syncing.sync)
 
 
 class Why(StrEnum):

@@ -15,7 +15,7 @@ from receiver.classify.mailboxes import mailbox_provider
 from receiver.contacts.files import Row
 from receiver.contacts.importing import Done
 from receiver.contacts.people import WrongRow, storable
-from receiver.contacts.suppression_files import PRESETS, Reason, plain
+from receiver.contacts.suppression_files import LIST, PRESETS, Reason, plain
 from receiver.contacts.times import WrongTime, time_in
 from receiver.store import imports
 from receiver.store.consent import Action, Statement, record
@@ -55,7 +55,7 @@ class SuppressionArrivals:
 
     def read(self, row: Row) -> Item | None:
         """Raises WrongRow."""
-        entry = PRESETS[self.preset].read(plain(row.values), self.which)
+        entry = PRESETS[self.preset].read(plain(row.values), row.values.get(LIST) or self.which)
         if entry is None:
             return None
         address = normalize_address(entry.address) if storable(entry.address) else None
@@ -82,7 +82,7 @@ class SuppressionArrivals:
     async def store(self, connection: asyncpg.Connection, items: Sequence[Item], *, write: bool) -> Done:
         merged = self._merged(items)
         known = await imports.known_suppressions(connection, [row[:5] for row in merged])
-        outcomes = Counter(_outcome(row, before) for row, before in zip(merged, known, strict=True))
+        outcomes = Counter(outcome(row, before) for row, before in zip(merged, known, strict=True))
         statements = [one for item in items for one in self._statements(item)]
         left = [one for one in statements if one.topic]
         counts = Counter(await imports.leaving(connection, [(one.address_hash, one.topic, one.at) for one in left]))
@@ -97,13 +97,14 @@ class SuppressionArrivals:
         for item in items:
             if item.topics:
                 continue
-            row = self._row(item)
+            row = self.row_of(item)
             before = rows.get(row[:2], row)
             since, last = min(before.since, row.since), max(before.last_at, row.last_at)
             rows[row[:2]] = row._replace(since=since, last_at=last)
         return list(rows.values())
 
-    def _row(self, item: Item) -> SuppressionRow:
+    def row_of(self, item: Item) -> SuppressionRow:
+        """The suppression that it is evidence of."""
         marketing = item.reason in _MARKETING
         return SuppressionRow(
             address_hash=self.vault.address_hash(item.address),
@@ -141,7 +142,8 @@ class SuppressionArrivals:
         ]
 
 
-def _outcome(row: SuppressionRow, before: asyncpg.Record) -> str:
+def outcome(row: SuppressionRow, before: asyncpg.Record) -> str:
+    """What a row does to what is there: new, stays_lifted, changed or unchanged."""
     if before["since"] is None:
         return "new"
     if before["lifted_at"] is not None and max(before["last_at"], row.last_at) <= before["lifted_at"]:

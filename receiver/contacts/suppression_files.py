@@ -6,6 +6,7 @@
 | Mailgun | Suppressions, https://documentation.mailgun.com/docs/mailgun/api-reference/send/mailgun/bounces |
 | Postmark | Suppressions API, https://postmarkapp.com/developer/api/suppressions-api |
 | Amazon SES | https://docs.aws.amazon.com/ses/latest/APIReference-V2/API_SuppressedDestinationSummary.html |
+| Resend | https://resend.com/docs/api-reference/suppressions/list-suppressions |
 | Mailchimp | https://mailchimp.com/help/view-export-contacts/; no document lists the columns: as exports have them |
 """
 
@@ -32,6 +33,8 @@ class Entry(NamedTuple):
     note: str = ""
     topics: tuple[str, ...] = ()
 
+
+LIST: Final = "receiver_list"  # a column of our own: which list the row is from, where a file has several
 
 Values: TypeAlias = Mapping[str, Any]  # by the column's letters and digits alone, in lower case
 Read: TypeAlias = Callable[[Values, str], Entry | None]  # None: no suppression; raises WrongRow
@@ -131,6 +134,18 @@ def _ses(values: Values, _which: str) -> Entry | None:
     raise WrongRow("unknown reason", "the reason is neither BOUNCE nor COMPLAINT")
 
 
+def _resend(values: Values, _which: str) -> Entry | None:
+    address, at = _text(values, "email"), values.get("createdat")
+    match _text(values, "origin"):
+        case "bounce":
+            return Entry(address, "hard_bounce", at)
+        case "complaint":
+            return Entry(address, "complaint", at)
+        case "manual":
+            return Entry(address, "manual", at)
+    raise WrongRow("unknown reason", "the origin is none of bounce, complaint, manual")
+
+
 def _mailchimp(values: Values, which: str) -> Entry | None:
     """A cleaned address has bounced hard or, again and again, softly; the export does not say which."""
     address = _text(values, "emailaddress")
@@ -176,6 +191,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
     ),
     "postmark": Preset(read=_postmark, lists={}),
     "ses": Preset(read=_ses, lists={}),
+    "resend": Preset(read=_resend, lists={}),
     "mailchimp": Preset(
         read=_mailchimp, lists={"unsubscribed": ("unsubtime", "unsub"), "cleaned": ("cleantime", "clean")}
     ),

@@ -66,11 +66,11 @@ class Api:
         await self._outbound.aclose()
 
 
-def outbound_to(url: str, *, private: bool) -> Outbound:
+def outbound_to(url: str, *, private: bool, total: float = TOTAL) -> Outbound:
     """The guarded client for one place. `private`: it may be in a private network, and without TLS."""
     parts = urlsplit(url)
     place = (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
-    return Outbound(allow=[place] if private else [], plain_http=None, total=TOTAL, keep=KEPT)
+    return Outbound(allow=[place] if private else [], plain_http=None, total=total, keep=KEPT)
 
 
 def json_of(answer: Answer) -> Any:

@@ -53,14 +53,24 @@ class Settings(AccountSettings):
             raise ValueError("needs as many secret_access_keys as access_key_ids")
         return self
 
+    @property
+    def address(self) -> str:
+        """Where the API is."""
+        return (self.url or f"https://email.{self.region}.amazonaws.com").rstrip("/")
+
+    def credentials(self, key: SecretStr) -> Credentials:
+        """What one of the access keys signs with."""
+        secret = self.secret_access_key[self.access_key_id.index(key)]
+        token = _plain(self.session_token) if self.session_token else None
+        return Credentials(key_id=_plain(key), secret=_plain(secret), token=token)
+
 
 class Ses:
     """Sends through one account. `clock`: aware; signatures are good for minutes."""
 
     def __init__(self, settings: Settings, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._settings = settings
-        self._url = (settings.url or f"https://email.{settings.region}.amazonaws.com").rstrip("/") + PATH
-        self._secrets = dict(zip(map(_plain, settings.access_key_id), settings.secret_access_key, strict=True))
+        self._url = settings.address + PATH
         self._keys = Keys(settings.access_key_id)
         self._api = Api(self._url, settings)
         self._clock = clock
@@ -73,10 +83,7 @@ class Ses:
             return Rejected(detail=f"the message cannot be written: {_ADDRESS.sub('(an address)', str(error))}")
 
         async def attempt(key: SecretStr) -> Outcome:
-            token = self._settings.session_token
-            credentials = Credentials(
-                key_id=_plain(key), secret=_plain(self._secrets[_plain(key)]), token=_plain(token) if token else None
-            )
+            credentials = self._settings.credentials(key)
             headers = sign("POST", self._url, body, credentials, self._settings.region, "ses", self._clock())
             return await self._api.post(self._url, body, headers, read=_read, judge=_judge)
 

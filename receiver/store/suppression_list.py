@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 from uuid import UUID
 
 import asyncpg
@@ -81,6 +81,12 @@ VALUES ($1, $2, $3, $4, $5, $6, $6, $7, $8, $9, $10, {KEY_ID}, {NORMALIZATION})
 ON CONFLICT (address_hash, reason, scope, brand, topic) DO UPDATE SET
     last_at = greatest(s.last_at, excluded.last_at, s.lifted_at + interval '1 microsecond'), note = excluded.note,
     expires_at = NULL, echo = false
+"""
+# What a provider could hold back as well: not what ends by itself, or may turn out to be a mistake.
+_FIRM: Final = f"""
+SELECT s.address_hash, s.address, bool_or(s.scope = 'all') AS all_mail FROM ({_STANDING}) AS s
+WHERE s.state = 'active' AND s.scope IN ('all', 'marketing') AND s.brand = '' AND s.reason <> 'soft_bounce'
+GROUP BY 1, 2 ORDER BY 1
 """
 
 
@@ -234,3 +240,16 @@ async def page(sql: Sql, which: Which, *, after: Sequence[object] | None, limit:
     """By their key, which no event changes. `after`: the key of the last one of the page before."""
     rows = await sql.fetch(_PAGE, *which.values, *(after or (None,) * 5), limit)
     return [Suppressed(**dict(row)) for row in rows]
+
+
+class Firm(NamedTuple):
+    """Somebody who is suppressed for good. `address`: None where nobody knows it. `all_mail`: not marketing alone."""
+
+    address_hash: bytes
+    address: str | None
+    all_mail: bool
+
+
+async def firm_suppressions(sql: Sql) -> list[Firm]:
+    """Everybody whom a provider could hold back as well: of every brand's mail."""
+    return [Firm(*row) for row in await sql.fetch(_FIRM)]
