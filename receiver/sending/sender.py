@@ -41,6 +41,7 @@ LEASE: Final = timedelta(seconds=60)
 RENEW: Final = 15.0  # seconds
 CHORES: Final = 5.0  # seconds
 GRACE: Final = 25.0  # seconds that messages in hand get at the end
+SETTLING: Final = 300  # seconds, or more, that an outcome waits for a database that is away
 LONGEST: Final = timedelta(minutes=15)  # between attempts
 FIRST: Final = timedelta(seconds=15)
 REST: Final = timedelta(seconds=30)  # for an account that is asked to wait, and not told how long
@@ -123,9 +124,8 @@ class Sender:
         looking.cancel()
         try:
             while not stop.is_set():
-                began = await self._claim()
                 self._wake.clear()
-                if not began:
+                if not await self._claim():
                     waking = asyncio.create_task(self._wake.wait())
                     await asyncio.wait([stopping, waking], timeout=POLL, return_when=asyncio.FIRST_COMPLETED)
                     waking.cancel()
@@ -173,23 +173,29 @@ class Sender:
             await self._chore(self._sql)
 
     async def _claim(self) -> bool:
-        """Begin with what is due; False where nothing was, or nothing more can be in hand."""
+        """Begin with what is due; False where nothing was, or nothing more can be in hand.
+
+        Transactional mail first: a password reset does not stand behind a newsletter.
+        """
         began = False
+        marketing, transactional = default_accounts(self._accounts)
         try:
             for name in self._accounts:
-                free = self._most(name) - self._busy[name]
-                if free > 0:
-                    rows = await outbox.claim(
-                        self._sql,
-                        defaults=default_accounts(self._accounts),
-                        accounts=[name],
-                        limit=free,
-                        worker=self._worker,
-                        lease=LEASE,
-                    )
-                    began = began or bool(rows)
-                    for row in rows:
-                        self._begin(row, self._accounts[name])
+                for stream, default in (("transactional", transactional), ("marketing", marketing)):
+                    free = self._most(name) - self._busy[name]
+                    if free > 0:
+                        rows = await outbox.claim(
+                            self._sql,
+                            account=name,
+                            stream=stream,
+                            default=name == default,
+                            limit=free,
+                            worker=self._worker,
+                            lease=LEASE,
+                        )
+                        began = began or bool(rows)
+                        for row in rows:
+                            self._begin(row, self._accounts[name])
         except AWAY as error:
             self._trouble = f"the database cannot be used: {type(error).__name__}"
             await asyncio.sleep(POLL)
@@ -233,8 +239,7 @@ class Sender:
                 return
             begun = await self._mark_begun(row, account, message)
             if begun is not None:
-                outcome = await _asked(account, message)
-                await self._settle(row, account, *begun, outcome)
+                await self._surely_settle(row, account, *begun, await _asked(account, message))
         except AWAY as error:  # its lease runs out, and then it is known what that means
             log.warning("a message was left", action="send_left", send=str(row["id"]), error=type(error).__name__)
 
@@ -271,6 +276,7 @@ class Sender:
 
     async def _has_turn(self, row: asyncpg.Record, account: Account) -> bool:
         """Wait for a turn within the account's rates; False where that is too long, or we are to stop."""
+        taken = list[str]()
         for per, span, most in (
             ("day", timedelta(days=1), account.settings.per_day),
             ("hour", timedelta(hours=1), account.settings.per_hour),
@@ -278,8 +284,10 @@ class Sender:
             if most is not None:
                 until = await outbox.take_from_window(self._sql, account.name, per, span, most)
                 if until is not None:
+                    await outbox.give_back(self._sql, account.name, taken)
                     await self._put_back(row, f"the account's limit for one {per} is reached", until)
                     return False
+                taken.append(per)
         if account.settings.per_second is not None:
             spacing = timedelta(seconds=1 / account.settings.per_second)
             wait = await outbox.take_slot(self._sql, account.name, spacing)
@@ -309,11 +317,25 @@ class Sender:
             told = [asdict(one) for one in checks]
             return attempt, await outbox.note(sql, row["id"], attempt, account.name, "unknown", "it goes on", told)
 
+    async def _surely_settle(
+        self, row: asyncpg.Record, account: Account, attempt: int, noted: int, outcome: Outcome
+    ) -> None:
+        """Once the database can be had again: what is not stored now would be sent twice, or stay unknown."""
+        for _ in range(SETTLING):
+            try:
+                await self._settle(row, account, attempt, noted, outcome)
+            except AWAY as error:
+                self._trouble = f"the database cannot be used: {type(error).__name__}"
+                log.warning("an outcome waits", action="send_waits", send=str(row["id"]), error=type(error).__name__)
+                await asyncio.sleep(POLL)
+            else:
+                return
+
     async def _settle(self, row: asyncpg.Record, account: Account, attempt: int, noted: int, outcome: Outcome) -> None:
         async with self._sql.acquire() as sql, sql.transaction():
             now: datetime = await sql.fetchval("SELECT clock_timestamp()")
-            await self._judge_account(sql, account, outcome, now)
-            settled = _settled(row, attempt, outcome, now, self._rules)
+            blamed = await self._judge_account(sql, account, outcome, now)
+            settled = _settled(row, attempt, outcome, now, self._rules, blamed=blamed)
             await outbox.settle(
                 sql,
                 row["id"],
@@ -331,8 +353,8 @@ class Sender:
         self.counts[account.name, settled.outcome] += 1
         log.info("asked to send", action="send", send=str(row["id"]), account=account.name, outcome=settled.outcome)
 
-    async def _judge_account(self, sql: Sql, account: Account, outcome: Outcome, now: datetime) -> None:
-        """Pause the account for everybody where the outcome is about it and not about the message."""
+    async def _judge_account(self, sql: Sql, account: Account, outcome: Outcome, now: datetime) -> bool:
+        """Pause the account for everybody where the outcome is about it and not about the message; whether it is."""
         match outcome:
             case Pause(detail=detail):
                 await outbox.pause(sql, account.name, None, by=None, reason=detail)
@@ -341,11 +363,15 @@ class Sender:
                 await outbox.pause(sql, account.name, now + (after or REST), by=None, reason=detail)
             case Retry(recipient=False, detail=detail) | Unknown(detail=detail):
                 failures = await outbox.count_failure(sql, account.name)
-                if failures >= BREAKER:
+                if failures is not None and failures < BREAKER:
+                    return False
+                if failures is not None:
                     rest = min(REST * 2 ** min(failures - BREAKER, 10), LONGEST)
                     await outbox.pause(sql, account.name, now + rest, by=None, reason=f"{failures} failures: {detail}")
             case _:
                 await outbox.forget_failures(sql, account.name)
+                return False
+        return True
 
 
 async def _asked(account: Account, message: Message) -> Outcome:
@@ -356,7 +382,10 @@ async def _asked(account: Account, message: Message) -> Outcome:
         return Unknown(detail=f"a fault in the transport: {type(error).__name__}")
 
 
-def _settled(row: asyncpg.Record, attempt: int, outcome: Outcome, now: datetime, rules: SendingSettings) -> _Settled:
+def _settled(
+    row: asyncpg.Record, attempt: int, outcome: Outcome, now: datetime, rules: SendingSettings, *, blamed: bool
+) -> _Settled:
+    """`blamed`: it was the account's trouble, which uses up no message's attempts, however long it lasts."""
     match outcome:
         case Sent(detail=detail):
             return _Settled(state="sent", outcome="sent", reason=None, detail=detail)
@@ -369,7 +398,7 @@ def _settled(row: asyncpg.Record, attempt: int, outcome: Outcome, now: datetime,
             return _Settled(state="queued", outcome="pause", reason="account_paused", detail=detail)
         case Retry(detail=detail, after=after):
             due = now + max(after or timedelta(0), backoff(attempt))
-            if attempt >= rules.max_attempts or due > _deadline(row, rules):
+            if (attempt >= rules.max_attempts and not blamed) or due > _deadline(row, rules):
                 return _Settled(state="failed", outcome="retry", reason="gave_up", detail=detail)
             return _Settled(state="queued", outcome="retry", reason="retry", detail=detail, not_before=due)
 

@@ -14,26 +14,22 @@ from receiver.store.sql import Sql
 
 EVERY: Final = "*"  # send_accounts.name of the kill switch
 
-_ACCOUNT: Final = "coalesce(s.account, CASE s.stream WHEN 'marketing' THEN $1 ELSE $2 END)"
-_PAUSED: Final = """
-EXISTS (SELECT FROM send_accounts a
-        WHERE a.name IN ('*', {account}) AND a.paused_at IS NOT NULL
-          AND (a.paused_until IS NULL OR a.paused_until > clock_timestamp()))
-"""
-
 # Those of paused accounts and broadcasts stay where they are. Ours alone: another process may have accounts that we do
-# not have. Transactional mail first: nobody waits for a password behind a newsletter.
-_CLAIM: Final = f"""
+# not have.
+_CLAIM: Final = """
 WITH due AS (
     SELECT s.id FROM sends s
-    WHERE s.state = 'queued' AND s.not_before <= clock_timestamp() AND {_ACCOUNT} = ANY ($3)
-      AND NOT {_PAUSED.format(account=_ACCOUNT)}
+    WHERE s.state = 'queued' AND s.not_before <= clock_timestamp() AND s.stream = $2
+      AND (s.account = $1 OR s.account IS NULL AND $3)
+      AND NOT EXISTS (SELECT FROM send_accounts a
+                      WHERE a.name IN ('*', $1) AND a.paused_at IS NOT NULL
+                        AND (a.paused_until IS NULL OR a.paused_until > clock_timestamp()))
       AND NOT EXISTS (SELECT FROM broadcasts b WHERE b.id = s.broadcast_id AND b.state = 'paused')
-    ORDER BY s.stream DESC, s.not_before LIMIT $4 FOR UPDATE SKIP LOCKED
+    ORDER BY s.not_before LIMIT $4 FOR UPDATE SKIP LOCKED
 )
 UPDATE sends s SET state = 'leased', worker = $5, lease_until = clock_timestamp() + $6::interval, begun_at = NULL
 FROM due WHERE s.id = due.id
-RETURNING s.*, {_ACCOUNT} AS by_account
+RETURNING s.*
 """
 
 _RENEW: Final = """
@@ -66,14 +62,20 @@ RETURNING id
 _LOCK: Final = "SELECT pg_advisory_xact_lock($1, hashtext($2))"
 _LOCK_SPACE: Final = 0x5E2D  # of advisory locks: marketing mail to one person is judged by one process at a time
 
+# What makes a send pointless counts from what it follows, which may have waited for its handler: a click settles first.
+# Until the send was made, the same once more (a double click) does not.
 _FACTS: Final = f"""
 SELECT clock_timestamp() AS now, s.state, s.worker,
        paused.reason AS paused, paused.paused_until,
        answer.sendable, answer.reason AS why_not,
        coalesce((SELECT e.type || coalesce(':' || tag, '')
         FROM events e LEFT JOIN LATERAL unnest(e.tags) AS tag ON e.type || ':' || tag = ANY (s.cancel_on)
-        WHERE e.recipient = s.recipient AND e.occurred_at > s.created_at AND e.received_at > s.created_at
+        WHERE e.recipient = s.recipient AND e.occurred_at > cause.at AND e.received_at > cause.at - interval '1 hour'
+          AND e.id IS DISTINCT FROM s.event_id
+          AND (e.occurred_at > s.created_at OR e.type IS DISTINCT FROM cause.type
+               OR e.message_id IS DISTINCT FROM cause.message_id)
           AND e.attribution IS NULL AND coalesce(e.actor, '') <> 'machine' AND NOT e.is_test
+          AND NOT EXISTS (SELECT FROM click_verdicts v WHERE v.event_id = e.id AND v.actor = 'machine')
           AND (e.type = ANY (s.cancel_on) OR tag IS NOT NULL)
         ORDER BY e.occurred_at LIMIT 1),
         (SELECT 'prefetched' FROM contacts c
@@ -86,6 +88,13 @@ SELECT clock_timestamp() AS now, s.state, s.worker,
        (SELECT c.time_zone FROM contacts c WHERE c.address = s.recipient) AS time_zone
 FROM sends s
 LEFT JOIN LATERAL sendable($3, s.topic, s.stream) AS answer ON true
+LEFT JOIN LATERAL (
+    SELECT min(t.occurred_at) AS occurred_at, min(t.type) AS type, min(t.message_id) AS message_id FROM events t
+    WHERE cardinality(s.cancel_on) > 0 AND t.recipient = s.recipient AND t.id = s.event_id
+) AS known ON true
+CROSS JOIN LATERAL (
+    SELECT least(known.occurred_at, s.created_at) AS at, known.type, known.message_id
+) AS cause
 LEFT JOIN LATERAL (
     SELECT a.reason, a.paused_until FROM send_accounts a
     WHERE a.name IN ('{EVERY}', $2) AND a.paused_at IS NOT NULL
@@ -120,27 +129,31 @@ UPDATE sends SET state = $3, reason = $4, detail = $5, not_before = coalesce($6,
        provider_message_id = coalesce($7, provider_message_id),
        settled_at = CASE WHEN $3 = 'queued' THEN NULL ELSE clock_timestamp() END,
        worker = NULL, lease_until = NULL, begun_at = CASE WHEN $3 IN ('sent', 'unknown') THEN begun_at END
-WHERE id = $1 AND attempts = $2 AND (state = 'leased' OR state = 'unknown' AND $3 IN ('sent', 'failed'))
+WHERE id = $1 AND attempts = $2
+  AND (state = 'leased' OR state = 'unknown' AND $3 IN ('sent', 'failed') OR state = 'queued' AND $3 = 'sent')
 """
 _SETTLE_ATTEMPT: Final = "UPDATE send_attempts SET outcome = $2, detail = $3 WHERE id = $1"
 
+# What people have to end is not taken for a rest that ends by itself.
 _PAUSE: Final = """
 INSERT INTO send_accounts AS a (name, paused_at, paused_until, paused_by, reason)
 VALUES ($1, clock_timestamp(), $2, $3, $4)
 ON CONFLICT (name) DO UPDATE SET
     paused_at = coalesce(a.paused_at, clock_timestamp()), changed_at = clock_timestamp(),
-    paused_until = CASE WHEN a.paused_at IS NOT NULL AND a.paused_until IS NULL THEN NULL
-                        WHEN excluded.paused_until IS NULL THEN NULL
-                        ELSE greatest(a.paused_until, excluded.paused_until) END,
+    paused_until = CASE WHEN excluded.paused_until IS NOT NULL THEN greatest(a.paused_until, excluded.paused_until) END,
     paused_by = excluded.paused_by, reason = excluded.reason
+WHERE a.paused_at IS NULL OR a.paused_until IS NOT NULL OR excluded.paused_until IS NULL
 """
 _RESUME: Final = """
 UPDATE send_accounts SET paused_at = NULL, paused_until = NULL, paused_by = NULL, reason = '', failures = 0,
        changed_at = clock_timestamp() WHERE name = $1 AND paused_at IS NOT NULL
 """
+# Not while it rests: messages that were in flight when it began say the same again, and would make it hours.
 _FAILED: Final = """
 INSERT INTO send_accounts AS a (name, failures) VALUES ($1, 1)
-ON CONFLICT (name) DO UPDATE SET failures = a.failures + 1, changed_at = clock_timestamp() RETURNING failures
+ON CONFLICT (name) DO UPDATE SET failures = a.failures + 1, changed_at = clock_timestamp()
+WHERE a.paused_at IS NULL OR a.paused_until <= clock_timestamp()
+RETURNING failures
 """
 _WORKED: Final = "UPDATE send_accounts SET failures = 0 WHERE name = $1 AND failures > 0"
 
@@ -159,6 +172,7 @@ ON CONFLICT (account, per) DO UPDATE SET
 WHERE b.used < $4 OR b.began_at <= clock_timestamp() - $3::interval
 RETURNING used
 """
+_GIVE_BACK: Final = "UPDATE send_budgets SET used = greatest(used - 1, 0) WHERE account = $1 AND per = ANY ($2)"
 _WINDOW_ENDS: Final = "SELECT began_at + $3::interval FROM send_budgets WHERE account = $1 AND per = $2"
 
 # Our id of the send travels in the message's metadata, so an event that carries it proves that it was taken.
@@ -172,16 +186,10 @@ WHERE s.id = told.id AND (s.state = 'unknown' OR s.state IN ('leased', 'queued')
 
 
 async def claim(
-    sql: Sql,
-    *,
-    defaults: tuple[str | None, str | None],
-    accounts: Sequence[str],
-    limit: int,
-    worker: str,
-    lease: timedelta,
+    sql: Sql, *, account: str, stream: str, default: bool, limit: int, worker: str, lease: timedelta
 ) -> list[asyncpg.Record]:
-    """Due sends, now leased to `worker`; `by_account` says by which account. `defaults`: (marketing, transactional)."""
-    return await sql.fetch(_CLAIM, *defaults, list(accounts), limit, worker, lease)
+    """Due sends of one stream by one account, now leased to `worker`. `default`: also those that name no account."""
+    return await sql.fetch(_CLAIM, account, stream, default, limit, worker, lease)
 
 
 async def renew(sql: Sql, ids: Sequence[UUID], worker: str, lease: timedelta) -> None:
@@ -267,9 +275,9 @@ async def resume(sql: Sql, account: str) -> bool:
     return (await sql.execute(_RESUME, account)).endswith(" 1")
 
 
-async def count_failure(sql: Sql, account: str) -> int:
-    """Failures of the account in a row, this one included."""
-    found: int = await sql.fetchval(_FAILED, account)
+async def count_failure(sql: Sql, account: str) -> int | None:
+    """Failures of the account in a row, this one included; None: it is paused already."""
+    found: int | None = await sql.fetchval(_FAILED, account)
     return found
 
 
@@ -289,6 +297,12 @@ async def take_from_window(sql: Sql, account: str, per: str, span: timedelta, mo
         return None
     found: datetime = await sql.fetchval(_WINDOW_ENDS, account, per, span)
     return found
+
+
+async def give_back(sql: Sql, account: str, pers: Sequence[str]) -> None:
+    """What was taken from windows, and is not used."""
+    if pers:
+        await sql.execute(_GIVE_BACK, account, list(pers))
 
 
 async def prove(sql: Sql, told: Sequence[tuple[UUID, str | None]]) -> int:

@@ -17,6 +17,8 @@ ALTER TABLE sends
     ADD COLUMN detail text,
     ADD COLUMN provider_message_id text,
     ADD COLUMN internet_message_id text;
+DROP INDEX sends_due;
+CREATE INDEX sends_due ON sends (stream, not_before) WHERE state = 'queued';
 CREATE INDEX sends_leased ON sends (lease_until) WHERE state = 'leased';
 CREATE INDEX sends_unknown ON sends (settled_at) WHERE state = 'unknown';
 CREATE INDEX sends_newest ON sends (created_at, id);
