@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import asyncpg
 import pytest
 
 from receiver.errors import SchemaError
 from receiver.maintenance import check_database
 from receiver.vault import Vault, WrongSecretKey
+from tests.cli import command_for
 
 OLD = "the first secret key of this service, long enough"
 NEW = "another secret key of this service, as long as that"
@@ -26,6 +30,42 @@ async def test_a_start_with_another_key_is_refused(database: str) -> None:
         ]
     finally:
         await connection.close()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("reprocess", "--yes"),
+        ("refused", "release", "shop", "--yes"),
+        ("contacts", "show", "ann@example.com"),
+        ("contacts", "erase", "ann@example.com", "--yes"),
+        ("contacts", "export-person", "ann@example.com"),
+        ("contacts", "subscribe", "ann@example.com", "news", "--wording", "Yes"),
+        ("contacts", "unsubscribe", "ann@example.com", "news", "--wording", "She said so"),
+        ("contacts", "add", "ann@example.com"),
+        ("suppressions", "add", "ann@example.com", "--note", "She said so"),
+        ("suppressions", "show", "ann@example.com"),
+        ("suppressions", "lift", "ann@example.com", "--reason", "manual", "--why", "A mistake", "--yes"),
+        ("policy", "preview", "--since", "30d"),
+    ],
+    ids=lambda arguments: " ".join(arguments[:2]),
+)
+async def test_commands_with_another_key_are_refused(
+    arguments: Sequence[str],
+    database: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """a command that would find nobody by their hash, or store erased people in clear again, does nothing"""
+    await check_database(database, Vault(OLD))
+    (tmp_path / "receiver.toml").write_text(
+        '[sources.shop]\nprovider = "postmark"\nusername = "hooks"\npassword = "a long random password"\n'
+    )
+    receiver = command_for(database, tmp_path, capsys, monkeypatch)
+    ended = await receiver(*arguments)
+    assert ended.code != 0
+    assert "Set address_key to the first secret_key" in ended.err, ended.err + ended.out
 
 
 def test_a_rotation_keeps_what_the_old_key_made() -> None:

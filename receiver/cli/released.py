@@ -30,6 +30,7 @@ from receiver.ingest.writer import Writer
 from receiver.outbound import Outbound
 from receiver.sources import Source
 from receiver.store import refused
+from receiver.store.address_keys import check_address_key
 from receiver.store.privacy import Privacy
 from receiver.store.queries import write_audit
 from receiver.vault import Vault
@@ -76,9 +77,11 @@ def opened(row: asyncpg.Record, vault: Vault) -> tuple[Delivery, bool]:
 async def release(place: Place, name: str, *, since: datetime | None, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Raises CommandError, ConfigError."""
     async with clinic_of(place, name) as (clinic, source), connected(place.database()) as connection:
+        vault = place.vault()
+        await check_address_key(connection, vault.address_fingerprint)
         rows = await refused.kept(connection, name, since=since)
         with progress("verifying", len(rows)) as done:
-            found = [await _verify(clinic, source, row, place.vault()) for row in _counted(rows, done)]
+            found = [await _verify(clinic, source, row, vault) for row in _counted(rows, done)]
         _announce(found, as_json=as_json)
         authentic = [one for one in found if one.authentic]
         if not authentic or not go_on(dry_run=dry_run, yes=yes):

@@ -23,6 +23,7 @@ from receiver.ingest.reread import Clock, Outcome, Release, Reread, reread, rere
 from receiver.outbound import Outbound
 from receiver.sources import Source, bind_sources
 from receiver.store import reprocessing, wire
+from receiver.store.address_keys import check_address_key
 from receiver.store.intake import BAD_ROWS, COLUMNS, MAX_ROWS, Row, write
 from receiver.store.privacy import Privacy
 from receiver.store.queries import write_audit
@@ -91,8 +92,9 @@ async def run(place: Place, wanted: Wanted, *, yes: bool, dry_run: bool, as_json
     try:
         sources = bind_sources(place.settings, World(fetch=outbound.fetch, now=clock))
         async with connected(place.database()) as connection:
-            await wire.prepare(connection)
             vault = place.vault()
+            await check_address_key(connection, vault.address_fingerprint)
+            await wire.prepare(connection)
             privacy = Privacy(vault.address_hash, place.settings.privacy.drop)
             reader = Reader(connection, sources, vault, privacy, clock, wanted)
             if dry_run or not yes:
