@@ -218,6 +218,17 @@ async def test_segments_are_kept_and_counted(database: str) -> None:
         assert (await one.call("GET", "/segments/even/count")).status_code == 404
 
 
+async def test_a_segment_of_another_release(database: str) -> None:
+    """a stored filter that this release cannot read is told by name, and can be stored anew"""
+    async with api(database) as one:
+        await one.service.connection.execute("INSERT INTO segments (name, filter) VALUES ('later', '{\"mood\": 1}')")
+        for path in ("", "/later", "/later/count", "/later/contacts"):
+            answer = await one.call("GET", f"/segments{path}")
+            assert (answer.status_code, "segment later" in answer.json()["detail"]) == (409, True), path
+        assert (await one.call("PUT", "/segments/later", json={"filter": {"tag": "even"}})).status_code == 200
+        assert (await one.get("/segments/later/count")) == {"count": 0}
+
+
 async def test_what_repeats_is_done_once(database: str) -> None:
     """of many equal requests with one Idempotency-Key, at once and later, one is done, and each gets its answer"""
     async with api(database) as one:

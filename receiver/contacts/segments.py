@@ -10,6 +10,7 @@ from typing import Final
 
 import asyncpg
 
+from receiver.contacts.filter_faults import WrongFilter
 from receiver.contacts.filter_sql import where
 from receiver.contacts.filter_words import describe
 from receiver.contacts.filters import Condition, parse_filter, to_json
@@ -23,6 +24,10 @@ _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
 
 class UnknownSegment(ReceiverError):
     """There is no segment of this name; the message suggests one."""
+
+
+class UnreadableSegment(ReceiverError):
+    """A newer release has stored a filter that this one does not know."""
 
 
 class WrongName(ReceiverError):
@@ -51,12 +56,12 @@ def is_name(text: str) -> bool:
 
 
 async def all_segments(sql: Sql) -> list[Segment]:
-    """Every segment, by name. Raises WrongFilter where a newer release has stored what this one does not know."""
+    """Every segment, by name. Raises UnreadableSegment."""
     return [_segment(row) for row in await store.list_segments(sql)]
 
 
 async def get(sql: Sql, name: str) -> Segment:
-    """Raises UnknownSegment, or WrongFilter as `all_segments` does."""
+    """Raises UnknownSegment, UnreadableSegment."""
     row = await store.get_segment(sql, name)
     if row is None:
         known = [one["name"] for one in await store.list_segments(sql)]
@@ -92,4 +97,12 @@ def members(connection: asyncpg.Connection, filter_: Condition, now: datetime) -
 
 
 def _segment(row: asyncpg.Record) -> Segment:
-    return Segment(**dict(row) | {"filter": parse_filter(row["filter"])})
+    try:
+        filter_ = parse_filter(row["filter"])
+    except WrongFilter as error:
+        place, said = error.faults[0]
+        raise UnreadableSegment(
+            f"this release cannot read the filter of segment {row['name']}, which another one has stored: "
+            f"{place or 'it'} {said}. Store the segment anew, or delete it"
+        ) from None
+    return Segment(**dict(row) | {"filter": filter_})

@@ -14,7 +14,7 @@ from receiver.contacts.filter_faults import WrongFilter
 from receiver.contacts.filter_words import describe
 from receiver.contacts.filters import Condition, read_filter, to_json
 from receiver.contacts.segments import Segment as Stored
-from receiver.contacts.segments import UnknownSegment
+from receiver.contacts.segments import UnknownSegment, UnreadableSegment
 from receiver.store import segments as store
 from receiver.store.queries import write_audit
 from receiver.web.api.operations import Answered, Asked, Call, Found, Listing, Made, Operation, Page
@@ -103,6 +103,8 @@ async def _get(call: Call) -> Stored:
         return await segments.get(call.sql, call.path.segment)
     except UnknownSegment:
         raise not_found("segment") from None
+    except UnreadableSegment as error:
+        raise Problem(Kind.CONFLICT, str(error)) from None
 
 
 def _shown(one: Stored) -> Segment:
@@ -120,7 +122,10 @@ def _member(row: asyncpg.Record) -> Member:
 
 async def list_segments(call: Call) -> Found:
     asked: All = call.query
-    found = await segments.all_segments(call.sql)
+    try:
+        found = await segments.all_segments(call.sql)
+    except UnreadableSegment as error:
+        raise Problem(Kind.CONFLICT, str(error)) from None
     rest = [one for one in found if call.after is None or one.name > call.after[0]]
     shown = rest[: asked.limit]
     return Found([_shown(one) for one in shown], [shown[-1].name] if len(shown) < len(rest) else None)
@@ -174,7 +179,7 @@ _ONE: Final = "/segments/{segment}"
 OPERATIONS: Final = (
     Operation(
         id="segments_list", method="GET", path="/segments", scope="segments:read", summary="List segments.",
-        run=list_segments, query=All, answer=Segments,
+        run=list_segments, query=All, answer=Segments, conflicts=True,
     ),
     Operation(
         id="segment_preview", method="POST", path="/segments/preview", scope="segments:read",
@@ -182,7 +187,7 @@ OPERATIONS: Final = (
     ),
     Operation(
         id="segment_get", method="GET", path=_ONE, scope="segments:read", summary="Show a segment.", run=get_segment,
-        in_path=SegmentPath, answer=Segment,
+        in_path=SegmentPath, answer=Segment, conflicts=True,
     ),
     Operation(
         id="segment_save", method="PUT", path=_ONE, scope="segments:write", summary="Store a segment.",
@@ -195,10 +200,11 @@ OPERATIONS: Final = (
     Operation(
         id="segment_count", method="GET", path=f"{_ONE}/count", scope="segments:read",
         summary="How many contacts are in a segment now.", run=count_members, in_path=SegmentPath, answer=Count,
+        conflicts=True,
     ),
     Operation(
         id="segment_contacts", method="GET", path=f"{_ONE}/contacts", scope="segments:read",
         summary="The contacts that are in a segment now.", run=list_members, in_path=SegmentPath, query=All,
-        answer=Members,
+        answer=Members, conflicts=True,
     ),
 )  # fmt: skip
