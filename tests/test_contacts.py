@@ -353,6 +353,24 @@ async def test_another_address(trial: Trial) -> None:
         await trial.contacts.change_address(ANN, "third@example.com", at=NOW)
 
 
+async def test_a_new_address_is_no_way_around(trial: Trial) -> None:
+    """what holds mail back by hand, by a list, or for good goes along, also over what had run out at the new address"""
+    new = "new@example.com"
+    await trial.contacts.update(ANN)
+    await trial.contacts.update(new)
+    await trial.contacts.suppress(ANN, at=ago(9), reason="unsubscribe", scope="marketing")
+    await trial.contacts.suppress(new, at=ago(5), reason="unsubscribe", scope="marketing", until=ago(1))
+    assert await why(trial, None, address=new) is None
+    await trial.contacts.suppress(ANN, at=ago(9), reason="manual", note="asked us on the phone")
+    await trial.contacts.suppress(ANN, at=ago(9), reason="imported")
+    await trial.contacts.change_address(ANN, new, at=NOW)
+    told = []
+    for reason in ("manual", "imported", "unsubscribe"):
+        told.append(await why(trial, None, address=new))
+        assert await trial.contacts.lift(new, reason=reason, why="a test") == 1
+    assert told == ["manual", "imported", "unsubscribe"]
+
+
 async def test_the_erased_do_not_come_back(trial: Trial) -> None:
     """events about an erased person make no contact and name nobody; what they ask for still holds"""
     await trial.sql.execute("DELETE FROM contacts; DELETE FROM subscriptions")

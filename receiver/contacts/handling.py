@@ -137,8 +137,8 @@ class Contacts:
     async def change_address(self, old: str, new: str, *, at: datetime, why: str = "") -> Contact:
         """Give a contact another address, and note the old one.
 
-        What the person has said goes along: subscriptions, unsubscribes, complaints. What was wrong with the old
-        address does not: bounces. A contact that has the new address already becomes one with this. The old address
+        What the person has said goes along: subscriptions, unsubscribes, complaints, and what somebody or a list of
+        another provider has said for them. What was wrong with the old address does not: bounces. A contact that has the new address already becomes one with this. The old address
         stays unsubscribed from what it was, and is subscribed to nothing. Raises LookupError without such a contact.
         """
         before, after = self._key(old), self._key(new)

@@ -48,9 +48,14 @@ _FOLLOW: Final = """
 INSERT INTO suppressions AS s (address_hash, reason, scope, brand, topic, since, last_at, source, event_id, echo,
                                expires_at, note, recipient_domain, mailbox_provider)
 SELECT $2, reason, scope, brand, topic, since, last_at, source, event_id, echo, expires_at, note, $3, $4
-FROM suppressions WHERE address_hash = $1 AND reason IN ('complaint', 'unsubscribe') AND active
+FROM suppressions
+WHERE address_hash = $1 AND reason IN ('complaint', 'unsubscribe', 'manual', 'imported') AND active
+  AND (expires_at IS NULL OR expires_at > now())
 ON CONFLICT (address_hash, reason, scope, brand, topic) DO UPDATE SET
     since = least(s.since, excluded.since), last_at = greatest(s.last_at, excluded.last_at),
+    expires_at = CASE WHEN s.active THEN nullif(greatest(coalesce(s.expires_at, 'infinity'),
+                                                         coalesce(excluded.expires_at, 'infinity')), 'infinity')
+                      ELSE excluded.expires_at END,
     echo = s.echo AND excluded.echo, lifted_at = NULL, lifted_by = NULL, lift_reason = NULL
 """
 
@@ -78,6 +83,6 @@ async def subscriptions(sql: Sql, address_hash: bytes) -> list[asyncpg.Record]:
 
 
 async def follow(sql: Sql, old: bytes, new: bytes, domain: str, mailbox: str | None) -> None:
-    """Take complaints and unsubscribes along; the old address keeps them too, and loses its subscriptions."""
+    """Take along what is not about the mailbox; the old address keeps it too, and loses its subscriptions."""
     await sql.execute(_FOLLOW, old, new, domain, mailbox)
     await sql.execute(_LEAVE, old)
