@@ -616,7 +616,7 @@ COMMENT ON COLUMN topics.name IS 'Name of the topic, as events and sends give it
 COMMENT ON COLUMN topics.title IS 'What it is called on the pages that people see.';
 COMMENT ON COLUMN topics.description IS 'What one gets, for the same pages.';
 COMMENT ON COLUMN topics.stream IS 'marketing: needs consent. transactional: may be sent unless the person has unsubscribed.';
-COMMENT ON COLUMN topics.brand IS 'Whose mail it is; empty: the only brand there is.';
+COMMENT ON COLUMN topics.brand IS 'Whose mail it is; empty: every brand''s, so that what stands against the mail of one stands against it.';
 COMMENT ON COLUMN topics.double_opt_in IS 'Whether a subscription counts only once it was confirmed by a link in a mail.';
 COMMENT ON COLUMN topics.public IS 'Whether the preference page shows it to those who are not subscribed.';
 COMMENT ON COLUMN topics.created_at IS 'When it was made.';
@@ -876,23 +876,25 @@ CREATE FUNCTION sendable(address_hash bytea, topic text DEFAULT NULL, stream tex
               AND (s.expires_at IS NULL OR s.expires_at > now())
               AND (bad.release_at IS NULL OR bad.release_at > now())
               AND (s.scope = 'all'
-                   OR s.scope = 'marketing' AND ($3 = 'marketing' OR (about.topic).stream = 'marketing')
-                      AND (s.brand = '' OR $2 IS NULL OR s.brand = (about.topic).brand)
+                   OR s.scope = 'marketing' AND ($3 IS DISTINCT FROM 'transactional' OR (about.topic).stream = 'marketing')
+                      AND (s.brand = '' OR $2 IS NULL OR (about.topic).brand IN ('', s.brand))
                    OR s.scope = 'topic' AND s.topic = $2
-                      AND (s.brand = '' OR (about.topic).name IS NULL OR s.brand = (about.topic).brand))
+                      AND (s.brand = '' OR (about.topic).name IS NULL OR (about.topic).brand IN ('', s.brand)))
             ORDER BY array_position('{hard_bounce,complaint,soft_bounce,manual,imported,unsubscribe}', s.reason), s.since
             LIMIT 1
         ) AS s ON true
         LEFT JOIN subscriptions c ON c.address_hash = $1 AND c.topic = $2
         CROSS JOIN LATERAL (
             SELECT CASE
+                WHEN $1 IS NULL THEN 'no_address'
                 WHEN e.erased_at IS NOT NULL THEN 'erased'
                 WHEN s.reason IS NOT NULL THEN s.reason
                 WHEN $2 IS NULL THEN NULL
-                WHEN (about.topic).name IS NULL AND $3 = 'marketing' THEN 'unknown_topic'
+                WHEN (about.topic).name IS NULL AND $3 IS DISTINCT FROM 'transactional' THEN 'unknown_topic'
                 WHEN (about.topic).archived_at IS NOT NULL THEN 'archived_topic'
                 WHEN c.state = 'subscribed' THEN NULL
-                WHEN c.state = 'unsubscribed' OR $3 = 'marketing' OR (about.topic).stream = 'marketing'
+                WHEN c.state = 'unsubscribed' OR $3 IS DISTINCT FROM 'transactional'
+                     OR (about.topic).stream = 'marketing'
                     THEN coalesce(c.state, 'not_subscribed')
             END AS reason
         ) AS found

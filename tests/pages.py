@@ -51,14 +51,15 @@ async def states(sql: asyncpg.Connection, address: str = ADA) -> dict[str, str]:
     return dict(map(tuple, rows))
 
 
-async def suppressed(sql: asyncpg.Connection, reason: str, scope: str) -> None:
-    """As if an event had said it of Ada, for every brand."""
+async def suppressed(sql: asyncpg.Connection, reason: str, scope: str, *, brand: str = "") -> None:
+    """As if an event had said it of Ada; without a brand, of every one."""
     await sql.execute(
-        "INSERT INTO suppressions (address_hash, reason, scope, since, last_at, source) "
-        "VALUES ($1, $2, $3, $4, $4, 'x')",
+        "INSERT INTO suppressions (address_hash, reason, scope, brand, since, last_at, source) "
+        "VALUES ($1, $2, $3, $4, $5, $5, 'x')",
         hash_of(),
         reason,
         scope,
+        brand,
         OLD,
     )
 

@@ -147,9 +147,25 @@ async def test_coming_back_after_a_complaint(service: Running) -> None:
     await save(service, path, form_of(page) | {"topic": ["shop-news"]})
     assert await may_be_mailed(sql, "shop-news") is None
     assert await may_be_mailed(sql, "club-news") == "complaint"
-    assert await may_be_mailed(sql, "offers") == "unsubscribed"
+    assert await may_be_mailed(sql, "offers") == "complaint"
     lifted_by = "SELECT lifted_by FROM suppressions WHERE brand = '' AND lift_reason LIKE '%by a link%'"
     assert await sql.fetchval(lifted_by) == "page"
+
+
+async def test_a_topic_of_no_brand(service: Running) -> None:
+    """what stands against the mail of one brand unticks a topic that has none; ticking it lifts that for it alone"""
+    sql = service.connection
+    await topic(sql, "shop-news", brand="shop")
+    for name in ("shop-news", "offers"):
+        await said(sql, "subscribed", name)
+    await suppressed(sql, "complaint", "marketing", brand="shop")
+    await suppressed(sql, "unsubscribe", "marketing", brand="acme")
+    path = await link(service)
+    page = await service.client.get(path)
+    assert form_of(page)["topic"] == ["receipts"]
+    await save(service, path, form_of(page) | {"topic": ["news", "receipts"]})
+    assert await may_be_mailed(sql, "news") is None
+    assert [await may_be_mailed(sql, name) for name in ("shop-news", "offers")] == ["unsubscribed"] * 2
 
 
 async def test_a_link_runs_out(service: Running) -> None:

@@ -139,15 +139,29 @@ async def test_how_far_it_reaches(ann: Asked) -> None:
     for topic in ("news", "other", "plain"):
         await ann.says("subscribed", topic)
     await ann.suppressed("complaint", "marketing", brand="acme")
-    assert [await ann.why(topic) for topic in ("news", "other", "plain", None)] == [
-        "complaint",
-        None,
-        None,
-        "complaint",
-    ]
+    assert [await ann.why(topic) for topic in ("news", "other", None)] == ["complaint", None, "complaint"]
     assert (await ann.why(None, "transactional"), await ann.why("receipts", "transactional")) == (None, None)
     await ann.suppressed("unsubscribe", "topic", topic="other")
-    assert [await ann.why(topic) for topic in ("other", "plain")] == ["unsubscribe", None]
+    assert await ann.why("other") == "unsubscribe"
+
+
+async def test_a_topic_of_no_brand(ann: Asked) -> None:
+    """a topic without a brand is every brand's: what stands against the mail of one stands against it"""
+    for topic in ("news", "plain"):
+        await ann.says("subscribed", topic)
+    assert await ann.why("plain") is None
+    await ann.suppressed("complaint", "marketing", brand="other")
+    assert (await ann.why("plain"), await ann.why("news")) == ("complaint", None)
+
+
+async def test_what_is_not_said(ann: Asked) -> None:
+    """mail that nobody called transactional is marketing, and to no address nothing may be sent"""
+    await ann.suppressed("unsubscribe", "marketing")
+    for stream in (None, "Marketing", "newsletter"):
+        assert await ann.why(None, stream) == "unsubscribe"
+    await ann.sql.execute("DELETE FROM suppressions")
+    assert [await ann.why(topic, None) for topic in ("news", "nothing")] == ["not_subscribed", "unknown_topic"]
+    assert await ann.sql.fetchval("SELECT reason FROM sendable(NULL)") == "no_address"
     await ann.suppressed("unsubscribe", "marketing")
     assert await ann.why("plain") == "unsubscribe"
     await ann.suppressed("hard_bounce")

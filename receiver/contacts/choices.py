@@ -155,6 +155,8 @@ async def _subscribed(
 ) -> list[Statement]:
     await store.sign_up_again(sql, visit.address_hash)
     brands = sorted({one.brand for one in topics if one.stream == "marketing"})
+    if "" in brands:  # such a topic is every brand's: nothing of any may stand against it
+        brands = ["", *await store.brands(sql)]
     held = await store.held(sql, visit.address_hash, brands, list(words))
     said = await _lifted(sql, visit, held, brands, words) if held else []
     return said + [
@@ -179,7 +181,7 @@ async def _lifted(
         for (topic, brand), found in reasons.items()
     ]
     if any(row.scope == "marketing" for row in held):
-        topics = await store.subscribed(sql, visit.address_hash, ["", *brands] if every else brands)
+        topics = await store.subscribed(sql, visit.address_hash, ["", *brands])
         unasked = [one for one in topics if one not in wanted]
         said += [_statement(visit, "unsubscribed", topic=one, detail=_NOT_WISHED) for one in unasked]
     return said
@@ -212,4 +214,4 @@ def _covers(row: SuppressionRow, topic: Topic) -> bool:
     """Whether what stands against mail concerns the topic."""
     if row.scope == "topic":
         return row.topic == topic.name
-    return topic.stream == "marketing" and row.brand in ("", topic.brand)
+    return topic.stream == "marketing" and (not topic.brand or row.brand in ("", topic.brand))

@@ -50,7 +50,7 @@ SELECT address_hash, reason, scope, brand, topic, since, last_at, source, event_
 FROM suppressions
 WHERE address_hash = $1 AND active AND reason IN ('unsubscribe', 'complaint')
   AND (expires_at IS NULL OR expires_at > now())
-  AND (scope = 'marketing' AND $2 <> '{}'::text[] AND (brand = '' OR brand = ANY ($2))
+  AND (scope = 'marketing' AND $2 <> '{}'::text[] AND (brand = '' OR brand = ANY ($2) OR '' = ANY ($2))
        OR scope = 'topic' AND topic = ANY ($3))
 ORDER BY reason, scope, brand, topic
 """

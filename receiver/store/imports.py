@@ -94,7 +94,7 @@ SELECT j.number, t.name AS topic, t.brand,
         WHEN s.state = 'unsubscribed' OR EXISTS (
             SELECT FROM suppressions p
             WHERE p.address_hash = j.address_hash AND p.active AND p.reason IN ('unsubscribe', 'complaint')
-              AND (p.brand = '' OR p.brand = t.brand)
+              AND (p.brand = '' OR t.brand IN ('', p.brand))
               AND (p.scope = 'all' OR t.stream = 'marketing')) THEN 'stays_unsubscribed'
         WHEN $2 OR NOT t.double_opt_in THEN
             CASE WHEN s.subscribed_at IS NULL OR s.subscribed_at < j.consented_at THEN 'subscribed' ELSE 'already' END
