@@ -87,7 +87,7 @@ async def test_an_old_bounce_after_a_lift(trial: Trial) -> None:
     assert row is not None
     assert tuple(row) == ("maria", "they have asked for it")
     assert await log(trial) == [("lifted", "", "")]
-    await happens(trial, event(**HARD, occurred_at=NOW + timedelta(minutes=1)))
+    await happens(trial, event(**HARD, occurred_at=NOW + timedelta(hours=1)))
     assert await why(trial) == "hard_bounce"
 
 
