@@ -173,14 +173,25 @@ async def test_rows_go_by_their_rules(connection: asyncpg.Connection) -> None:
         SELECT n::text, 'k', 'warning', '', CASE WHEN n > 0 THEN now() - n * interval '1 day' END,
                CASE WHEN n > 0 THEN 'over' END FROM generate_series(0, 100, 50) AS n;
         INSERT INTO audit_log (at, who, action, subject) VALUES (now() - interval '3 years', 'ann', 'reveal', 'x');
+        INSERT INTO confirmations (id, address_hash, topic, requested_at, expires_at)
+        SELECT gen_random_uuid(), n::text::bytea, 'news', now() - interval '1 year', now() - n * interval '1 day'
+        FROM generate_series(-5, 35, 5) AS n;
+        INSERT INTO imports (file, fingerprint, options, began_at, finished_at, who)
+        SELECT 'f', n::text::bytea, '{}', now() - interval '3 years',
+               CASE WHEN n > 0 THEN now() - n * interval '2 years' END, 'ann' FROM generate_series(0, 1) AS n;
+        INSERT INTO click_verdicts (event_id, actor, score, reasons, version, judged_at)
+        SELECT gen_random_uuid(), 'human', 0, '{}', 1, now() - n * interval '1 day'
+        FROM unnest('{380,390,400}'::int[]) AS n;
         """
     )
     done = {one.part: one.rows for one in await run(connection, RetentionSettings())}
+    assert done.pop("mailed links, run out") == 2
     assert done == {"ids": 6, "refused": 6, "quarantine, resolved": 2, "dead letters, resolved": 1, "alerts, ended": 1}
     assert await count(connection, "dead_letters WHERE resolved_at IS NULL") == 1
     year = timedelta(days=365)
-    rules = RetentionSettings(quarantine_open=year / 2, sends=year, audit_log=year)
+    rules = RetentionSettings(events=year, quarantine_open=year / 2, sends=year, audit_log=year)
     done = {one.part: one.rows for one in await run(connection, rules)}
+    assert (done.pop("imports, finished"), done.pop("verdicts on clicks")) == (1, 1)
     assert done == {"quarantine, open": 1, "sends, ended": 4, "audit log": 1}
     left = {row["state"] for row in await connection.fetch("SELECT state FROM sends")}
     assert left == {"queued", "leased", "unknown"}

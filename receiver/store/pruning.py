@@ -66,9 +66,19 @@ def row_rules(rules: RetentionSettings) -> Sequence[RowRule]:
             rules.sends,
         ),
         RowRule("requests to the API", "api_requests", "", "created_at", "true", timedelta(days=1)),
+        RowRule("mailed links, run out", "confirmations", "", "expires_at", "true", timedelta(days=30)),
+        RowRule(
+            "imports, finished", "imports", "audit_log", "finished_at", "finished_at IS NOT NULL", rules.audit_log
+        ),
+        RowRule("verdicts on clicks", "click_verdicts", "events", "judged_at", "true", _with_partition(rules.events)),
         RowRule("alerts, ended", "alerts", "alerts", "resolved_at", "resolved_at IS NOT NULL", rules.alerts),
         RowRule("audit log", "audit_log", "audit_log", "at", "true", rules.audit_log),
     )  # fmt: skip
+
+
+def _with_partition(keep: timedelta | None) -> timedelta | None:
+    """Events go by whole partitions, of a month at most: what is said about them stays as long."""
+    return None if keep is None else keep + timedelta(days=31)
 
 
 async def prune(connection: asyncpg.Connection, rules: RetentionSettings, report: Report) -> None:
