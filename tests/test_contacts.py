@@ -353,6 +353,20 @@ async def test_another_address(trial: Trial) -> None:
         await trial.contacts.change_address(ANN, "third@example.com", at=NOW)
 
 
+async def test_what_is_said_by_mail_to_the_old_address(trial: Trial) -> None:
+    """an unsubscribe or complaint that arrives after the address was changed holds for the new one; a bounce does not,
+    nor what somebody says who signed up with the old address since"""
+    for topic in ("news", "offers"):
+        await trial.contacts.subscribe(ANN, topic, at=ago(20))
+    await trial.contacts.change_address(ANN, "new@example.com", at=NOW)
+    await happens(trial, event("unsubscribed", topic="news", occurred_at=ago(2)), event(**HARD, occurred_at=ago(1)))
+    told = [await why(trial, topic, address="new@example.com") for topic in ("news", "offers")]
+    assert told == ["unsubscribed", None]
+    await trial.contacts.subscribe(ANN, "news", at=NOW)
+    await happens(trial, event("unsubscribed", topic="offers", occurred_at=NOW), event("complained", occurred_at=NOW))
+    assert await why(trial, "offers", address="new@example.com") is None
+
+
 async def test_a_new_address_is_no_way_around(trial: Trial) -> None:
     """what holds mail back by hand, by a list, or for good goes along, also over what had run out at the new address"""
     new = "new@example.com"

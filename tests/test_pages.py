@@ -202,6 +202,21 @@ async def test_leaving_a_brand(service: Running) -> None:
     ]
 
 
+async def test_leaving_by_a_mail_to_an_earlier_address(service: Running) -> None:
+    """who has changed their address leaves by the links in older mail too"""
+    sql, now = service.connection, "ada@new.example"
+    await contact(sql, now)
+    await said(sql, "subscribed", "news", address=now)
+    await sql.execute("DELETE FROM subscriptions WHERE address_hash = $1", hash_of())
+    await sql.execute(
+        "INSERT INTO contact_addresses (contact_id, address, address_hash, who) "
+        "SELECT id, $2, $3, 'me' FROM contacts WHERE address = $1", now, ADA, hash_of(),
+    )  # fmt: skip
+    assert (await service.client.post(leave_path())).status_code == 200
+    found = await sql.fetch("SELECT address_hash, state FROM subscriptions WHERE topic = 'news'")
+    assert {tuple(row) for row in found} == {(hash_of(), "unsubscribed"), (hash_of(now), "unsubscribed")}
+
+
 async def test_strangers_text_is_escaped(service: Running) -> None:
     """titles, and topics that nobody has declared, are text on a page"""
     await service.connection.execute("UPDATE topics SET title = '<b>&\"' WHERE name = 'news'")

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, TypeAlias
 from receiver.classify.addresses import domain_of
 from receiver.networks import Address
 from receiver.store import choices as store
+from receiver.store import moves
 from receiver.store.choices import Topic
 from receiver.store.consent import Action, Statement, record
 from receiver.store.sql import Sql
@@ -51,8 +52,14 @@ async def leave(sql: Sql, visit: Visit, *, topic: str = "", brand: str = "", sen
 
     A repetition is the same at a later time, and no new statement in the log.
     """
-    visit = await _at_last(sql, visit)
     detail = {"send": send} if send else {}
+    moved = await moves.moved(sql, [visit.address_hash])  # the mail went to an earlier address of theirs
+    for address_hash in [visit.address_hash, *(now for _, now in moved.values())]:
+        await _leave(sql, replace(visit, address_hash=address_hash), topic, brand, detail)
+
+
+async def _leave(sql: Sql, visit: Visit, topic: str, brand: str, detail: Mapping[str, Any]) -> None:
+    visit = await _at_last(sql, visit)
     if topic:
         await record(sql, await _left(sql, visit, [topic], detail))
     else:

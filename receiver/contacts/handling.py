@@ -7,7 +7,7 @@ from what stands against the address. `sendable` tells.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from ipaddress import ip_address
 from typing import Any, Final, Literal, TypeAlias
@@ -22,7 +22,7 @@ from receiver.contacts.origin import Origin
 from receiver.contacts.rules import Rules
 from receiver.contacts.suppressing import Scope, Suppression, Why, rows_of, verdict
 from receiver.event import Event, EventType
-from receiver.store import consent, suppressions
+from receiver.store import consent, moves, suppressions
 from receiver.store import contacts as store
 from receiver.store.consent import Action, Statement
 from receiver.store.sql import Sql
@@ -266,11 +266,22 @@ class Contacts:
     async def suppress_many(self, suppressions_: Iterable[Suppression | None]) -> None:
         """Suppress addresses in a few statements; Nones are left out. Order, duplicates and batches do not matter."""
         found = [(*self._key(one.address), one) for one in suppressions_ if one is not None]
+        found += await self._of_moved(found)
         await suppressions.suppress(
             self._sql, rows_of((hashed, one) for _, hashed, one in found if not one.is_subscription)
         )
         statements = [self._said(address, hashed, one) for address, hashed, one in found if _is_said(one)]
         await consent.record(self._sql, statements)
+
+    async def _of_moved(self, found: Sequence[tuple[str, bytes, Suppression]]) -> list[tuple[str, bytes, Suppression]]:
+        """What people say by a mail to an earlier address of theirs holds for the present one too."""
+        said = {hashed for _, hashed, one in found if one.reason in _SAID}
+        now = await moves.moved(self._sql, list(said)) if said else {}
+        return [
+            (*now[hashed], replace(one, address=now[hashed][0]))
+            for _, hashed, one in found
+            if one.reason in _SAID and hashed in now
+        ]
 
     def _said(self, address: str, hashed: bytes, one: Suppression) -> Statement:
         by_event = one.event_id is not None

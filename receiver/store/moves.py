@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
@@ -59,6 +60,14 @@ ON CONFLICT (address_hash, reason, scope, brand, topic) DO UPDATE SET
     echo = s.echo AND excluded.echo, lifted_at = NULL, lifted_by = NULL, lift_reason = NULL
 """
 
+# Who wishes for mail at an address again has come new to it: what they say is not the former owner's.
+_MOVED: Final = """
+SELECT DISTINCT a.address_hash AS before, c.address, c.address_hash
+FROM contact_addresses a JOIN contacts c ON c.id = a.contact_id AND c.address_hash <> a.address_hash
+WHERE a.address_hash = ANY ($1)
+  AND NOT EXISTS (SELECT FROM subscriptions s WHERE s.address_hash = a.address_hash AND s.state <> 'unsubscribed')
+"""
+
 
 async def lock(sql: Sql, old: str, new: str) -> bool:
     """Lock the contacts of both addresses; returns whether the old one has one."""
@@ -86,3 +95,9 @@ async def follow(sql: Sql, old: bytes, new: bytes, domain: str, mailbox: str | N
     """Take along what is not about the mailbox; the old address keeps it too, and loses its subscriptions."""
     await sql.execute(_FOLLOW, old, new, domain, mailbox)
     await sql.execute(_LEAVE, old)
+
+
+async def moved(sql: Sql, address_hashes: Sequence[bytes]) -> dict[bytes, tuple[str, bytes]]:
+    """For addresses that contacts had before: the address that the contact has now, and its hash."""
+    rows = await sql.fetch(_MOVED, list(address_hashes))
+    return {row["before"]: (row["address"], row["address_hash"]) for row in rows}
