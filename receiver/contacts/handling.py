@@ -138,8 +138,9 @@ class Contacts:
         """Give a contact another address, and note the old one.
 
         What the person has said goes along: subscriptions, unsubscribes, complaints, and what somebody or a list of
-        another provider has said for them. What was wrong with the old address does not: bounces. A contact that has the new address already becomes one with this. The old address
-        stays unsubscribed from what it was, and is subscribed to nothing. Raises LookupError without such a contact.
+        another provider has said for them. What was wrong with the old address does not: bounces. A contact that has
+        the new address already becomes one with this. The old address stays unsubscribed from what it was, and is
+        subscribed to nothing. Raises LookupError without such a contact.
         """
         before, after = self._key(old), self._key(new)
         await moving.move(self._sql, before, after, at=at, why=why, origin=self._origin)
