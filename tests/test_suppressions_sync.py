@@ -113,8 +113,21 @@ async def test_both_sides_are_evened_out(receiver: Receiver, sql: asyncpg.Connec
             ("POST", "/v3/asm/suppressions/global", {"recipient_emails": ["ours@x.test"]}),
             ("DELETE", "/v3/suppression/bounces", {"emails": ["lifted@x.test"]}),
         ]
+
+        # What we have put there is not taken for a word of the person, and goes once it is lifted here.
+        lists = [bounced("both"), EMPTY, EMPTY, said([{"email": "ours@x.test", "created": AT}])]
+        peer.says(*lists)
+        assert (await receiver("suppressions", "sync", "main", "--pull", "--yes")).code == 0
+        assert await sql.fetchval("SELECT count(*) FROM suppressions WHERE reason = 'unsubscribe'") == 1
+        await sql.execute(
+            "UPDATE suppressions SET lifted_at = now() WHERE address_hash = $1", VAULT.address_hash("ours@x.test")
+        )
+        peer.says(*lists)
+        (row,) = [row for row in (await receiver("suppressions", "sync", "main", "--json")).rows if row["list"]]
+        assert (row["address"], row["difference"]) == ("ours@x.test", "lifted here, still held there")
+
         audit = await sql.fetchval("SELECT count(*) FROM audit_log WHERE action = 'suppressions sync'")
-        assert audit == 2
+        assert audit == 3
     for account, why in (("plain", "smtp has no suppression list"), ("other", "there is no account other")):
         ended = await receiver("suppressions", "sync", account)
         assert (ended.code, why in ended.err) == (1, True)

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from receiver.cli.place import Place
     from receiver.contacts.comparing import Comparison
     from receiver.contacts.files import Listing
-    from receiver.contacts.suppression_arrivals import SuppressionArrivals
+    from receiver.contacts.suppression_arrivals import Ours, SuppressionArrivals
     from receiver.sending.accounts import AccountSettings
     from receiver.sending.provider_lists import ProviderLists
+    from receiver.store.consent import Action
 
 SHOWN: Final = 20  # people, of each kind
 
@@ -132,25 +133,30 @@ class _Sync:
         from receiver.cli.lines import note
         from receiver.cli.progress import progress
         from receiver.contacts.comparing import compare
+        from receiver.contacts.suppression_arrivals import Ours
+        from receiver.store.suppression_list import pushed
 
-        arrivals = self._arrivals(now := datetime.now(UTC), now)
+        ours = Ours(self.lists.reason, await pushed(connection, self._source))
+        arrivals = self._arrivals(now := datetime.now(UTC), now, None)
         with progress("comparing", None) as show:
-            found = await compare(connection, listing, arrivals, marketing=self.lists.marketing, show=show)
+            found = await compare(connection, listing, arrivals, ours, marketing=self.lists.marketing, show=show)
         if not (pull or push):
             self._show(found)
         if pull and listing is not None:
-            await self._pull(connection, listing, now)
+            await self._pull(connection, listing, now, ours)
         elif pull:
             note(f"{self.preset} holds nobody back")
         if push:
             await self._push(connection, found)
 
-    def _arrivals(self, now: datetime, as_of: datetime) -> SuppressionArrivals:
+    def _arrivals(self, now: datetime, as_of: datetime, ours: Ours | None) -> SuppressionArrivals:
         from receiver.contacts.suppression_arrivals import SuppressionArrivals
 
-        return SuppressionArrivals(preset=self.preset, which="", vault=self.place.vault(), as_of=as_of, now=now)
+        return SuppressionArrivals(
+            preset=self.preset, which="", vault=self.place.vault(), as_of=as_of, now=now, ours=ours
+        )
 
-    async def _pull(self, connection: asyncpg.Connection, listing: Listing, as_of: datetime) -> None:
+    async def _pull(self, connection: asyncpg.Connection, listing: Listing, as_of: datetime, ours: Ours) -> None:
         """As an import of a file that the provider has just exported."""
         from pathlib import Path
 
@@ -160,7 +166,7 @@ class _Sync:
             command="suppressions sync",
             listing=listing,
             options={"account": self.account, "as_of": as_of.isoformat()},
-            task=lambda now: self._arrivals(now, as_of),
+            task=lambda now: self._arrivals(now, as_of, ours),
             rejects=Path(f"{self.account}.rejected.csv"),
             yes=self.yes,
             dry_run=self.dry_run,
@@ -184,10 +190,10 @@ class _Sync:
             return
         what = f"{self.account}: add {len(found.only_here)}, take off {len(found.lifted_here)}"
         await write_audit(connection, who(), "suppressions sync", what)
-        refused = await self._change(found, count)
+        refused = await self._change(connection, found, count)
         note(f"{count - refused} changed at {self.preset}" + (f"; it has refused {refused}" if refused else ""))
 
-    async def _change(self, found: Comparison, count: int) -> int:
+    async def _change(self, connection: asyncpg.Connection, found: Comparison, count: int) -> int:
         """The number of those that were refused. What was done before Ctrl-C stays; said again, the rest follows."""
         from receiver.cli.progress import progress
 
@@ -197,12 +203,39 @@ class _Sync:
                 some = [one.address for one in found.only_here if one.address and one.all_mail == all_mail]
                 for batch in _batches(some, self.lists.batch):
                     refused += await self.lists.add(batch, all_mail=all_mail)
+                    await self._record(connection, "suppressed", batch)
                     show(done := done + len(batch))
             for name in dict.fromkeys(one.list for one in found.lifted_here):
                 for batch in _batches([one.address for one in found.lifted_here if one.list == name], self.lists.batch):
                     refused += await self.lists.remove(name, batch)
+                    await self._record(connection, "lifted", batch)
                     show(done := done + len(batch))
         return refused
+
+    @property
+    def _source(self) -> str:
+        """As `consent_log` calls what we have changed there."""
+        return f"sync:{self.account}"
+
+    async def _record(self, connection: asyncpg.Connection, action: Action, addresses: Sequence[str]) -> None:
+        """So that the next run knows whom we have put there ourselves, and takes it for no word of the person."""
+        from datetime import UTC, datetime
+
+        from receiver.store.consent import Statement, record
+
+        vault, now = self.place.vault(), datetime.now(UTC)
+        statements = [
+            Statement(
+                address_hash=vault.address_hash(one),
+                address=one,
+                action=action,
+                at=now,
+                source=self._source,
+                method="push",
+            )
+            for one in addresses
+        ]
+        await record(connection, statements)
 
     def _show(self, found: Comparison, *, there: bool = True) -> None:
         """The differences: as JSON all of them, else the first of each kind. `there`: also what only they have."""

@@ -10,7 +10,7 @@ import asyncpg
 
 from receiver.contacts.files import Listing, Progress
 from receiver.contacts.people import WrongRow
-from receiver.contacts.suppression_arrivals import Item, SuppressionArrivals, outcome
+from receiver.contacts.suppression_arrivals import Item, Ours, SuppressionArrivals, outcome
 from receiver.contacts.suppression_files import LIST, Reason
 from receiver.store import imports
 from receiver.store.suppression_list import Firm, firm_suppressions
@@ -46,18 +46,24 @@ async def compare(
     connection: asyncpg.Connection,
     listing: Listing | None,
     arrivals: SuppressionArrivals,
+    ours: Ours,
     *,
     marketing: bool,
     show: Progress = lambda _rows: None,
 ) -> Comparison:
-    """`listing`: the provider's lists; None: they are empty. `marketing`: it can hold back marketing mail alone."""
+    """`listing`: the provider's lists; None: they are empty. `marketing`: it can hold back marketing mail alone.
+
+    What is there because we have put it there says nothing of its own, and goes when we have lifted it.
+    """
     firm = {one.address_hash: one for one in await firm_suppressions(connection)}
     found, there = Comparison(), set[bytes]()
     for chunk in _chunks(listing, arrivals, found):
         for item, name, row, what in await _judged(connection, arrivals, chunk):
             there.add(row)
             held = Held(item.address, item.reason, name)
-            if what == "new":
+            if arrivals.is_ours(item, ours):
+                found.lifted_here += [] if row in firm else [held]
+            elif what == "new":
                 found.only_there.append(held)
             elif what == "stays_lifted" and not (row in firm and firm[row].all_mail):
                 found.lifted_here.append(held)

@@ -37,11 +37,18 @@ class Item(NamedTuple):
     topics: tuple[str, ...]
 
 
+class Ours(NamedTuple):
+    """Whom we have put on a provider's lists, and the reason for which they are there then."""
+
+    reason: Reason
+    address_hashes: frozenset[bytes]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SuppressionArrivals:
     """The import's wishes. `as_of`: the time of rows that state none. `reason`: what rows are taken for that say none.
 
-    `topic`: what unsubscribes are from, where the list is that of one topic.
+    `topic`: what unsubscribes are from, where the list is that of one topic. `ours`: what is left out.
     """
 
     preset: str
@@ -52,9 +59,18 @@ class SuppressionArrivals:
     brand: str = ""
     topic: str | None = None
     reason: Reason | None = None
+    ours: Ours | None = None
 
     def read(self, row: Row) -> Item | None:
         """Raises WrongRow."""
+        item = self._read(row)
+        return None if item and self.ours and self.is_ours(item, self.ours) else item
+
+    def is_ours(self, item: Item, ours: Ours) -> bool:
+        """Whether it is there only because we have put it there."""
+        return item.reason == ours.reason and self.vault.address_hash(item.address) in ours.address_hashes
+
+    def _read(self, row: Row) -> Item | None:
         entry = PRESETS[self.preset].read(plain(row.values), row.values.get(LIST) or self.which)
         if entry is None:
             return None

@@ -19,6 +19,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from pydantic import SecretStr
 
+from receiver.contacts.suppression_files import Reason
 from receiver.sending import mailgun, postmark, resend, sendgrid, ses
 from receiver.sending.accounts import AccountSettings
 from receiver.sending.list_client import ListClient, ListFault
@@ -36,10 +37,14 @@ class Page(NamedTuple):
 
 
 class ProviderLists(Protocol):
-    """What one account has. `batch`: most addresses in one call. `marketing`: it can hold back marketing mail alone."""
+    """What one account has. `batch`: most addresses in one call. `marketing`: it can hold back marketing mail alone.
+
+    `reason`: for which those are there, by the provider's word, whom we have added.
+    """
 
     batch: int
     marketing: bool
+    reason: Reason
     client: ListClient
 
     def pages(self) -> AsyncIterator[Page]:
@@ -60,6 +65,7 @@ class SendGridLists:
 
     batch = 500
     marketing = False
+    reason: Reason = "unsubscribe"
 
     def __init__(self, settings: sendgrid.Settings) -> None:
         def head(key: SecretStr, _method: str, _url: str, _body: bytes) -> Mapping[str, str]:
@@ -95,6 +101,7 @@ class MailgunLists:
 
     batch = 1000
     marketing = False
+    reason: Reason = "hard_bounce"
 
     def __init__(self, settings: mailgun.Settings) -> None:
         def head(key: SecretStr, _method: str, _url: str, _body: bytes) -> Mapping[str, str]:
@@ -134,6 +141,7 @@ class PostmarkLists:
 
     batch = 50
     marketing = True
+    reason: Reason = "manual"
 
     def __init__(self, settings: postmark.Settings) -> None:
         def head(key: SecretStr, _method: str, _url: str, _body: bytes) -> Mapping[str, str]:
@@ -165,6 +173,7 @@ class SesLists:
 
     batch = 1
     marketing = False
+    reason: Reason = "hard_bounce"
     _path = "/v2/email/suppression/addresses"
 
     def __init__(self, settings: ses.Settings) -> None:
@@ -199,6 +208,7 @@ class ResendLists:
 
     batch = 100
     marketing = False
+    reason: Reason = "manual"
 
     def __init__(self, settings: resend.Settings) -> None:
         def head(key: SecretStr, _method: str, _url: str, _body: bytes) -> Mapping[str, str]:

@@ -88,6 +88,12 @@ SELECT s.address_hash, s.address, bool_or(s.scope = 'all') AS all_mail FROM ({_S
 WHERE s.state = 'active' AND s.scope IN ('all', 'marketing') AND s.brand = '' AND s.reason <> 'soft_bounce'
 GROUP BY 1, 2 ORDER BY 1
 """
+_PUSHED: Final = """
+SELECT address_hash FROM (
+    SELECT DISTINCT ON (address_hash) address_hash, action FROM consent_log
+    WHERE source = $1 AND method = 'push' ORDER BY address_hash, id DESC
+) AS last WHERE action = 'suppressed'
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,3 +259,8 @@ class Firm(NamedTuple):
 async def firm_suppressions(sql: Sql) -> list[Firm]:
     """Everybody whom a provider could hold back as well: of every brand's mail."""
     return [Firm(*row) for row in await sql.fetch(_FIRM)]
+
+
+async def pushed(sql: Sql, source: str) -> frozenset[bytes]:
+    """Whom we have put on a provider's list ourselves, and not taken off it again."""
+    return frozenset(row["address_hash"] for row in await sql.fetch(_PUSHED, source))
