@@ -14,10 +14,9 @@ from typing import Any
 
 import asyncpg
 import pytest
-import typer.main
 
 from receiver.alert_settings import AlertSettings
-from receiver.cli.app import app
+from receiver.cli.app import tree
 from receiver.cli.place import who
 from receiver.contract import SourceSettings
 from receiver.errors import ConfigError
@@ -52,7 +51,7 @@ def commands(group: Any, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
             yield (*path, name), one
 
 
-COMMANDS = dict(commands(typer.main.get_command(app)))
+COMMANDS = dict(commands(tree()))
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
@@ -71,7 +70,7 @@ def groups(group: Any, *path: str) -> Iterator[tuple[str, ...]]:
             yield from groups(one, *path, name)
 
 
-GROUPS = tuple(groups(typer.main.get_command(app)))
+GROUPS = tuple(groups(tree()))
 
 
 def helps(command_: Any) -> Iterator[str]:
@@ -85,7 +84,7 @@ def helps(command_: Any) -> Iterator[str]:
 async def test_help_swallows_nothing(receiver: Receiver, path: tuple[str, ...]) -> None:
     """what stands in square brackets, such as the name of a table, is shown and not taken for markup"""
     shown = await receiver(*path, "--help")
-    one: Any = typer.main.get_command(app)
+    one: Any = tree()
     for name in path:
         one = one.commands[name]
     for text in helps(one):

@@ -20,11 +20,11 @@ from collections.abc import Sequence
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit: 0 done, 1 failed, 2 wrong use or configuration."""
-    from receiver.cli.app import app
+    from receiver.cli.app import tree
 
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        app(_global_first(given), prog_name="receiver")
+        tree()(_global_first(given), prog_name="receiver")
     except Exception as error:  # noqa: BLE001 - the outermost place: every fault becomes a message and an exit code
         from receiver.cli.failures import report
 

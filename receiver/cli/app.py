@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -108,3 +109,9 @@ app.add_typer(templates.group, name="templates", rich_help_panel=SENDING)
 app.command(name="send-test", rich_help_panel=SENDING)(send_test.send_test)
 app.add_typer(alerts.group, name="alerts", rich_help_panel=LOOKING)
 app.command(rich_help_panel=TRYING)(simulate.simulate)
+
+
+@cache
+def tree() -> Any:  # typer's own class of a command, which it does not export
+    """What runs a command line. Made once: to read the signatures of a hundred commands takes longer than most run."""
+    return typer.main.get_command(app)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def send_test(
     context: typer.Context,
-    account: Annotated[str, typer.Argument(metavar="ACCOUNT", help="As in [accounts.ACCOUNT].")],
+    account: Annotated[str, typer.Argument(metavar="ACCOUNT", help="An account, as the configuration names it.")],
     address: Annotated[str, typer.Argument(metavar="ADDRESS", help="Who gets it: an address of your own.")],
     template: Annotated[
         str | None, typer.Option("--template", help="This one, with the values of `sample` in its meta.toml.")
