@@ -17,8 +17,8 @@ START: Final = 9  # characters of a key that are shown later, to tell it from ot
 _RANDOM: Final = 43  # characters of base64url for 256 bits
 _CHECK: Final = 8
 
-AREAS: Final = ("contacts", "events", "segments", "sendable", "suppressions", "topics")
-READ: Final = tuple(f"{area}:read" for area in AREAS)
+AREAS: Final = ("broadcasts", "contacts", "events", "segments", "sendable", "sends", "suppressions", "topics")
+READ: Final = tuple(f"{area}:read" for area in AREAS if area != "broadcasts")  # sends:read shows them
 WRITE: Final = tuple(f"{area}:write" for area in AREAS if area not in ("events", "sendable"))
 SCOPES: Final = tuple(sorted((*READ, *WRITE)))
 _SETS: Final = {"read": READ, "all": SCOPES}

@@ -137,19 +137,15 @@ def cancel(context: typer.Context, name: Name, *, yes: Yes = False, dry_run: Dry
 async def _start(place: Place, wanted: Wanted, *, yes: bool, dry_run: bool) -> None:
     from receiver.cli.asking import go_on
     from receiver.cli.database import connected
-    from receiver.cli.lines import note, say
+    from receiver.cli.lines import say
     from receiver.cli.place import who
-    from receiver.sending.broadcasts import Means, plan, start
-    from receiver.sending.templates import Templates
+    from receiver.sending.broadcasts import plan, start
+    from receiver.sending.means import means_of
     from receiver.store.queries import write_audit
 
-    templates = Templates(place.settings.sending.templates_dir)
-    means = Means(templates=templates, accounts=place.settings.accounts, public_url=place.settings.public_url)
     async with connected(place.database()) as connection:
-        planned = await plan(connection, means, wanted)
+        planned = await plan(connection, means_of(place.settings), wanted)
         _announce(planned)
-        if not place.settings.accounts:
-            note("there is no account in this configuration: nothing is sent until a service has one")
         if not go_on(dry_run=dry_run, yes=yes):
             return
         async with connection.transaction():

@@ -31,6 +31,7 @@ from receiver.logs import set_up_logs
 from receiver.networks import Proxies
 from receiver.outbound import Outbound
 from receiver.runfile import kept, this_run
+from receiver.sending.means import means_of
 from receiver.settings import Settings, read_settings
 from receiver.store.schema import migrate
 from receiver.vault import vault_of
@@ -129,6 +130,7 @@ async def _serve(start: _Start, number: int) -> None:
             sources=start.checked.sources,
             dispatcher=worker,
             sender=_sender(start.checked, start.dsn),
+            means=means_of(settings),
             host=settings.host,
             port=settings.port,
             listener=start.listener,

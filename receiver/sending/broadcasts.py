@@ -6,7 +6,7 @@ waiting, and each piece is one transaction with the place up to which it came.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -20,8 +20,8 @@ from receiver.contacts.filter_faults import WrongFilter
 from receiver.contacts.filter_sql import where
 from receiver.contacts.filters import AllOf, Condition, Sendable, parse_filter, to_json
 from receiver.errors import ReceiverError
-from receiver.faults import did_you_mean
 from receiver.sending.compose import contact_of
+from receiver.sending.means import NO_PUBLIC_URL, Means
 from receiver.sending.templates import Templates, Unfit
 from receiver.sending.trying import NOWHERE
 from receiver.store import broadcasts as store
@@ -40,12 +40,16 @@ TRIED: Final = 3  # recipients for whom the template is rendered before it start
 
 
 class WrongBroadcast(ReceiverError):
-    """It cannot be started as it is: which of its fields is wrong, and why."""
+    """It cannot be started as it is: which of its fields is wrong (empty: none of them), and why."""
 
     def __init__(self, field_: str, why: str) -> None:
-        super().__init__(f"{field_}: {why}")
+        super().__init__(f"{field_}: {why}" if field_ else why)
         self.field = field_
         self.why = why
+
+
+class NameTaken(WrongBroadcast):
+    """There was one of this name, and the same broadcast is never made twice."""
 
 
 class NoSuchBroadcast(ReceiverError):
@@ -81,15 +85,6 @@ class Plan:
     sample: list[asyncpg.Record]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Means:
-    """What this installation sends with. `accounts`: names of those there are."""
-
-    templates: Templates
-    accounts: Collection[str]
-    public_url: str | None
-
-
 async def plan(sql: Sql, means: Means, wanted: Wanted) -> Plan:
     """Look whether it can be started, and who would get it. Raises WrongBroadcast."""
     if not segments.is_name(wanted.name):
@@ -110,11 +105,10 @@ async def plan(sql: Sql, means: Means, wanted: Wanted) -> Plan:
 
 
 def _check_means(means: Means, wanted: Wanted) -> None:
-    if wanted.account is not None and wanted.account not in means.accounts:
-        hint = did_you_mean(wanted.account, means.accounts)
-        raise WrongBroadcast("account", f"there is no account {wanted.account} in the configuration{hint}")
-    if not (means.public_url or "").startswith("https://"):
-        raise WrongBroadcast("name", "marketing mail needs a public_url of https, or nobody could unsubscribe")
+    if (wrong := means.no_account(wanted.account)) is not None:
+        raise WrongBroadcast("account", wrong)
+    if not means.reachable:
+        raise WrongBroadcast("", NO_PUBLIC_URL)
     try:
         means.templates.meta(wanted.template)
     except Unfit as error:
@@ -153,13 +147,13 @@ async def _try(sql: Sql, templates: Templates, wanted: Wanted, addresses: list[s
 
 
 async def start(sql: Sql, planned: Plan, who: str) -> asyncpg.Record:
-    """Its row. Raises WrongBroadcast where the name is taken: the same broadcast is never made twice."""
+    """Its row. Raises NameTaken."""
     one = planned.wanted
     data = msgspec.json.encode(one.data).decode()
     values = (one.name, one.template, one.topic, one.segment, planned.filter, planned.brand, one.account, data)
     row = await store.make(sql, (*values, one.per_minute, planned.expected, one.at, who))
     if row is None:
-        raise WrongBroadcast("name", f"there is a broadcast {one.name} already")
+        raise NameTaken("name", f"there is a broadcast {one.name} already")
     return row
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, TypeAlias
 
 import asyncpg
 import msgspec
 from pydantic import ValidationError
 
-from receiver.sending.accounts import Account
+from receiver.sending.accounts import Account, AccountSettings
 from receiver.sending.content import Content, mailbox
 from receiver.sending.message import Mailbox, Message
 from receiver.sending.templates import Templates, Unfit
@@ -18,8 +18,9 @@ from receiver.store.sql import Sql
 # Of a row: the headers List-Unsubscribe and List-Unsubscribe-Post; none where nobody could be told where to leave.
 Unsubscribe: TypeAlias = Callable[[asyncpg.Record], Mapping[str, str]]
 
-_CONTACT: Final = """
-SELECT external_id, display_address, name, locale, time_zone, attributes, tags FROM contacts WHERE address = $1
+_CONTACTS: Final = """
+SELECT address, external_id, display_address, name, locale, time_zone, attributes, tags
+FROM contacts WHERE address = ANY ($1)
 """
 
 
@@ -35,7 +36,7 @@ class Composer:
         unsubscribe = self._unsubscribe(row) if row["stream"] == "marketing" else {}
         contact = await contact_of(sql, row["recipient"])
         content = _given(row["message"]) if row["message"] is not None else self._rendered(row, contact, unsubscribe)
-        return message_of(dict(row), account, content, contact, unsubscribe)
+        return message_of(dict(row), account.settings, content, contact, unsubscribe)
 
     def _rendered(self, row: asyncpg.Record, contact: Mapping[str, Any], unsubscribe: Mapping[str, str]) -> Content:
         values = {
@@ -48,10 +49,15 @@ class Composer:
 
 async def contact_of(sql: Sql, recipient: str) -> dict[str, Any]:
     """`contact` in a template."""
-    row = await sql.fetchrow(_CONTACT, recipient)
-    if row is None:
-        return stranger(recipient)
-    return {**row, "address": recipient, "attributes": msgspec.json.decode(row["attributes"])}
+    return (await contacts_of(sql, [recipient]))[recipient]
+
+
+async def contacts_of(sql: Sql, recipients: Collection[str]) -> dict[str, dict[str, Any]]:
+    """The same of many, by address."""
+    found = {one: stranger(one) for one in recipients}
+    for row in await sql.fetch(_CONTACTS, list(found)):
+        found[row["address"]] = {**row, "attributes": msgspec.json.decode(row["attributes"])}
+    return found
 
 
 def stranger(address: str) -> dict[str, Any]:
@@ -69,7 +75,7 @@ def _given(message: str) -> Content:
 
 def message_of(
     row: Mapping[str, Any],
-    account: Account,
+    account: AccountSettings,
     content: Content,
     contact: Mapping[str, Any],
     unsubscribe: Mapping[str, str],
@@ -83,7 +89,7 @@ def message_of(
 
 def _message(
     row: Mapping[str, Any],
-    account: Account,
+    account: AccountSettings,
     content: Content,
     contact: Mapping[str, Any],
     unsubscribe: Mapping[str, str],
@@ -91,8 +97,8 @@ def _message(
     address = contact["display_address"] or row["recipient"]
     return Message(
         send_id=row["id"],
-        message_id=f"{row['id'].hex}@{account.settings.domain}",
-        sender=mailbox(content.sender) if content.sender else account.settings.mailbox,
+        message_id=f"{row['id'].hex}@{account.domain}",
+        sender=mailbox(content.sender) if content.sender else account.mailbox,
         to=Mailbox(address, contact["name"] or ""),
         subject=content.subject,
         text=content.text,

@@ -26,4 +26,4 @@ def trial(account: Account, to: str, content: Content | None, *, stream: str = "
     """A message to one address: this content, or a few words. It has no row in `sends`. Raises Unfit."""
     content = content or Content(subject=f"A test of the account {account.name}", text=_TEXT)
     row = {"id": uuid4(), "recipient": to, "broadcast_id": None, "template": "test", "topic": None, "brand": ""}
-    return message_of({**row, "stream": stream}, account, content, stranger(to), {})
+    return message_of({**row, "stream": stream}, account.settings, content, stranger(to), {})

@@ -95,6 +95,12 @@ async def get(sql: Sql, id_: UUID) -> asyncpg.Record | None:
     return await sql.fetchrow(_GET, id_)
 
 
+async def by_keys(sql: Sql, keys: Sequence[str]) -> dict[str, asyncpg.Record]:
+    """Sends by their keys."""
+    rows = await sql.fetch(f"SELECT {_COLUMNS} FROM sends s WHERE s.key = ANY ($1)", list(keys))
+    return {row["key"]: row for row in rows}
+
+
 async def attempts(sql: Sql, id_: UUID) -> list[asyncpg.Record]:
     """(attempt, at, account, outcome, detail, checks as JSON text), in order of time."""
     return await sql.fetch(_ATTEMPTS, id_)

@@ -26,6 +26,7 @@ from receiver.networks import Proxies
 from receiver.page_settings import PageSettings
 from receiver.policy_settings import PolicySettings
 from receiver.retention_settings import RetentionSettings
+from receiver.sending.means import NO_MEANS, Means
 from receiver.sources import Source
 from receiver.store.connect import KeptConnection, KeptConnections
 from receiver.store.privacy import Privacy
@@ -89,7 +90,8 @@ class Sends(Protocol):
 class Service:
     """Everything `serve` needs, built by the command line (or a test) beforehand.
 
-    `dispatcher`: None runs no handlers in this process. `sender`: None sends nothing. `listener`: the socket for
+    `dispatcher`: None runs no handlers in this process. `sender`: None sends nothing; `means`: what those who
+    ask for messages have to know. `listener`: the socket for
     webhooks, where several processes share one; else `host` and `port` are bound. `drop`: columns of events that are
     never stored.
     """
@@ -99,6 +101,7 @@ class Service:
     sources: Mapping[str, Source]
     dispatcher: Dispatcher | None = None
     sender: Sends | None = None
+    means: Means = NO_MEANS
     host: str = "127.0.0.1"
     port: int = 8080
     listener: socket.socket | None = None
@@ -173,7 +176,7 @@ async def _run(
         pages=Pages(for_pages, service.vault, service.pages, service.public_url, service.proxies),
     )
     async with (
-        api.routes(service.dsn, service.vault, service.public_url, service.policy) as routes,
+        api.routes(service.dsn, service.vault, service.public_url, service.policy, service.means) as routes,
         _watched(service, writer, ingest, budget, routes) as administration,
     ):
         listener = Listener(webhooks, budget)

@@ -13,9 +13,10 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from receiver.policy_settings import PolicySettings
+from receiver.sending.means import Means
 from receiver.store.connect import create_pool
 from receiver.vault import Vault
-from receiver.web.api import contacts, events, segments, sendable, subscribing, suppressions, topics
+from receiver.web.api import broadcasts, contacts, events, segments, sendable, sends, subscribing, suppressions, topics
 from receiver.web.api.authentication import Gate
 from receiver.web.api.document import openapi
 from receiver.web.api.operations import Operation
@@ -30,6 +31,8 @@ OPERATIONS: Final = (
     *suppressions.OPERATIONS,
     *topics.OPERATIONS,
     *segments.OPERATIONS,
+    *sends.OPERATIONS,
+    *broadcasts.OPERATIONS,
     *events.OPERATIONS,
 )
 CONNECTIONS: Final = 4  # of one process: the most of the database that the API can take from receiving
@@ -43,11 +46,11 @@ _SETTINGS: Final = {
 
 @asynccontextmanager
 async def routes(
-    dsn: str, vault: Vault, public_url: str | None, policy: PolicySettings
+    dsn: str, vault: Vault, public_url: str | None, policy: PolicySettings, means: Means
 ) -> AsyncIterator[list[BaseRoute]]:
     """What the admin application serves of the API, while the block runs. Connects when it is first asked."""
     pool = await create_pool(dsn, name="receiver api", size=CONNECTIONS, settings=_SETTINGS)
-    world, gate = World(pool, vault, public_url, policy), Gate(vault)
+    world, gate = World(pool, vault, public_url, policy, means), Gate(vault)
     by_path: dict[str, list[Operation]] = {}
     for one in OPERATIONS:
         by_path.setdefault(one.root + one.path, []).append(one)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from receiver.contacts.addresses import Address
 from receiver.policy_settings import PolicySettings
+from receiver.sending.means import Means
 from receiver.store.sql import Sql
 from receiver.vault import Vault
 from receiver.web.api.authentication import Key
@@ -33,7 +34,7 @@ class Answered(BaseModel):
     model_config = ConfigDict(frozen=True, json_schema_serialization_defaults_required=True)
 
 
-def _whole(value: object) -> object:
+def whole(value: object) -> object:
     """JSON does not tell 25.0 from 25, nor does JSON Schema."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
@@ -41,7 +42,7 @@ def _whole(value: object) -> object:
 class Listing(Asked):
     """What every listing is asked with."""
 
-    limit: Annotated[int, Field(ge=1, le=MOST, description="How many at most."), BeforeValidator(_whole)] = LIMIT
+    limit: Annotated[int, Field(ge=1, le=MOST, description="How many at most."), BeforeValidator(whole)] = LIMIT
     cursor: Annotated[
         str | None, Field(max_length=2000, description="`next` of the page before, with the same filters.")
     ] = None
@@ -72,13 +73,17 @@ class Made:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One request, in a transaction of its own. `after`: where a listing goes on. `public_url`: for links in mail."""
+    """One request, in a transaction of its own. `after`: where a listing goes on. `public_url`: for links in mail.
+
+    `means`: what is sent with.
+    """
 
     sql: Sql
     vault: Vault
     key: Key
     public_url: str | None
     policy: PolicySettings
+    means: Means
     path: Any = None
     query: Any = None
     body: Any = None

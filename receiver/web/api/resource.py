@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from receiver.policy_settings import PolicySettings
+from receiver.sending.means import Means
 from receiver.vault import Vault
 from receiver.web.api import idempotency
 from receiver.web.api.authentication import Gate, Key
@@ -38,6 +39,7 @@ class World:
     vault: Vault
     public_url: str | None
     policy: PolicySettings
+    means: Means
 
 
 class Resource:
@@ -112,6 +114,7 @@ class Resource:
                     key=key,
                     public_url=self._world.public_url,
                     policy=self._world.policy,
+                    means=self._world.means,
                     **values,
                 )
                 return self._response(request, operation, await operation.run(call), values)

@@ -1,0 +1,47 @@
+"""What this installation sends with, as far as those who ask for messages have to know."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from receiver.faults import did_you_mean
+from receiver.sending.templates import Templates
+from receiver.settings import Settings
+
+NO_PUBLIC_URL: Final = "marketing mail needs a public_url of https, or nobody could unsubscribe"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """`accounts`: the names of those there are."""
+
+    templates: Templates
+    accounts: Collection[str]
+    public_url: str | None
+
+    @property
+    def reachable(self) -> bool:
+        """Whether people can leave by a link in their mail."""
+        return (self.public_url or "").startswith("https://")
+
+    def no_account(self, name: str | None) -> str | None:
+        """Why nothing would be sent through this account; None stands for the one of the message's stream."""
+        if not self.accounts:
+            return "there is no account in the configuration, so nothing would be sent"
+        if name is None or name in self.accounts:
+            return None
+        return f"there is no account {name} in the configuration{did_you_mean(name, list(self.accounts))}"
+
+
+NO_MEANS: Final = Means(templates=Templates(Path("templates")), accounts=(), public_url=None)
+
+
+def means_of(settings: Settings) -> Means:
+    return Means(
+        templates=Templates(settings.sending.templates_dir),
+        accounts=tuple(settings.accounts),
+        public_url=settings.public_url,
+    )
