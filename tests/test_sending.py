@@ -49,13 +49,15 @@ class Sending:
         given = {"transport": "smtp", "from": "hello@shop.example", "host": "127.0.0.1", "tls": "none"}
         settings = Settings(**given | {"port": self.peer.port} | account)
         transport = Smtp(settings, command=10, final_dot=10)
+        return self.sender_by(Account(name="main", settings=settings, transport=transport), rules=rules)
 
+    def sender_by(self, account: Account, *, rules: SendingSettings | None = None) -> Sender:
         async def bounced(_sql: Sql, row: asyncpg.Record, _why: Rejected) -> None:
             self.refused.append(row["recipient"])
 
         return Sender(
             dsn=through(self.dsn),
-            accounts={"main": Account(name="main", settings=settings, transport=transport)},
+            accounts={account.name: account},
             compose=Composer(Templates(self.templates), lambda _: {}),
             bounced=bounced,
             rules=rules or SendingSettings(),

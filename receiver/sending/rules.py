@@ -102,13 +102,13 @@ def handlers_of(rules: list[Rule]) -> list[Handler]:
     return [handler_of(rule) for rule in rules if rule.settings.when != SILENT]
 
 
-def handler_of(rule: Rule) -> Handler:
-    """The rule as a handler called `rule.<name>`."""
+def handler_of(rule: Rule, *, settle: timedelta = SETTLE) -> Handler:
+    """The rule as a handler called `rule.<name>`. `settle`: how long after a click it is judged."""
     wanted = rule.settings
     type_ = EventType.DELIVERED if wanted.when == NOT_OPENED else EventType(wanted.when)
 
     async def run(event: Event, ctx: Context) -> Outcome | None:
-        return await _follow(rule, event, ctx)
+        return await _follow(rule, event, ctx, settle)
 
     run.__doc__ = f"Send {wanted.send} {_words(wanted)}."
     return Handler(
@@ -129,14 +129,14 @@ def _words(wanted: RuleSettings) -> str:
     return f"{'some time ' if wanted.after else ''}after {wanted.when}{tag}"
 
 
-async def _follow(rule: Rule, event: Event, ctx: Context) -> Outcome | None:
+async def _follow(rule: Rule, event: Event, ctx: Context, settle: timedelta) -> Outcome | None:
     wanted = rule.settings
     if event.recipient is None or event.attribution is not None:
         return Skip("nobody is certain whom it concerns")
     if not _fits(wanted, event):
         return Skip("it is not what the rule is about")
     if event.type is EventType.CLICKED:
-        waiting = SETTLE - (ctx.now - event.received_at)
+        waiting = settle - (ctx.now - event.received_at)
         if waiting > timedelta(0):
             return RetryAfter(waiting, "whether it was a scanner shows a little later")
         judged = await judge_click(ctx.sql, event)
