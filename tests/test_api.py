@@ -175,6 +175,45 @@ async def test_a_sign_up_leaves_its_evidence(database: str) -> None:
         assert (await one.get("/sendable", params={**asked, "address": "ada@two.test"}))["reason"] == "unsubscribed"
 
 
+async def test_a_subscription_that_is_not_enough(database: str) -> None:
+    """the answer says what stands against mail all the same; what comes late brings no erased person back"""
+    async with api(database) as one:
+        await one.post("/topics", {"name": "news", "title": "News"})
+        await one.post("/suppressions", {"address": "ada@one.test", "reason": "complaint"})
+        said = {"address": "ada@one.test", "topic": "news", "action": "subscribe"}
+        assert await one.post("/subscriptions", said) == {
+            "state": "subscribed", "mail": "not_needed", "reason": "complaint",
+        }  # fmt: skip
+        sql = one.service.connection
+        await sql.execute("INSERT INTO erasures SELECT address_hash, now() - interval '1 hour', 'me' FROM contacts")
+        await sql.execute("DELETE FROM contacts")
+        late = datetime.now(UTC) - timedelta(hours=2)
+        answer = await one.call("POST", "/subscriptions", json={**said, "at": late.isoformat()})
+        assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "#/at")
+        assert await sql.fetchval("SELECT count(*) FROM contacts") == 0
+        await one.post("/subscriptions", said)
+        assert await sql.fetchval("SELECT count(*) FROM erasures") == 0
+
+
+async def test_what_repeated_bounces_mean_at_a_new_address(database: str) -> None:
+    """who gets an address that was suppressed for bounces, and has shown life since, may be mailed there"""
+    async with api(database) as one:
+        sql = one.service.connection
+        for name in ("old", "new"):
+            await one.post("/contacts", {"address": f"{name}@one.test"})
+        await sql.execute("""
+            INSERT INTO suppressions (address_hash, reason, scope, since, last_at, source)
+            SELECT address_hash, 'soft_bounce', 'all', now() - interval '9 days', now() - interval '2 days', 's'
+            FROM contacts WHERE address = 'new@one.test';
+            INSERT INTO bounces (address_hash, message, bounce_class, at, source, event_id)
+            SELECT address_hash, 'm', 'mailbox_full', now() - interval '2 days', 's', gen_random_uuid()
+            FROM contacts WHERE address = 'new@one.test';
+            UPDATE contacts SET last_delivered_at = now() WHERE address = 'new@one.test'
+        """)
+        await one.post("/contacts/1/address", {"address": "new@one.test"})
+        assert await sql.fetchval("SELECT count(*) FROM suppressions") == 0
+
+
 async def test_suppressions_are_added_and_lifted(database: str) -> None:
     """a suppression by the API holds until it is lifted with a reason; both are on record; a walk finds each once"""
     async with api(database) as one:

@@ -15,6 +15,7 @@ from receiver.cli.failures import CommandError
 from receiver.cli.lines import note, say
 from receiver.cli.place import Place, who
 from receiver.cli.subscribing import entered_address
+from receiver.contacts.configured import policy_of
 from receiver.contacts.moving import move
 from receiver.contacts.origin import Origin
 from receiver.store import address_book
@@ -69,7 +70,8 @@ async def edit(place: Place, address: str, values: Mapping[str, Any], new: str |
                 raise CommandError("another contact has this address")
             old, keys = row["address"], (to.key, vault.address_hash(to.key))
             origin = Origin(source=who(), method="cli")
-            await move(connection, (old, row["address_hash"]), keys, at=datetime.now(UTC), why=why, origin=origin)
+            before, policy = (old, row["address_hash"]), policy_of(place.settings.policy)
+            await move(connection, policy, before, keys, at=datetime.now(UTC), why=why, origin=origin)
     say("changed one contact")
 
 

@@ -160,7 +160,7 @@ async def _left_all(sql: Sql, visit: Visit, brand: str, detail: Mapping[str, Any
 async def _subscribed(
     sql: Sql, visit: Visit, topics: Sequence[Topic], words: Mapping[str, str | None]
 ) -> list[Statement]:
-    await store.sign_up_again(sql, visit.address_hash)
+    await store.sign_up_again(sql, visit.address_hash, visit.at)
     brands = sorted({one.brand for one in topics if one.stream == "marketing"})
     if "" in brands:  # such a topic is every brand's: nothing of any may stand against it
         brands = ["", *await store.brands(sql)]

@@ -143,8 +143,7 @@ class Contacts:
         subscribed to nothing. Raises LookupError without such a contact.
         """
         before, after = self._key(old), self._key(new)
-        await moving.move(self._sql, before, after, at=at, why=why, origin=self._origin)
-        await recording.settle(self._sql, self._rules.policy, [after[1]])
+        await moving.move(self._sql, self._rules.policy, before, after, at=at, why=why, origin=self._origin)
         row = await store.get(self._sql, after[0])
         assert row is not None
         return _contact(row)

@@ -7,6 +7,8 @@ from typing import Final
 
 from receiver.classify.addresses import domain_of
 from receiver.contacts.origin import Origin
+from receiver.contacts.policy import Policy
+from receiver.contacts.recording import settle
 from receiver.contacts.suppressing import mailbox_of
 from receiver.store import consent, contacts, moves
 from receiver.store.consent import Action, Statement
@@ -20,7 +22,7 @@ _TIMES: Final[dict[Action, str]] = {
 Key = tuple[str, bytes]  # the address as it is looked up, and its hash
 
 
-async def move(sql: Sql, old: Key, new: Key, *, at: datetime, why: str, origin: Origin) -> None:
+async def move(sql: Sql, policy: Policy, old: Key, new: Key, *, at: datetime, why: str, origin: Origin) -> None:
     """Raises LookupError where no contact has the old address. The same address changes nothing."""
     if not await moves.lock(sql, old[0], new[0]):
         raise LookupError("no contact has this address")
@@ -47,3 +49,4 @@ async def move(sql: Sql, old: Key, new: Key, *, at: datetime, why: str, origin: 
     await consent.record(sql, said)
     domain = domain_of(new[0])
     await moves.follow(sql, old[1], new[1], domain, mailbox_of(domain))
+    await settle(sql, policy, [new[1]])

@@ -38,6 +38,10 @@ class UnknownTopic(ReceiverError):
     """There is no such topic, or it was archived."""
 
 
+class ErasedSince(ReceiverError):
+    """What comes late does not bring an erased person back."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """What became of a request. `reason`: why no mail may go to the address, in the words of `sendable()`.
@@ -69,14 +73,16 @@ async def request(sql: Sql, vault: Vault, public_url: str | None, asked: Request
     """Subscribe an address or, where the topic wants a confirmation, mail the link for it; in the caller's transaction.
 
     Without double opt-in the subscription counts at once, but lifts nothing that stands against mail. With it, nothing
-    but the mail is done until the link is used. Raises UnknownTopic, and links.NoPublicUrl.
+    but the mail is done until the link is used. Raises UnknownTopic, ErasedSince, and links.NoPublicUrl.
     """
     topic = await choices.topic(sql, asked.topic)
     if topic is None:
         raise UnknownTopic(f"there is no topic {asked.topic!r}, or it was archived")
     address_hash = vault.address_hash(asked.address.key)
     await choices.lock(sql, address_hash)
-    await choices.sign_up_again(sql, address_hash)
+    await choices.sign_up_again(sql, address_hash, asked.at)
+    if await choices.erased(sql, address_hash):
+        raise ErasedSince("the person was erased after they had asked for it")
     details = {"display_address": asked.address.display} if asked.address.display != asked.address.key else {}
     await contacts.update(sql, asked.address.key, address_hash, "{}", details)
     if not topic.double_opt_in:

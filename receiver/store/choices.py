@@ -65,7 +65,7 @@ WHERE s.address_hash = $1 AND s.state IN ('subscribed', 'pending')
   AND (t.stream = 'marketing' AND ($2::text[] IS NULL OR t.brand = ANY ($2)) OR t.name IS NULL)
 ORDER BY s.topic
 """
-_SIGN_UP_AGAIN: Final = "DELETE FROM erasures WHERE address_hash = $1"
+_SIGN_UP_AGAIN: Final = "DELETE FROM erasures WHERE address_hash = $1 AND erased_at <= $2"
 
 _REQUESTED: Final = """
 SELECT wording FROM consent_log WHERE address_hash = $1 AND topic = $2 AND action = 'requested'
@@ -159,9 +159,9 @@ async def state(sql: Sql, address_hash: bytes, topic: str) -> str | None:
     return found
 
 
-async def sign_up_again(sql: Sql, address_hash: bytes) -> None:
-    """Somebody who was erased gives us their address anew."""
-    await sql.execute(_SIGN_UP_AGAIN, address_hash)
+async def sign_up_again(sql: Sql, address_hash: bytes, at: datetime) -> None:
+    """Somebody who was erased before `at` gives us their address anew."""
+    await sql.execute(_SIGN_UP_AGAIN, address_hash, at)
 
 
 async def requested_wording(sql: Sql, address_hash: bytes, topic: str) -> str | None:

@@ -13,6 +13,7 @@ import asyncpg
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 
 from receiver.contacts.addresses import Address, WrongAddress, entered
+from receiver.contacts.configured import policy_of
 from receiver.contacts.moving import move
 from receiver.contacts.origin import Origin
 from receiver.store import address_book
@@ -260,7 +261,8 @@ async def move_contact(call: Call) -> Contact:
     asked: NewAddress = call.body
     row = await find_contact(call)
     old, new = (row["address"], row["address_hash"]), (asked.address.key, call.hash_of(asked.address))
-    await move(call.sql, old, new, at=datetime.now(UTC), why=asked.why, origin=Origin(call.who, "api"))
+    policy, origin = policy_of(call.policy), Origin(call.who, "api")
+    await move(call.sql, policy, old, new, at=datetime.now(UTC), why=asked.why, origin=origin)
     moved = await address_book.find(call.sql, "address", asked.address.key)
     assert moved is not None  # it was moved there in this transaction
     return contact_of(moved)

@@ -11,7 +11,7 @@ from pydantic import Field, JsonValue
 from receiver.contacts import opt_in
 from receiver.contacts.links import NoPublicUrl
 from receiver.store import choices
-from receiver.store.consent import Statement, record
+from receiver.store.consent import Statement, record, sendable
 from receiver.web.api.operations import Answered, Asked, Call, Operation
 from receiver.web.api.problems import Kind, Problem, wrong
 from receiver.web.api.values import EmailAddress, Moment, Words
@@ -35,7 +35,7 @@ class Heard(Answered):
 
     state: Literal["subscribed", "pending", "unsubscribed"]
     mail: Literal["queued", "limited", "suppressed", "not_needed"] = "not_needed"
-    reason: Annotated[str | None, Field(description="Why no mail may go to the address.")] = None
+    reason: Annotated[str | None, Field(description="Why no mail about it may be sent all the same.")] = None
 
 
 async def say(call: Call) -> Heard:
@@ -56,10 +56,13 @@ async def _subscribe(call: Call, asked: Said, at: datetime) -> Heard:
         done = await opt_in.request(call.sql, call.vault, call.public_url, request)
     except opt_in.UnknownTopic:
         raise wrong("/topic", "there is no such topic, or it was archived") from None
+    except opt_in.ErasedSince as error:
+        raise wrong("/at", str(error)) from None
     except NoPublicUrl as error:
         raise Problem(Kind.CONFLICT, f"no confirmation can be mailed: {error}") from None
     if done.mail == "not_needed":  # it was said earlier than something else, perhaps
-        return Heard(state=await _state(call, asked))
+        (may,) = await sendable(call.sql, [call.hash_of(asked.address)], asked.topic, "marketing")
+        return Heard(state=await _state(call, asked), reason=may["reason"])
     return Heard(state=done.state, mail=done.mail, reason=done.reason)
 
 
