@@ -7,7 +7,7 @@ from uuid import UUID
 
 import listunsub
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from receiver.contacts.addresses import WrongAddress
@@ -32,6 +32,7 @@ ID: Final = UUID("0190b7f4-7f3e-7c1a-9d55-0a1b2c3d4e5f")
 URL_SAFE: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # a small machine does much at once
 @given(st.binary(min_size=32, max_size=32), WORDS, WORDS, WORDS)
 def test_a_token_says_what_it_was_made_for(address_hash: bytes, topic: str, brand: str, send: str) -> None:
     """any topic, brand and send come back as they were, in a token that a URL takes as it is"""
