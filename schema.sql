@@ -941,7 +941,6 @@ CREATE INDEX sends_leased ON sends (lease_until) WHERE state = 'leased';
 CREATE INDEX sends_unknown ON sends (settled_at) WHERE state = 'unknown';
 CREATE INDEX sends_newest ON sends (created_at, id);
 CREATE INDEX sends_recipient ON sends (recipient, created_at);
-CREATE INDEX sends_next ON sends (stream DESC, not_before) WHERE state = 'queued';
 CREATE INDEX sends_broadcast ON sends (broadcast_id, state) WHERE broadcast_id IS NOT NULL;
 CREATE INDEX sends_provider_message ON sends (provider_message_id) WHERE provider_message_id IS NOT NULL;
 COMMENT ON TABLE sends IS 'The outbox: messages that handlers have asked for, one row for each recipient.';

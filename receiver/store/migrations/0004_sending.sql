@@ -23,7 +23,6 @@ CREATE INDEX sends_leased ON sends (lease_until) WHERE state = 'leased';
 CREATE INDEX sends_unknown ON sends (settled_at) WHERE state = 'unknown';
 CREATE INDEX sends_newest ON sends (created_at, id);
 CREATE INDEX sends_recipient ON sends (recipient, created_at);
-CREATE INDEX sends_next ON sends (stream DESC, not_before) WHERE state = 'queued';
 CREATE INDEX sends_broadcast ON sends (broadcast_id, state) WHERE broadcast_id IS NOT NULL;
 CREATE INDEX sends_provider_message ON sends (provider_message_id) WHERE provider_message_id IS NOT NULL;
 COMMENT ON COLUMN sends.cancel_on IS 'What makes the send pointless once its recipient has done it: event types, or a type with a tag (clicked:offer).';
