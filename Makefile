@@ -58,6 +58,10 @@ chaos: ## ten minutes of kills and cuts under load; writes docs/chaos.md (ARGS="
 	@locks/install dev
 	@$(python) -m bench.chaos $(ARGS)
 
+chaos-sending: ## a thousand follow-ups under kills, counted at the mail server; writes docs/sending-chaos.md
+	@locks/install dev
+	@$(python) -m bench.sending_chaos $(ARGS)
+
 compile := .venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url $(UPGRADE) \
 	--custom-compile-command "make lock"
 

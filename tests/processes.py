@@ -111,7 +111,7 @@ class Site:
                     return (await client.get(f"{self.url}/healthz")).status_code == 200
             return False
 
-        await until(answers, within=60)
+        await until(answers, within=180)
 
 
 def _raw(one: Played) -> dict[str, object]:
