@@ -29,7 +29,7 @@ SHOWN: Final = 20  # people, of each kind
 
 def sync(
     context: typer.Context,
-    account: Annotated[str, typer.Argument(metavar="ACCOUNT", help="The name in [accounts.<name>].")],
+    account: Annotated[str, typer.Argument(metavar="ACCOUNT", help="An account, as the configuration names it.")],
     *,
     pull: Annotated[bool, typer.Option("--pull", help="Take over whom the provider holds back and we do not.")] = False,
     push: Annotated[
