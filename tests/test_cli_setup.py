@@ -105,7 +105,7 @@ def test_all_commands_are_there() -> None:
         *("contacts list", "contacts export", "contacts add", "contacts edit", "contacts tag", "contacts untag"),
         "contacts unsubscribe",
         *("suppressions list", "suppressions show", "suppressions add", "suppressions lift"),
-        "suppressions import",
+        *("suppressions import", "suppressions sync"),
         *("suppressions incidents list", "suppressions incidents confirm", "suppressions incidents release"),
         *("suppressions incidents declare", "policy show", "policy preview", "policy rates"),
         *("topics list", "topics show", "topics add", "topics edit", "topics archive"),
