@@ -182,7 +182,7 @@ OPERATIONS: Final = (
         run=list_segments, query=All, answer=Segments, conflicts=True,
     ),
     Operation(
-        id="segment_preview", method="POST", path="/segments/preview", scope="segments:read",
+        id="segment_preview", method="POST", path="/segments/preview", scope="contacts:read",
         summary="Whom a filter finds, before it is stored.", run=preview, body=AskedPreview, answer=Preview,
     ),
     Operation(
@@ -203,7 +203,7 @@ OPERATIONS: Final = (
         conflicts=True,
     ),
     Operation(
-        id="segment_contacts", method="GET", path=f"{_ONE}/contacts", scope="segments:read",
+        id="segment_contacts", method="GET", path=f"{_ONE}/contacts", scope="contacts:read",
         summary="The contacts that are in a segment now.", run=list_members, in_path=SegmentPath, query=All,
         answer=Members, conflicts=True,
     ),
