@@ -1,6 +1,7 @@
-"""`python -m bench.sending_peer FILE`: a mail server that notes in FILE each message it takes. Says its port first.
+"""`python -m bench.sending_peer FILE SECONDS`: a mail server that notes in FILE each message it takes.
 
-A message is noted before the answer goes out: from then on it counts as delivered, whoever hears of it.
+It says its port first, and takes up to SECONDS for each answer. A message is noted before the answer goes out: from
+then on it counts as delivered, whoever hears of it.
 """
 
 from __future__ import annotations
@@ -32,23 +33,24 @@ class Taken:
 
 
 class _Notes:
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: TextIO, slowest: float) -> None:
         self._file = file
+        self._slowest = slowest
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802 - aiosmtpd's
         assert isinstance(envelope.content, bytes)
         mail = BytesHeaderParser().parsebytes(envelope.content)
         self._file.write(json.dumps([mail["X-Send-Id"], mail["Message-ID"].strip(" <>"), time.time()]) + "\n")
         self._file.flush()
-        await asyncio.sleep(random.uniform(0, SLOWEST))
+        await asyncio.sleep(random.uniform(0, self._slowest))
         return "250 OK"
 
 
 @asynccontextmanager
-async def mail_server(file: Path) -> AsyncIterator[int]:
+async def mail_server(file: Path, *, slowest: float = SLOWEST) -> AsyncIterator[int]:
     """The server as a process of its own, which notes in `file`; its port."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bench.sending_peer", str(file)), stdout=asyncio.subprocess.PIPE
+        *(sys.executable, "-m", "bench.sending_peer", str(file), str(slowest)), stdout=asyncio.subprocess.PIPE
     )
     assert process.stdout is not None
     try:
@@ -63,9 +65,9 @@ def taken(file: Path) -> list[Taken]:
     return [Taken(*json.loads(line)) for line in file.read_text().splitlines()]
 
 
-async def _serve(file: Path) -> None:
+async def _serve(file: Path, slowest: float) -> None:
     with file.open("a") as notes:
-        handler = _Notes(notes)
+        handler = _Notes(notes, slowest)
         server = await asyncio.get_running_loop().create_server(
             lambda: SMTP(handler, hostname="peer.example", decode_data=False), "127.0.0.1", 0
         )
@@ -74,4 +76,4 @@ async def _serve(file: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(Path(sys.argv[1])))
+    asyncio.run(_serve(Path(sys.argv[1]), float(sys.argv[2])))

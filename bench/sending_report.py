@@ -110,6 +110,7 @@ class Result:
             rows += [
                 (f"{WORKERS} workers, one limit of {RATE}/s, over {FOR} s", f"{rate.overall:.2f}/s ({off:+.1f} %)"),
                 ("- in each second", f"{min(rate.seconds)} to {max(rate.seconds)}"),
+                ("- the most in a second just after their start", f"{rate.warm}"),
             ]
         return rows
 
