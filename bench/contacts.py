@@ -46,6 +46,9 @@ PAIRS: Final = 5
 BATCHES: Final = 40
 CLIENTS: Final = 8
 MOST_MS: Final = 20.0
+MEMORY: Final = {
+    "shared_buffers": "1GB"
+}  # as for any database of a million contacts: the indexes do not fit into 128 MB
 LEAST_RATIO: Final = 0.6
 say: Final = Console(stderr=True)
 
@@ -79,7 +82,7 @@ class Contacts:
     def __init__(self, stack: ExitStack, directory: Path, contacts: int, events: int) -> None:
         self._stack, self._directory, self._contacts = stack, directory, contacts
         self._keys = work.make_sources(directory)
-        self.server = Server(stack, directory)
+        self.server = Server(stack, directory, MEMORY)
         self._dsn = self.server.dsn(OURS)
         started = time.perf_counter()
         asyncio.run(fill(self._dsn, directory, contacts, events))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import asyncpg
@@ -19,6 +21,7 @@ from receiver.store.schema import migrate
 
 OURS: Final = embedded.DATABASE
 FLOOR: Final = "floor"
+NO_SETTINGS: Final[Mapping[str, str]] = MappingProxyType({})
 _PATIENCE: Final = 600.0  # seconds
 _LOOK: Final = 0.02  # seconds between looks
 
@@ -36,13 +39,16 @@ WHERE (cursors.txid, cursors.position) < (ends.txid, ends.position) OR cursors.p
 
 
 class Server:
-    """Postgres, and a connection to each database whose own CPU time is left out of what `cpu` says."""
+    """Postgres, and a connection to each database whose own CPU time is left out of what `cpu` says.
 
-    def __init__(self, stack: ExitStack, directory: Path) -> None:
+    `settings`: of Postgres, over those of the embedded one.
+    """
+
+    def __init__(self, stack: ExitStack, directory: Path, settings: Mapping[str, str] = NO_SETTINGS) -> None:
         self._runner = stack.enter_context(asyncio.Runner())
         data = directory / "data"
         stack.callback(_remove_cluster, data)
-        self._postgres = embedded.start(data)
+        self._postgres = embedded.start(data, settings=settings)
         stack.callback(self._postgres.stop)
         self.version = self._postgres.version
         self._connections = self._runner.run(self._set_up())
