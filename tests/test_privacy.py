@@ -126,6 +126,24 @@ async def test_a_later_event(database: str, sql: asyncpg.Connection, tmp_path: P
         assert [row["recipient"] for row in await service.events("url = 'later'")] == [ANNA]
 
 
+async def test_leaving_out_and_erasing_together(database: str, sql: asyncpg.Connection, tmp_path: Path) -> None:
+    """columns that are left out still tell whose event it is: an erased person's words stay away in the others'"""
+    ses: Played = play("ses", tmp_path, name="ses")
+    sample: Any = ses.source.provider.simulation.sample(ses.occurrences(EventType.BOUNCED, BOB)[0])
+    recipients = sample["bounce"]["bouncedRecipients"]
+    recipients.append(json.loads(json.dumps(recipients[0]).replace(BOB, ANNA)))
+    recipients[0]["diagnosticCode"] = f"smtp; 550 5.1.1 no such user, see also {ANNA}"
+    async with running(database, ses, drop=["raw", "sender"]) as service:
+        await erase(sql, ANNA)
+        for post in ses.post_items([sample]):
+            assert (await service.post("ses", post)).status_code == 200
+        rows = {row["recipient"]: row for row in await service.events()}
+    assert rows.keys() == {BOB, None}
+    assert "no such user" in rows[BOB]["diagnostic"]
+    assert (rows[BOB]["raw"], rows[BOB]["raw_altered"]) == (None, False)
+    assert "anna" not in str([tuple(row) for row in rows.values()])
+
+
 async def test_a_report_about_several(database: str, sql: asyncpg.Connection, tmp_path: Path) -> None:
     """where one report tells of an erased person and another, the other's event keeps what is said of them alone"""
     ses: Played = play("ses", tmp_path, name="ses")

@@ -119,9 +119,9 @@ async def _insert(connection: asyncpg.Connection, rows: Sequence[Row], privacy: 
     if not fresh:
         return ()
     new: Collection[Row] = by_id.values() if len(fresh) == len(by_id) else [by_id[record[0]] for record in fresh]
+    if fresh[0][1]:  # somebody was erased; whose event it is may stand in columns that are left out below
+        new = await privacy.hidden(connection, new)
     if privacy.drops:
         new = privacy.dropped(new)
-    if fresh[0][1]:  # somebody was erased
-        new = await privacy.hidden(connection, new)
     await connection.copy_records_to_table("events", records=new, columns=COLUMNS)
     return new
