@@ -80,7 +80,13 @@ async def may_be_mailed(sql: asyncpg.Connection, name: str, address: str = ADA) 
 async def ask(sql: asyncpg.Connection, name: str, *, at: datetime, address: str = ADA) -> Asked:
     """Request a subscription as an application would."""
     asked = Request(
-        address=entered(address), topic=name, source="api:test", method="api", at=at, wording="Yes, the news please."
+        address=entered(address),
+        topic=name,
+        source="api:test",
+        method="api",
+        at=at,
+        now=at,
+        wording="Yes, the news please.",
     )
     async with sql.transaction():
         return await request(sql, VAULT, URL, asked)

@@ -195,6 +195,29 @@ async def test_a_subscription_that_is_not_enough(database: str) -> None:
         assert await sql.fetchval("SELECT count(*) FROM erasures") == 0
 
 
+async def test_evidence_of_long_ago_is_no_way_around_the_limits(database: str) -> None:
+    """a link is good from when it is mailed, whatever time the client gives, and a second mail is not had by another"""
+    async with api(database, public_url="https://hooks.example.net") as one:
+        await one.post("/topics", {"name": "club", "title": "The club", "double_opt_in": True})
+        said = {"address": "ada@one.test", "topic": "club", "action": "subscribe"}
+        times = [datetime.now(UTC) - timedelta(days=days) for days in (20, 8)]
+        mails = [(await one.post("/subscriptions", {**said, "at": at.isoformat()}))["mail"] for at in times]
+        assert mails == ["queued", "limited"]
+        sql = one.service.connection
+        assert await sql.fetchval("SELECT expires_at > now() + interval '6 days' FROM confirmations")
+
+
+async def test_topics_that_change_while_they_are_listed(database: str) -> None:
+    """a topic that is given up between two pages makes the next one neither skip nor repeat another"""
+    async with api(database) as one:
+        for name in ("a", "b", "c", "d"):
+            await one.post("/topics", {"name": name, "title": name})
+        first = await one.get("/topics", params={"limit": 2})
+        await one.call("PATCH", "/topics/a", json={"archived": True})
+        second = await one.get("/topics", params={"limit": 2, "cursor": first["next"]})
+        assert [[row["name"] for row in page["items"]] for page in (first, second)] == [["a", "b"], ["c", "d"]]
+
+
 async def test_what_repeated_bounces_mean_at_a_new_address(database: str) -> None:
     """who gets an address that was suppressed for bounces, and has shown life since, may be mailed there"""
     async with api(database) as one:

@@ -25,13 +25,14 @@ _MAIL: Final = {
 
 async def subscribe(place: Place, address: str, topic: str, wording: str, *, as_json: bool) -> None:
     """Raises CommandError, UnknownTopic, NoPublicUrl."""
-    vault = place.vault()
+    vault, now = place.vault(), datetime.now(UTC)
     asked = Request(
         address=entered_address(address),
         topic=topic,
         source="cli",
         method="cli",
-        at=datetime.now(UTC),
+        at=now,
+        now=now,
         wording=wording,
         detail={"who": who()},
     )

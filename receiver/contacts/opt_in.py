@@ -56,13 +56,14 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Somebody asks for mail about a topic. The rest: as in `consent_log`."""
+    """Somebody asks for mail about a topic. `at`: when the person did; `now`: by our clock; else as `consent_log`."""
 
     address: Address
     topic: str
     source: str
     method: str
     at: datetime
+    now: datetime
     wording: str | None = None
     client_ip: ClientAddress | None = None
     user_agent: str | None = None
@@ -96,7 +97,7 @@ async def request(sql: Sql, vault: Vault, public_url: str | None, asked: Request
     if not may["sendable"]:
         return Asked(state="pending", mail="suppressed", reason=may["reason"])
     link = await confirmations.mail(
-        sql, address_hash, topic=topic.name, at=asked.at, good_for=CONFIRM_WITHIN, most=MOST, apart=APART
+        sql, address_hash, topic=topic.name, at=asked.now, good_for=CONFIRM_WITHIN, most=MOST, apart=APART
     )
     if link is None:
         return Asked(state="pending", mail="limited")

@@ -15,7 +15,9 @@ from receiver.store.sql import Sql
 PATIENCE: Final = timedelta(seconds=30)  # of somebody who looks at a preview
 _PAGE: Final = 1000  # contacts fetched at a time
 
-_LIST: Final = "SELECT name, title, filter::text AS filter, created_at, updated_at FROM segments ORDER BY name"
+_LIST: Final = (
+    'SELECT name, title, filter::text AS filter, created_at, updated_at FROM segments ORDER BY name COLLATE "C"'
+)
 _GET: Final = "SELECT name, title, filter::text AS filter, created_at, updated_at FROM segments WHERE name = $1"
 _SAVE: Final = """
 INSERT INTO segments AS s (name, title, filter) VALUES ($1, coalesce($2, ''), $3::jsonb)

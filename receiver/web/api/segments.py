@@ -20,8 +20,6 @@ from receiver.store.queries import write_audit
 from receiver.web.api.operations import Answered, Asked, Call, Found, Listing, Made, Operation, Page
 from receiver.web.api.problems import Fault, Kind, Problem, not_found
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-
 
 def _read(value: Any) -> Condition:
     """Raises Problem with every fault."""

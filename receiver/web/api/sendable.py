@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 from uuid import UUID
 
 from pydantic import Field
 
 from receiver.contacts.addresses import WrongAddress, entered
 from receiver.store import consent
+from receiver.store.consent import Stream
 from receiver.web.api.operations import Answered, Asked, Call, Operation
 
 MOST: Final = 1000  # addresses
 _AT_ONCE: Final = 50  # addresses that are checked before others have their turn
 
-Stream = Literal["marketing", "transactional"]
 Given = Annotated[str, Field(max_length=320, description="An address; of a wrong one the answer says so.")]
 Topic = Annotated[
     str | None, Field(max_length=200, description="What the mail is about; without one only suppressions count.")

@@ -44,12 +44,12 @@ async def say(call: Call) -> Heard:
     if asked.at is not None and asked.at > now:
         raise wrong("/at", "lies ahead")
     at = asked.at or now
-    return await (_subscribe(call, asked, at) if asked.action == "subscribe" else _unsubscribe(call, asked, at))
+    return await (_subscribe(call, asked, at, now) if asked.action == "subscribe" else _unsubscribe(call, asked, at))
 
 
-async def _subscribe(call: Call, asked: Said, at: datetime) -> Heard:
+async def _subscribe(call: Call, asked: Said, at: datetime, now: datetime) -> Heard:
     request = opt_in.Request(
-        address=asked.address, topic=asked.topic, source=call.who, method="api", at=at, wording=asked.wording,
+        address=asked.address, topic=asked.topic, source=call.who, method="api", at=at, now=now, wording=asked.wording,
         client_ip=asked.client_ip, user_agent=asked.user_agent, detail=asked.detail,
     )  # fmt: skip
     try:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Final, Literal
+from operator import itemgetter
+from typing import Annotated, Final
 
 import asyncpg
 from pydantic import Field
 
 from receiver.store import topics as store
+from receiver.store.consent import Stream
 from receiver.store.queries import write_audit
 from receiver.web.api.operations import Answered, Asked, Call, Found, Listing, Made, Operation, Page
 from receiver.web.api.problems import Fault, Kind, Problem, not_found
 from receiver.web.api.values import Name
 
-Stream = Literal["marketing", "transactional"]
 Title = Annotated[str, Field(min_length=1, max_length=200)]
 Description = Annotated[str, Field(max_length=2000)]
 Brand = Annotated[str, Field(max_length=100)]
@@ -84,10 +85,10 @@ async def _shown(call: Call, name: str) -> Topic:
 
 async def list_topics(call: Call) -> Found:
     asked: TopicFilter = call.query
-    rows = await store.topics(call.sql, archived=asked.archived)
-    start = int(call.after[0]) if call.after else 0
-    end = start + asked.limit
-    return Found([_topic(row) for row in rows[start:end]], [str(end)] if end < len(rows) else None)
+    rows = sorted(await store.topics(call.sql, archived=asked.archived), key=itemgetter("name"))
+    rest = [row for row in rows if call.after is None or row["name"] > call.after[0]]
+    shown = rest[: asked.limit]
+    return Found([_topic(row) for row in shown], [shown[-1]["name"]] if len(shown) < len(rest) else None)
 
 
 async def get_topic(call: Call) -> Topic:
