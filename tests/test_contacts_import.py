@@ -208,7 +208,9 @@ async def test_a_killed_import_goes_on(
     )
 
     async def stuck() -> bool:
-        return bool(await sql.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+        """Behind us, and not behind anybody of another test in the same Postgres."""
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid))"
+        return bool(await sql.fetchval(waiting, blocker.get_server_pid()))
 
     try:
         await until(stuck, within=120)

@@ -23,7 +23,7 @@ from tests.service import SECRET_KEY, play, running
 from tests.smtp_peer import smtp_peer
 from tests.test_rules import settings
 from tests.test_sending import Sending
-from tests.workers import all_read, value
+from tests.workers import all_read, prepared, value
 
 FROM = {"from": "Shop <hello@shop.example>"}
 
@@ -45,6 +45,9 @@ async def test_a_click_leads_to_exactly_one_mail(database: str, tmp_path: Path) 
         given = smtp.Settings(transport="smtp", host="127.0.0.1", port=peer.port, tls="none", **FROM)
         account = Account(name="main", settings=given, transport=smtp.open(given))
         sending = sender(database, account, wanted)
+        sql = await asyncpg.connect(database)
+        await prepared(sql, [handler])
+        await sql.close()
         async with running(database, postmark, dispatcher=worker, sender=sending) as service:
             (click,) = postmark.posts(EventType.CLICKED, "ann@example.com")
             for _ in range(3):
