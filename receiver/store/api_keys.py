@@ -17,7 +17,7 @@ _SHOWN: Final = f"""
     CASE WHEN {_LIVE} THEN 'live' WHEN revoked_at IS NOT NULL THEN 'revoked' ELSE 'expired' END AS state
 """
 _FOUND: Final = """
-    id, name, hash, scopes, used_at IS NULL OR used_at < clock_timestamp() - interval '1 minute' AS stale
+    id, name, scopes, used_at IS NULL OR used_at < clock_timestamp() - interval '1 minute' AS stale
 """
 _BY_HASH: Final = f"SELECT {_FOUND} FROM api_keys WHERE hash = $1 AND {_LIVE}"
 _BY_ID: Final = f"SELECT {_FOUND} FROM api_keys WHERE id = $1 AND {_LIVE}"
@@ -62,7 +62,7 @@ async def make(sql: Sql, key: NewKey) -> asyncpg.Record:
 
 
 async def find(sql: Sql, hash_: bytes) -> asyncpg.Record | None:
-    """The key with this hash, if it is good now: (id, name, hash, scopes, stale). `stale`: `used` should be called."""
+    """The key with this hash, if it is good now: (id, name, scopes, stale). `stale`: `used` should be called."""
     return await sql.fetchrow(_BY_HASH, hash_)
 
 

@@ -66,7 +66,8 @@ class Screens:
     def unavailable(self) -> Answer:
         answer = self.message(
             "Please try again in a minute",
-            "We cannot do this at the moment, and nothing was changed. The link goes on to work.",
+            "We could not finish this at the moment. Please try again: a second time does no harm, and the link goes "
+            "on to work.",
             status=503,
         )
         return _with(answer, ("retry-after", str(AGAIN)))

@@ -90,10 +90,9 @@ class Sends(Protocol):
 class Service:
     """Everything `serve` needs, built by the command line (or a test) beforehand.
 
-    `dispatcher`: None runs no handlers in this process. `sender`: None sends nothing; `means`: what those who
-    ask for messages have to know. `listener`: the socket for
-    webhooks, where several processes share one; else `host` and `port` are bound. `drop`: columns of events that are
-    never stored.
+    `dispatcher`: None runs no handlers in this process. `sender`: None sends nothing; `means`: what those who ask for
+    messages have to know. `listener`: the socket for webhooks, where several processes share one; else `host` and
+    `port` are bound. `drop`: columns of events that are never stored.
     """
 
     dsn: str

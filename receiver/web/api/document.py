@@ -27,8 +27,11 @@ _HEADERS: Final[Mapping[str, Any]] = {
     "RateLimit": "What is left of the key's requests, and seconds until all of them are there again.",
     "RateLimit-Policy": "How many requests a key has at once, and in how many seconds they come back.",
 }
-_EVERY: Final = (401, 403, 405, 413, 415, 422, 429, 500, 503)  # any operation may answer so
-_DESCRIPTION: Final = "Who may be mailed, contacts, suppressions, topics and events. docs/api.md shows how to use it."
+_EVERY: Final = (401, 403, 405, 408, 413, 415, 422, 429, 500, 503)  # any operation may answer so
+_DESCRIPTION: Final = (
+    "Who may be mailed, contacts, suppressions, topics, segments, events, messages and broadcasts. "
+    "docs/api.md shows how to use it."
+)
 
 
 def openapi(operations: Sequence[Operation]) -> dict[str, Any]:

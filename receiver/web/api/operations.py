@@ -100,7 +100,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """`run` returns what `answer` describes: a model, Found, Made, or None for an empty answer."""
+    """`run` returns what `answer` describes: a model, Found, Made, its JSON text, or None for an empty answer."""
 
     id: str
     method: str
