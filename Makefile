@@ -4,7 +4,7 @@ python := .venv/bin/python
 code := $(wildcard receiver handlers tests bench)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-peers test-pooler check docs bench bench-quick bench-growth bench-contacts chaos lock clean
+.PHONY: help run test test-peers test-pooler check docs bench bench-quick bench-growth bench-contacts chaos chaos-sending lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
