@@ -91,6 +91,7 @@ async def test_the_message_arrives_whole() -> None:
     [
         ({"rcpt": "550 5.1.1 <ann@example.com> no such user"}, (Rejected, True, 550, "5.1.1")),
         ({"rcpt": "450 4.2.1 try later"}, (Retry, "recipient")),
+        ({"rcpt": "421 4.7.0 too much of it"}, (Retry, "account")),
         ({"mail": "550 5.7.1 sender not allowed"}, (Pause,)),
         ({"mail": "421 4.7.0 too many connections"}, (Retry, "account")),
         ({"mail": "451 4.3.0 local trouble"}, (Retry, "account")),
@@ -116,6 +117,14 @@ async def test_what_a_reply_means(script: dict[str, str], expected: tuple[Any, .
             meant = (type(found),)
     assert meant == expected
     assert "ann@example.com" not in found.detail
+
+
+async def test_a_server_that_closes_at_a_copy() -> None:
+    """a 421 to a copy is about us, not about the copy: the message goes later, to all of them"""
+    async with smtp_peer(Peer(rcpt=deque(["250 OK", "421 4.7.0 closing"]))) as peer:
+        found = await outcome(peer, message(cc=[Mailbox("cc@example.com")]))
+    assert isinstance(found, Retry)
+    assert (found.account, peer.taken) == (True, [])
 
 
 async def test_no_reply_in_time_is_unknown() -> None:

@@ -46,6 +46,15 @@ async def test_an_outcome_waits_for_the_database(sending: Sending) -> None:
     assert len(sending.peer.taken) == 1
 
 
+async def test_a_reply_that_no_text_can_hold(sending: Sending) -> None:
+    """what a server has taken is sent, also where its reply has a character in it that cannot be stored"""
+    sending.peer.data = deque(["250 2.0.0 taken\x00as q1"])
+    await sending.queue("receipt")
+    async with sending.running(sending.sender()):
+        await sending.state("receipt", "sent")
+    assert await sending.sql.fetchval("SELECT detail FROM sends") == "2.0.0 taken\ufffdas q1"
+
+
 async def test_an_hour_that_is_full_uses_up_no_day(sending: Sending) -> None:
     """messages that wait for the next hour do not count for the day"""
     for number in range(6):

@@ -29,11 +29,12 @@ from aiosmtplib import (
 from pydantic import Field, model_validator
 
 from receiver.contract import Secrets
+from receiver.payload import clean_text
 from receiver.sending.access_tokens import AccessTokens, Grant, NoToken
 from receiver.sending.accounts import AccountSettings
 from receiver.sending.api import outbound_to
-from receiver.sending.message import Message
-from receiver.sending.mime import mime_of, needs_utf8, wire_address
+from receiver.sending.message import Message, wire_address
+from receiver.sending.mime import mime_of, needs_utf8
 from receiver.sending.transport import Outcome, Pause, Rejected, Retry, Sent, Unknown
 
 COMMAND: Final = 300.0  # seconds for a reply (RFC 5321, section 4.5.3.2)
@@ -165,8 +166,11 @@ class Smtp:
         await client.mail(wire_address(message.sender.address), options=options, encoding=encoding, timeout=limit)
         await client.rcpt(wire_address(message.to.address), encoding=encoding, timeout=limit)
         for one in (*message.cc, *message.bcc):  # a copy that is refused does not keep the message from its recipient
-            with contextlib.suppress(SMTPRecipientRefused):
+            try:
                 await client.rcpt(wire_address(one.address), encoding=encoding, timeout=limit)
+            except SMTPRecipientRefused as error:
+                if error.code == CLOSING:
+                    raise
 
     # Connections -----------------------------------------------------------------------------------------------------
 
@@ -258,15 +262,17 @@ def _before_the_message(error: Exception) -> tuple[Outcome, bool]:
         case SMTPSenderRefused():
             detail = f"the server refuses our sender: {_said(error)}"
             return (Pause(detail=detail) if error.code >= 500 else Retry(detail=detail, account=True)), True
+        case SMTPRecipientRefused(code=code) if code == CLOSING:
+            return Retry(detail=f"the server is closing: {_said(error)}", account=True), False
         case SMTPRecipientRefused() if error.code < 500:
-            return Retry(detail=f"not now: {_said(error)}", recipient=True), error.code != CLOSING
+            return Retry(detail=f"not now: {_said(error)}", recipient=True), True
         case SMTPRecipientRefused():
-            code = _ENHANCED.match(error.message)
+            enhanced = _ENHANCED.match(error.message)
             refused = Rejected(
                 detail=f"the server refuses the recipient: {_said(error)}",
                 recipient=True,
                 smtp_code=error.code,
-                enhanced_code=code[1] if code else None,
+                enhanced_code=enhanced[1] if enhanced else None,
             )
             return refused, True
         case _:
@@ -304,5 +310,5 @@ def _said(error: BaseException) -> str:
 
 
 def _hidden(text: str) -> str:
-    """The server's words, on one line, without the addresses that they quote."""
-    return _ADDRESS.sub("(an address)", " ".join(text.split()))[:500]
+    """The server's words, on one line, without the addresses that they quote and what no text can hold."""
+    return clean_text(_ADDRESS.sub("(an address)", " ".join(text.split()))[:500])
