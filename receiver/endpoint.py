@@ -119,12 +119,13 @@ def rest_after(answer: Answer, now: datetime | None = None) -> float:
     if answer.status < 400 or not text:
         return usual
     try:
-        seconds = float(text) if text.isdigit() else _seconds_until(text, now or datetime.now(UTC))
+        seconds = float(text) if text.isdigit() else seconds_until(text, now or datetime.now(UTC))
     except (ValueError, TypeError, OverflowError):  # neither a number nor a date
         return usual
     return min(max(seconds, 0.0), LONGEST_REST)
 
 
-def _seconds_until(text: str, now: datetime) -> float:
+def seconds_until(text: str, now: datetime) -> float:
+    """Of the date in a header such as Retry-After. Raises ValueError, TypeError, OverflowError for what is none."""
     moment = parsedate_to_datetime(text)
     return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment).timestamp() - now.timestamp()

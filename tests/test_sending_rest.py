@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes
 from email.policy import SMTP
+from email.utils import getaddresses
 from importlib import import_module
 from typing import Any
 
@@ -126,6 +127,43 @@ async def test_a_template_that_the_provider_keeps(name: str) -> None:
     assert not any(one in told for one in ('"text"', '"Raw"', "TextBody", '"content"'))
 
 
+@pytest.mark.parametrize("name", NAMES)
+async def test_names_and_addresses_of_all_kinds(name: str) -> None:
+    """a local part outside of ASCII and a name with quotes arrive as they are, and a domain in ASCII"""
+    async with api_peer() as peer:
+        peer.says(TAKEN[name])
+        sent = message(to=Mailbox("änn@bücher.example", 'Ann "the \\ Great" <x@y>, Dr.'))
+        assert isinstance(await outcome(name, peer, sent), Sent)
+        (asked,) = peer.asked
+    if name == "mailgun":
+        (told,) = read_form(asked)["to"]
+    else:
+        told = json.dumps(json.loads(asked.body), ensure_ascii=False)
+    assert "änn@xn--bcher-kva.example" in told
+    if name in ("mailgun", "postmark", "resend"):
+        address = json.loads(asked.body) if name != "mailgun" else {"to": told}
+        (box,) = getaddresses([address["to"][0] if name == "resend" else address.get("To") or address["to"]])
+        assert box == ('Ann "the \\ Great" <x@y>, Dr.', "änn@xn--bcher-kva.example")
+
+
+@pytest.mark.parametrize("field", ["to", "sender", "cc", "bcc", "reply_to"])
+def test_an_address_that_cannot_be_written(field: str) -> None:
+    """a message with a domain that has no form in ASCII is not made, and the error does not name it"""
+    wrong = Mailbox("ann@-bü\u2024cher.example")
+    with pytest.raises(ValueError, match="domain") as raised:
+        message(**{field: wrong if field in ("to", "sender") else [wrong]})
+    assert "cher" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("name", "field"), [("mailgun", "id"), ("postmark", "MessageID"), ("resend", "id")])
+async def test_an_answer_that_cannot_be_kept(name: str, field: str) -> None:
+    """a message that a provider took is sent, also where the id it gives is none, or no text that can be stored"""
+    async with api_peer() as peer:
+        for given, kept in (("m\0", "m\ufffd"), ([], None)):
+            peer.says(Said(200, json.dumps({field: given, "ErrorCode": []})))
+            assert await outcome(name, peer) == Sent(provider_message_id=kept)
+
+
 async def test_mailgun_gets_a_form() -> None:
     """Mailgun's fields, of which some are there several times"""
     async with api_peer() as peer:
@@ -186,7 +224,10 @@ async def test_keys_are_rotated(name: str) -> None:
         ("postmark", Said(422, '{"ErrorCode": 406, "Message": "inactive ann@example.com"}'), Rejected),
         ("postmark", Said(422, '{"ErrorCode": 412, "Message": "pending approval"}'), Pause),
         ("postmark", Said(422, '{"ErrorCode": 300, "Message": "invalid"}'), Rejected),
+        ("postmark", Said(429, '{"ErrorCode": 429, "Message": "rate limit"}'), Retry),
+        ("postmark", Said(503, '{"ErrorCode": 100, "Message": "maintenance"}'), Retry),
         ("resend", Said(409, '{"name": "concurrent_idempotent_requests"}'), Retry),
+        ("resend", Said(409, '{"name": "invalid_idempotent_request"}'), Unknown),
         ("resend", Said(422, '{"name": "invalid_from_address"}'), Pause),
         ("ses", Said(400, "{}", {"x-amzn-errortype": "MailFromDomainNotVerifiedException:http://x/"}), Pause),
         ("ses", Said(400, "{}", {"x-amzn-errortype": "TooManyRequestsException"}), Retry),
@@ -195,7 +236,7 @@ async def test_keys_are_rotated(name: str) -> None:
     ids=str,
 )
 async def test_what_providers_say_in_their_own_words(name: str, said: Said, meant: type[Outcome]) -> None:
-    """a provider's own code outweighs the status, and no answer quotes an address"""
+    """a provider's own code tells what a refusal is about, and no answer quotes an address"""
     async with api_peer() as peer:
         peer.says(said)
         found = await outcome(name, peer)

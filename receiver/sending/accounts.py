@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from email.utils import parseaddr
 from importlib import import_module
-from typing import Annotated, Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from receiver.classify.addresses import domain_of, normalize_address
+from receiver.classify.addresses import domain_of
 from receiver.errors import ConfigError, Problem
 from receiver.faults import did_you_mean, problems_of, setting_names
 from receiver.raw_settings import resolve_files
+from receiver.sending.content import Box, mailbox
 from receiver.sending.message import Mailbox
 from receiver.sending.transport import Transport
 from receiver.settings import Settings
@@ -23,23 +23,13 @@ TRANSPORTS: Final = ("mailgun", "postmark", "resend", "sendgrid", "ses", "smtp")
 STREAMS: Final = ("marketing", "transactional")
 
 
-def _mailbox(value: str) -> str:
-    name, address = parseaddr(value)
-    if normalize_address(address) is None or "\n" in value or "\r" in value:
-        raise ValueError("is no address such as Shop <hello@shop.example>")
-    Mailbox(address, name)
-    return value
-
-
 class AccountSettings(BaseModel):
     """What every account has; transports add to it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, populate_by_name=True)
 
     transport: str = Field(description=f"one of: {', '.join(TRANSPORTS)}", examples=["smtp"])
-    sender: Annotated[str, AfterValidator(_mailbox)] = Field(
-        alias="from", description="who the mail is from", examples=["Shop <hello@shop.example>"]
-    )
+    sender: Box = Field(alias="from", description="who the mail is from", examples=["Shop <hello@shop.example>"])
     streams: list[Literal["marketing", "transactional"]] = Field(
         ["marketing", "transactional"], description="the mail that goes by this account unless a send names another"
     )
@@ -51,8 +41,7 @@ class AccountSettings(BaseModel):
     @property
     def mailbox(self) -> Mailbox:
         """Who the mail is from."""
-        name, address = parseaddr(self.sender)
-        return Mailbox(address, name)
+        return mailbox(self.sender)
 
     @property
     def domain(self) -> str:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from email.utils import formataddr, parsedate_to_datetime
+from email.utils import quote
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
 
-from receiver.errors import Unavailable
+from receiver.endpoint import seconds_until
+from receiver.errors import Unavailable, Unreadable
 from receiver.outbound import Answer, Forbidden, Outbound, Unreachable
+from receiver.payload import decode, mapping
 from receiver.sending.accounts import AccountSettings
-from receiver.sending.message import Attachment, Mailbox
-from receiver.sending.mime import wire_address
+from receiver.sending.message import Attachment, Mailbox, wire_address
 from receiver.sending.transport import Outcome, Pause, Rejected, Retry, Sent, Unknown
 
 TOTAL: Final = 30.0  # seconds for one call
@@ -73,13 +73,12 @@ def outbound_to(url: str, *, private: bool, total: float = TOTAL) -> Outbound:
     return Outbound(allow=[place] if private else [], plain_http=None, total=total, keep=KEPT)
 
 
-def json_of(answer: Answer) -> Any:
-    """The body; an empty object where it is no JSON object."""
+def json_of(answer: Answer) -> Mapping[str, Any]:
+    """The body, as Postgres can hold it; an empty object where it is no JSON object."""
     try:
-        found = json.loads(answer.body)
-    except (ValueError, RecursionError):
+        return mapping(decode(answer.body))
+    except Unreadable:
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _meaning(answer: Answer, *, again: bool) -> Outcome:
@@ -107,7 +106,7 @@ def wait_of(headers: Mapping[str, str], now: datetime) -> timedelta | None:
     for name in ("retry-after", "ratelimit-reset", "x-ratelimit-reset", "x-sib-ratelimit-reset"):
         text = headers.get(name, "").strip()
         try:
-            seconds = float(text) if text.replace(".", "", 1).isdigit() else _until(text, now)
+            seconds = float(text) if text.replace(".", "", 1).isdigit() else seconds_until(text, now)
         except (ValueError, TypeError, OverflowError):
             continue
         if seconds > 1_000_000_000:
@@ -116,23 +115,15 @@ def wait_of(headers: Mapping[str, str], now: datetime) -> timedelta | None:
     return max(waits, default=None)
 
 
-def _until(text: str, now: datetime) -> float:
-    moment = parsedate_to_datetime(text)
-    return ((moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment) - now).total_seconds()
-
-
 def encode(value: Mapping[str, Any]) -> bytes:
     """As JSON, without what is None or empty: providers take an empty list for a mistake."""
     return msgspec.json.encode({name: one for name, one in value.items() if one not in (None, "", [], {}, ())})
 
 
 def boxed(box: Mailbox) -> str:
-    """`Name <address>`."""
-    return (
-        formataddr((box.name, wire_address(box.address)), charset="utf-8")
-        if box.name.isascii()
-        else (f'"{box.name.replace(chr(92), "").replace(chr(34), "")}" <{wire_address(box.address)}>')
-    )
+    """`"Name" <address>`, as JSON and forms carry it: nothing of it is encoded but the domain."""
+    address = wire_address(box.address)
+    return f'"{quote(box.name)}" <{address}>' if box.name else address
 
 
 def base64_of(attachment: Attachment) -> str:

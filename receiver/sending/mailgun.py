@@ -15,6 +15,7 @@ from pydantic import Field, SecretStr
 
 from receiver.contract import Secrets
 from receiver.outbound import Answer
+from receiver.payload import text
 from receiver.sending.accounts import AccountSettings
 from receiver.sending.api import SEND_ID, Api, boxed, json_of
 from receiver.sending.message import Message
@@ -98,5 +99,5 @@ def _fields(message: Message) -> Iterator[tuple[str, str]]:
 
 def _read(answer: Answer) -> Sent:
     """Webhooks give the id without its angle brackets."""
-    found = json_of(answer).get("id")
-    return Sent(provider_message_id=found.strip("<>") if isinstance(found, str) else None)
+    found = text(json_of(answer).get("id"))
+    return Sent(provider_message_id=found.strip("<>") if found else None)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
+import idna
+
 MAX_HEADER: Final = 998  # characters of one line (RFC 5322, section 2.1.1)
 _NAME: Final = re.compile(r"[\x21-\x39\x3b-\x7e]{1,100}")  # of a header (RFC 5322, section 2.2)
 _BREAKS: Final = re.compile(r"[\r\n\0\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
@@ -71,11 +73,11 @@ class Message:
     `send_id`: of the row in `sends`: travels in the provider's metadata, so that its webhooks come back to the row.
     `message_id`: the Message-ID header without its angle brackets, the same at each attempt.
     `unsubscribe`: the headers List-Unsubscribe and List-Unsubscribe-Post, or none.
-    `automatic`: nobody wrote it by hand (Auto-Submitted). `feedback_id`: for Google's postmaster tools.
-    `template_id`, `data`: a template that the provider keeps, and the values for it. `idempotency_key`: where it is
-    not the send's id.
+    `feedback_id`: for Google's postmaster tools.
+    `template_id`, `data`: a template that the provider keeps, and the values for it.
 
-    Raises ValueError for what cannot stand in a header, or a header that other fields make.
+    Raises ValueError for what cannot stand in a header, a header that other fields make, or a domain that has no form
+    in ASCII.
     """
 
     send_id: UUID
@@ -93,7 +95,6 @@ class Message:
     tags: Sequence[str] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
     unsubscribe: Mapping[str, str] = field(default_factory=dict)
-    automatic: bool = True
     feedback_id: str = ""
     template_id: str = ""
     data: Mapping[str, object] = field(default_factory=dict)
@@ -103,6 +104,8 @@ class Message:
         _one_line("the subject", self.subject)
         _one_line("the message's id", self.message_id)
         _one_line("the feedback id", self.feedback_id)
+        for box in (self.sender, *self.recipients, *self.reply_to):
+            wire_address(box.address)
         for one in (*self.tags, *self.metadata, *self.metadata.values(), *self.unsubscribe.values(), self.template_id):
             _one_line("a tag or a value of metadata", one)
         for name, value in self.headers.items():
@@ -118,6 +121,17 @@ class Message:
     def recipients(self) -> Sequence[Mailbox]:
         """Everybody who gets it."""
         return (self.to, *self.cc, *self.bcc)
+
+
+def wire_address(address: str) -> str:
+    """The address with its domain in ASCII. Raises ValueError."""
+    local, _, domain = address.rpartition("@")
+    if domain.isascii():
+        return address
+    try:
+        return f"{local}@{idna.encode(domain, uts46=True).decode()}"
+    except idna.IDNAError:
+        raise ValueError("the domain of an address is none: it has no form in ASCII") from None
 
 
 def _one_line(what: str, value: str) -> None:

@@ -10,9 +10,7 @@ from email.policy import SMTP, SMTPUTF8
 from email.utils import format_datetime
 from typing import Final
 
-import idna
-
-from receiver.sending.message import Mailbox, Message
+from receiver.sending.message import Mailbox, Message, wire_address
 
 SEND_ID: Final = "X-Send-Id"
 
@@ -43,8 +41,7 @@ def headers_of(message: Message) -> Iterable[tuple[str, str]]:
     """The headers beside those that every message has, our send's id among them."""
     yield from message.headers.items()
     yield from message.unsubscribe.items()
-    if message.automatic:
-        yield "Auto-Submitted", "auto-generated"  # RFC 3834: no out-of-office answers to it
+    yield "Auto-Submitted", "auto-generated"  # RFC 3834: no out-of-office answers to it
     if message.feedback_id:
         yield "Feedback-ID", message.feedback_id
     yield SEND_ID, str(message.send_id)
@@ -53,12 +50,6 @@ def headers_of(message: Message) -> Iterable[tuple[str, str]]:
 def needs_utf8(message: Message) -> bool:
     """Whether an address has a local part that only SMTPUTF8 (RFC 6531) can carry."""
     return not all(one.address.rpartition("@")[0].isascii() for one in (message.sender, *message.recipients))
-
-
-def wire_address(address: str) -> str:
-    """The address with its domain in ASCII. Raises ValueError."""
-    local, _, domain = address.rpartition("@")
-    return f"{local}@{domain if domain.isascii() else idna.encode(domain, uts46=True).decode()}"
 
 
 def _address(box: Mailbox) -> Address:

@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr
 
 from receiver.contract import Secrets
 from receiver.outbound import Answer
+from receiver.payload import integer, text
 from receiver.sending.accounts import AccountSettings
 from receiver.sending.api import SEND_ID, Api, base64_of, boxed, encode, json_of
 from receiver.sending.message import Message
@@ -100,13 +101,14 @@ def payload(message: Message, stream: str) -> dict[str, Any]:
 
 
 def _read(answer: Answer) -> Sent:
-    return Sent(provider_message_id=json_of(answer).get("MessageID"))
+    return Sent(provider_message_id=text(json_of(answer).get("MessageID")))
 
 
 def _judge(answer: Answer) -> Outcome | None:
-    code = json_of(answer).get("ErrorCode")
+    """By the error's number. Only with 422 is it the message's fault: 429 and 503 carry one too."""
+    code = integer(json_of(answer).get("ErrorCode"))
     if code in _OURS:
         return Pause(detail=f"Postmark answers with error {code}")
     if code == _INACTIVE:
         return Rejected(detail="Postmark holds mail to the recipient back (error 406)")
-    return Rejected(detail=f"Postmark answers with error {code}") if isinstance(code, int) and code else None
+    return Rejected(detail=f"Postmark answers with error {code}") if answer.status == 422 and code else None

@@ -60,6 +60,10 @@ class ProviderLists(Protocol):
         ...
 
 
+def _bearer(key: SecretStr, _method: str, _url: str, _body: bytes) -> Mapping[str, str]:
+    return {**_JSON, "authorization": f"Bearer {key.get_secret_value()}"}
+
+
 class SendGridLists:
     """By API only the global unsubscribes can be added to: they hold back all mail."""
 
@@ -68,10 +72,7 @@ class SendGridLists:
     reason: Reason = "unsubscribe"
 
     def __init__(self, settings: sendgrid.Settings) -> None:
-        def head(key: SecretStr, _method: str, _url: str, _body: bytes) -> Mapping[str, str]:
-            return {**_JSON, "authorization": f"Bearer {key.get_secret_value()}"}
-
-        self.client = ListClient(settings.url, settings.api_key, head, private=settings.private)
+        self.client = ListClient(settings.url, settings.api_key, _bearer, private=settings.private)
 
     async def pages(self) -> AsyncIterator[Page]:
         for name in ("bounces", "invalid_emails", "spam_reports", "unsubscribes"):
@@ -211,10 +212,7 @@ class ResendLists:
     reason: Reason = "manual"
 
     def __init__(self, settings: resend.Settings) -> None:
-        def head(key: SecretStr, _method: str, _url: str, _body: bytes) -> Mapping[str, str]:
-            return {**_JSON, "authorization": f"Bearer {key.get_secret_value()}"}
-
-        self.client = ListClient(settings.url, settings.api_key, head, private=settings.private)
+        self.client = ListClient(settings.url, settings.api_key, _bearer, private=settings.private)
 
     async def pages(self) -> AsyncIterator[Page]:
         query = "?limit=100"

@@ -13,12 +13,13 @@ from pydantic import Field, SecretStr
 
 from receiver.contract import Secrets
 from receiver.outbound import Answer
+from receiver.payload import text
 from receiver.sending.accounts import AccountSettings
 from receiver.sending.api import SEND_ID, Api, base64_of, boxed, encode, json_of
 from receiver.sending.message import Message
 from receiver.sending.mime import headers_of
 from receiver.sending.rotation import Keys
-from receiver.sending.transport import Outcome, Pause, Retry, Sent
+from receiver.sending.transport import Outcome, Pause, Retry, Sent, Unknown
 
 URL: Final = "https://api.resend.com"
 _NOT_IN_TAG: Final = re.compile(r"[^A-Za-z0-9_-]")
@@ -100,13 +101,15 @@ def _tag(text: str) -> str:
 
 
 def _read(answer: Answer) -> Sent:
-    return Sent(provider_message_id=json_of(answer).get("id"))
+    return Sent(provider_message_id=text(json_of(answer).get("id")))
 
 
 def _judge(answer: Answer) -> Outcome | None:
-    name = json_of(answer).get("name")
+    name = text(json_of(answer).get("name"))
     if name in _OURS:
         return Pause(detail=f"Resend answers {name}")
     if answer.status == 409 and name == "concurrent_idempotent_requests":
         return Retry(detail=f"Resend answers {name}")
+    if answer.status == 409 and name == "invalid_idempotent_request":  # an earlier try, of other content, was taken
+        return Unknown(detail=f"Resend answers {name}")
     return None

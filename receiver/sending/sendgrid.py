@@ -14,8 +14,8 @@ from receiver.contract import Secrets
 from receiver.outbound import Answer
 from receiver.sending.accounts import AccountSettings
 from receiver.sending.api import SEND_ID, Api, base64_of, encode
-from receiver.sending.message import Mailbox, Message
-from receiver.sending.mime import headers_of, wire_address
+from receiver.sending.message import Mailbox, Message, wire_address
+from receiver.sending.mime import headers_of
 from receiver.sending.rotation import Keys
 from receiver.sending.transport import Outcome, Sent
 

@@ -16,10 +16,11 @@ from pydantic import Field, SecretStr, model_validator
 
 from receiver.contract import Secrets
 from receiver.outbound import Answer
+from receiver.payload import text
 from receiver.sending.accounts import AccountSettings
 from receiver.sending.api import SEND_ID, Api, base64_of, boxed, encode, json_of
-from receiver.sending.message import Attachment, Message
-from receiver.sending.mime import headers_of, mime_of, wire_address
+from receiver.sending.message import Attachment, Message, wire_address
+from receiver.sending.mime import headers_of, mime_of
 from receiver.sending.rotation import Keys
 from receiver.sending.sigv4 import Credentials, sign
 from receiver.sending.transport import Outcome, Pause, Rejected, Retry, Sent
@@ -147,7 +148,7 @@ def _tag(text: str) -> str:
 
 
 def _read(answer: Answer) -> Sent:
-    return Sent(provider_message_id=json_of(answer).get("MessageId"))
+    return Sent(provider_message_id=text(json_of(answer).get("MessageId")))
 
 
 def _judge(answer: Answer) -> Outcome | None:

@@ -17,9 +17,9 @@ SOMEBODY: Final = "ada@example.com"
 _TEXT: Final = "This message was sent to see whether the account works. It does."
 
 
-def preview(templates: Templates, name: str, data: Mapping[str, Any], *, to: str = SOMEBODY) -> Content:
+def preview(templates: Templates, name: str, data: Mapping[str, Any]) -> Content:
     """The template with these values; `contact` is somebody of whom nothing is known. Raises Unfit."""
-    return templates.render(name, {"contact": stranger(to), "unsubscribe_url": NOWHERE, **data})
+    return templates.render(name, {"contact": stranger(SOMEBODY), "unsubscribe_url": NOWHERE, **data})
 
 
 def trial(account: Account, to: str, content: Content | None, *, stream: str = "transactional") -> Message:
