@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 
-from receiver import Context, Endpoint, Event, EventType, GiveUp, Outcome, RetryAfter, Skip, handler
+from receiver import BounceCategory, Context, Endpoint, Event, EventType, GiveUp, Outcome, RetryAfter, Skip, handler
 
 NEVER = {400, 413, 415, 422}  # the events themselves are refused: trying again would not help
 
 
 class Forward(Endpoint):
-    """Where to (`url`, `secret`, `private`, `raw`: see Endpoint), and which events; no types: all."""
+    """Where to (`url`, `secret`, `private`, `raw`: see Endpoint), and which events; what is empty leaves none out."""
 
     types: frozenset[EventType] = frozenset()
+    streams: frozenset[str] = frozenset()
+    bounce_categories: frozenset[BounceCategory] = frozenset()
     machines: bool = False
     tests: bool = False
 
@@ -18,6 +20,8 @@ class Forward(Endpoint):
         """Whether the event is to be forwarded."""
         return (
             (not self.types or event.type in self.types)
+            and (not self.streams or event.stream in self.streams)
+            and (not self.bounce_categories or event.bounce_category in {None, *self.bounce_categories})
             and (self.machines or event.actor != "machine")
             and (self.tests or not event.is_test)
         )

@@ -11,8 +11,12 @@ import asyncpg
 import pytest
 
 from receiver.cli.provider_page import pages, with_overview
+from receiver.plugins.loading import load_handlers
 from receiver.providers import providers
+from receiver.sending.accounts import find_accounts
+from receiver.sending.rules import find_rules
 from receiver.settings import Settings
+from receiver.signers.standard_webhooks import new_secret
 
 ROOT: Final = Path(__file__).parents[1]
 PAGES: Final = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
@@ -63,6 +67,36 @@ def test_every_setting_in_the_documents_exists(page: str, text: str) -> None:
     assert set(table) <= set(Settings.model_fields), page
     for source in table.get("sources", {}).values():
         assert set(source) <= set(providers()[source["provider"]].Settings.model_fields), page
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [one for one in blocks("toml") if re.search(r"^\[(accounts|rules|handlers)\.", one[1], re.MULTILINE)],
+)
+def test_every_account_rule_and_handler_in_the_documents_would_start(page: str, text: str, tmp_path: Path) -> None:
+    """every TOML block with accounts, rules or handlers is taken by what checks them at the start"""
+    table = tomllib.loads(text.replace("whsec_...", new_secret()))
+    settings = Settings.model_validate(table | {"sending": {"templates_dir": tmp_path}})
+    for rule in table.get("rules", {}).values():
+        directory = tmp_path / rule["send"]
+        directory.mkdir(exist_ok=True)
+        (directory / "subject.txt").write_text("x")
+        (directory / "body.txt").write_text("x")
+        (directory / "meta.toml").write_text('topic = "news"')
+    accounts, wrong = find_accounts(settings)
+    rules, unfit = find_rules(settings)
+    assert (wrong, unfit) == ([], []), page
+    assert (set(accounts), {one.name for one in rules}) == (set(settings.accounts), set(settings.rules))
+    load_handlers(ROOT / "handlers", settings=settings.handlers)
+
+
+def test_the_shipped_rules_are_shown() -> None:
+    """docs/sending.md shows the next step after a click, the win-back, the sunset, and the notice of a hard bounce"""
+    shown = [tomllib.loads(text) for page, text in blocks("toml") if page == "docs/sending.md"]
+    rules = {name: rule for table in shown for name, rule in table.get("rules", {}).items()}
+    assert {"next_step", "win_back", "sunset"} <= set(rules)
+    (forward,) = [table["handlers"]["forward"] for table in shown if "handlers" in table]
+    assert (forward["types"], forward["bounce_categories"]) == (["bounced"], ["hard"])
 
 
 def test_the_pages_of_the_providers_are_up_to_date() -> None:

@@ -100,6 +100,23 @@ async def test_settings(database: str, sql: asyncpg.Connection, sink: Sink) -> N
             assert events[0]["data"]["raw"] == {"a": 1}
 
 
+async def test_hard_bounces_of_transactional_mail(database: str, sql: asyncpg.Connection, sink: Sink) -> None:
+    """streams and bounce_categories leave out bounces of other mail and of other kinds"""
+    chosen = {"types": ["bounced", "complained"], "streams": ["transactional"], "bounce_categories": ["hard"]}
+    forward = configured(sink.url, **chosen)
+    await prepared(sql, [forward])
+    bounce = {"type": "bounced", "stream": "transactional", "bounce_category": "hard"}
+    wanted = [
+        *await store(sql, 1, **bounce),
+        *await store(sql, 1, type="complained", stream="transactional"),
+    ]
+    for other in ({"stream": "marketing"}, {"stream": None}, {"bounce_category": "soft"}, {"type": "delivered"}):
+        await store(sql, 1, **bounce | other)
+    async with running(database, forward):
+        await all_read(sql)
+    assert Counter(sink.taken()) == Counter(map(str, wanted))
+
+
 async def test_inert_unless_configured(
     database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
