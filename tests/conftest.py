@@ -1,4 +1,5 @@
-"""What every test may use: a fresh database (`database`), a server of its own to crash (`own_cluster`)."""
+"""What every test may use: a fresh database (`database`), an outbox and a server that takes mail
+(`sending`), a server of its own to crash (`own_cluster`)."""
 
 import asyncio
 import logging
@@ -16,6 +17,8 @@ from tests.postgres import FAST, OVERRIDE, Cluster, RunServer
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
+
+    from tests.outbox import Sending
 
 _SERVER = pytest.StashKey[RunServer]()
 _CLUSTER = pytest.StashKey[Cluster]()
@@ -77,6 +80,15 @@ async def database(pytestconfig: pytest.Config) -> AsyncIterator[str]:
     """The DSN of a database of the test's own, with the project's schema and no rows."""
     async with _server(pytestconfig).fresh_database() as dsn:
         yield dsn
+
+
+@pytest.fixture
+async def sending(database: str) -> "AsyncIterator[Sending]":
+    """Senders of the test's own, before a server that takes mail."""
+    from tests.outbox import sending_in
+
+    async with sending_in(database) as one:
+        yield one
 
 
 @pytest.fixture

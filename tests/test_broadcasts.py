@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -164,6 +165,50 @@ async def test_it_is_stopped(receiver: Receiver, sql: asyncpg.Connection, databa
     assert "is cancelled" in (await receiver("broadcast", "resume", "wrong")).err
     audited = await sql.fetch("SELECT action FROM audit_log WHERE action LIKE 'broadcast%' ORDER BY at")
     assert [row["action"] for row in audited] == ["broadcast start", "broadcast pause", "broadcast cancel"]
+
+
+async def test_who_sleeps_keeps_nobody_waiting(receiver: Receiver, sql: asyncpg.Connection, database: str) -> None:
+    """messages that are held for hours do not take the places of those that can go"""
+    await subscribers(sql, 30)
+    assert (await receiver("broadcast", "start", "night", *SALE, "--yes")).code == 0
+    await filled(database, times=2)
+    assert await sql.fetchval("SELECT count(*) FROM sends") == 15
+    await sql.execute("UPDATE sends SET not_before = now() + interval '8 h'")
+    await filled(database)
+    assert await sql.fetchval("SELECT count(*) FROM sends") == 30
+
+
+async def test_what_comes_back_is_cancelled(
+    receiver: Receiver, sql: asyncpg.Connection, database: str, peer: Peer
+) -> None:
+    """a message that was on its way when its broadcast was cancelled, and is not taken, is cancelled too"""
+    await subscribers(sql, 1)
+    peer.hold, peer.data = asyncio.Event(), deque(["451 4.3.0 later"])
+    assert (await receiver("broadcast", "start", "wrong", *SALE, "--yes")).code == 0
+    async with sending(database):
+        await value(sql, "SELECT count(*) FROM sends WHERE begun_at IS NOT NULL", 1)
+        assert (await receiver("broadcast", "cancel", "wrong", "--yes")).code == 0
+        peer.hold.set()
+        await value(sql, "SELECT state FROM sends", "cancelled")
+    assert peer.taken == []
+
+
+async def test_one_that_cannot_go_on(receiver: Receiver, sql: asyncpg.Connection, database: str) -> None:
+    """a broadcast whose recipients cannot be found is paused, and says why; the others go on"""
+    await subscribers(sql, 3)
+    for name in ("broken", "whole"):
+        assert (await receiver("broadcast", "start", name, *SALE, "--yes")).code == 0
+    await sql.execute("""
+        CREATE FUNCTION wrong() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM 1 / 0; RETURN NEW; END $$;
+        CREATE TRIGGER wrong BEFORE INSERT ON sends FOR EACH ROW WHEN (NEW.key LIKE 'broadcast:broken:%')
+        EXECUTE FUNCTION wrong()
+    """)
+    await filled(database)
+    rows = {row["name"]: (row["state"], row["queued"], row["reason"]) for row in await sql.fetch("TABLE broadcasts")}
+    assert rows == {
+        "broken": ("paused", 0, "its recipients cannot be found: DivisionByZeroError"),
+        "whole": ("done", 3, ""),
+    }
 
 
 async def test_what_cannot_be_started(

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
 
 from receiver.store import outbox
 from tests.cli import Receiver, command_for
-from tests.smtp_peer import smtp_peer
-from tests.test_sending import Sending
+from tests.outbox import Sending
 
 CONFIG = """
 [accounts.main]
@@ -23,14 +20,6 @@ host = "127.0.0.1"
 port = {port}
 tls = "none"
 """
-
-
-@pytest.fixture
-async def sending(database: str) -> AsyncIterator[Sending]:
-    sql = await asyncpg.connect(database)
-    async with smtp_peer() as peer:
-        yield Sending(database, sql, peer)
-    await sql.close()
 
 
 @pytest.fixture

@@ -192,9 +192,9 @@ async def test_rows_go_by_their_rules(connection: asyncpg.Connection) -> None:
     rules = RetentionSettings(events=year, quarantine_open=year / 2, sends=year, audit_log=year)
     done = {one.part: one.rows for one in await run(connection, rules)}
     assert (done.pop("imports, finished"), done.pop("verdicts on clicks")) == (1, 1)
-    assert done == {"quarantine, open": 1, "sends, ended": 4, "audit log": 1}
+    assert done == {"quarantine, open": 1, "sends, ended": 5, "audit log": 1}
     left = {row["state"] for row in await connection.fetch("SELECT state FROM sends")}
-    assert left == {"queued", "leased", "unknown"}
+    assert left == {"queued", "leased"}
 
 
 async def test_a_letter_that_is_being_retried_stays(connection: asyncpg.Connection) -> None:

@@ -4,127 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime, time, timedelta
-from pathlib import Path
+from collections.abc import Sequence
+from datetime import datetime, time, timedelta
 from typing import Any
-from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import asyncpg
-import msgspec
 import pytest
 
-from receiver.sending.accounts import Account
-from receiver.sending.compose import Composer
 from receiver.sending.guard import Check, Facts, check, quiet_until
-from receiver.sending.sender import Sender
-from receiver.sending.smtp import Settings, Smtp
-from receiver.sending.templates import Templates
-from receiver.sending.transport import Rejected
 from receiver.sending_settings import SendingSettings
-from receiver.store import consent, outbox, sends
-from receiver.store.consent import Statement
-from receiver.store.sql import Sql
-from tests.pgbouncer import through
-from tests.smtp_peer import Peer, smtp_peer
-from tests.workers import VAULT, value
-
-NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
-STATE = "SELECT state FROM sends WHERE key = $1"
-
-
-class Sending:
-    """Senders in this process, and the outbox that they share."""
-
-    def __init__(self, dsn: str, sql: asyncpg.Connection, peer: Peer) -> None:
-        self.dsn = dsn
-        self.sql = sql
-        self.peer = peer
-        self.refused: list[str] = []
-        self.templates = Path("templates-of-tests")
-
-    def sender(self, *, rules: SendingSettings | None = None, **account: Any) -> Sender:
-        given = {"transport": "smtp", "from": "hello@shop.example", "host": "127.0.0.1", "tls": "none"}
-        settings = Settings(**given | {"port": self.peer.port} | account)
-        transport = Smtp(settings, command=10, final_dot=10)
-        return self.sender_by(Account(name="main", settings=settings, transport=transport), rules=rules)
-
-    def sender_by(self, account: Account, *, rules: SendingSettings | None = None) -> Sender:
-        async def bounced(_sql: Sql, row: asyncpg.Record, _why: Rejected) -> None:
-            self.refused.append(row["recipient"])
-
-        return Sender(
-            dsn=through(self.dsn),
-            accounts={account.name: account},
-            compose=Composer(Templates(self.templates), lambda _: {}),
-            bounced=bounced,
-            rules=rules or SendingSettings(),
-            vault=VAULT,
-        )
-
-    @asynccontextmanager
-    async def running(self, *senders: Sender) -> AsyncIterator[None]:
-        stop = asyncio.Event()
-        tasks = [asyncio.create_task(one.run(stop)) for one in senders]
-        try:
-            yield
-        finally:
-            stop.set()
-            await asyncio.gather(*tasks)
-
-    async def queue(self, key: str, *, to: str = "ann@example.com", **changes: Any) -> UUID | None:
-        values: dict[str, Any] = {
-            "recipient": to,
-            "template": "",
-            "stream": "transactional",
-            "topic": None,
-            "data": {},
-            "delay": timedelta(0),
-            "cancel_on": [],
-            "handler": "test",
-            "event_id": None,
-            "message": msgspec.json.encode({"subject": key, "text": "Hello"}).decode(),
-        }
-        return await sends.queue(self.sql, key=key, **values | changes)
-
-    async def state(self, key: str, expected: str) -> None:
-        await value(self.sql, STATE, expected, key)
-
-    async def why(self, key: str) -> str | None:
-        found: str | None = await self.sql.fetchval("SELECT reason FROM sends WHERE key = $1", key)
-        return found
-
-    async def subscribed(self, *addresses: str) -> None:
-        await self.sql.execute("INSERT INTO topics (name, title) VALUES ('news', 'News') ON CONFLICT DO NOTHING")
-        said = [
-            Statement(
-                address_hash=VAULT.address_hash(one),
-                address=one,
-                action="subscribed",
-                at=NOW,
-                source="test",
-                method="api",
-                topic="news",
-            )
-            for one in addresses
-        ]
-        await consent.record(self.sql, said)
-
-    @property
-    def subjects(self) -> list[str]:
-        return [str(mail["Subject"]) for mail in self.peer.taken]
-
-
-@pytest.fixture
-async def sending(database: str) -> AsyncIterator[Sending]:
-    sql = await asyncpg.connect(database)
-    try:
-        async with smtp_peer() as peer:
-            yield Sending(database, sql, peer)
-    finally:
-        await sql.close()
+from receiver.store import outbox
+from tests.outbox import NOW, STATE, Sending
+from tests.workers import VAULT, true, value
 
 
 async def test_what_is_queued_goes_out_once(sending: Sending) -> None:
@@ -176,16 +68,52 @@ async def test_who_must_not_be_mailed_is_not(sending: Sending) -> None:
     assert sorted(sending.subjects) == ["ann", "reset"]
 
 
-async def test_the_kill_switch(sending: Sending) -> None:
-    """while everything is paused nothing is sent; then it goes on"""
+async def test_the_kill_switch(sending: Sending, monkeypatch: pytest.MonkeyPatch) -> None:
+    """while everything is paused nothing is sent, however often a sender looks; then it goes on"""
+    looks = list[str]()
+    claim = outbox.claim
+
+    async def looking(*args: Any, **options: Any) -> list[asyncpg.Record]:
+        looks.append(options["stream"])
+        return await claim(*args, **options)
+
+    monkeypatch.setattr(outbox, "claim", looking)
+    monkeypatch.setattr("receiver.sending.sender.POLL", 0.01)
     await outbox.pause(sending.sql, outbox.EVERY, None, by="somebody", reason="an incident")
     await sending.queue("one")
     async with sending.running(sending.sender()):
-        await sending.queue("other")
-        await asyncio.sleep(0)
+        await true(lambda: len(looks) > 10)
+        assert (len(sending.peer.asked), await sending.sql.fetchval(STATE, "one")) == (0, "queued")
         assert await outbox.resume(sending.sql, outbox.EVERY)
         await sending.state("one", "sent")
-        await sending.state("other", "sent")
+
+
+@pytest.mark.parametrize("stopped", ["switch", "broadcast"])
+async def test_what_is_in_hand_is_stopped(sending: Sending, stopped: str) -> None:
+    """a message that a sender has in hand, and has not begun with, goes back when everything or its broadcast stops"""
+    await sending.queue("one")
+    in_hand, go_on = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        in_hand.set()
+        await go_on.wait()
+
+    sending.before = wait
+    if stopped == "broadcast":
+        await sending.sql.execute("""
+            INSERT INTO broadcasts (name, template, topic, expected, created_by) VALUES ('sale', 't', 'news', 1, 'ann');
+            UPDATE sends SET broadcast_id = (SELECT id FROM broadcasts)
+        """)
+    async with sending.running(sending.sender()):
+        await in_hand.wait()
+        if stopped == "broadcast":
+            await sending.sql.execute("UPDATE broadcasts SET state = 'paused'")
+        else:
+            await outbox.pause(sending.sql, outbox.EVERY, None, by="somebody", reason="an incident")
+        go_on.set()
+        await sending.state("one", "queued")
+        said = {"broadcast": "its broadcast is paused", "switch": "an incident"}
+        assert (await sending.why("one"), len(sending.peer.asked)) == (said[stopped], 0)
 
 
 async def test_a_busy_account_rests_for_all(sending: Sending) -> None:

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
+from receiver.sending.turns import Full, take_turn
 from receiver.sending_settings import SendingSettings
 from receiver.store import outbox
-from tests.smtp_peer import DROP, smtp_peer
-from tests.test_sending import Sending
+from tests.outbox import STATE, Sending
+from tests.smtp_peer import DROP
 from tests.workers import true, value
 
 SENT = "SELECT count(*) FROM sends WHERE state = 'sent'"
-
-
-@pytest.fixture
-async def sending(database: str) -> AsyncIterator[Sending]:
-    sql = await asyncpg.connect(database)
-    try:
-        async with smtp_peer() as peer:
-            yield Sending(database, sql, peer)
-    finally:
-        await sql.close()
 
 
 async def test_an_outcome_waits_for_the_database(sending: Sending) -> None:
@@ -55,6 +47,110 @@ async def test_a_reply_that_no_text_can_hold(sending: Sending) -> None:
     assert await sending.sql.fetchval("SELECT detail FROM sends") == "2.0.0 taken\ufffdas q1"
 
 
+async def test_an_outcome_that_cannot_be_stored_is_told(sending: Sending, monkeypatch: pytest.MonkeyPatch) -> None:
+    """an outcome is kept as long as the process lives, which says so again and again, and at its end that it is lost"""
+    monkeypatch.setattr("receiver.sending.sender.POLL", 0.001)
+    monkeypatch.setattr("receiver.sending.sender.GRACE", 0.1)
+    await sending.queue("receipt")
+    await sending.sql.execute("""
+        CREATE FUNCTION away() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'away'; END $$;
+        CREATE TRIGGER away BEFORE UPDATE ON send_attempts FOR EACH ROW EXECUTE FUNCTION away()
+    """)
+    with capture_logs() as told:
+        async with sending.running(sending.sender()):
+            await true(lambda: sum(one["log_level"] == "error" for one in told) > 5)
+    assert [one["action"] for one in told if one["log_level"] == "error"][4:] == [
+        "send_waits",
+        "send_waits",
+        "outcome_lost",
+    ]
+
+
+async def test_what_is_known_after_the_lease_was_lost(sending: Sending) -> None:
+    """a server that says late that it has not taken a message is believed: it goes again, marketing mail too"""
+    await sending.subscribed("ann@example.com")
+    sending.peer.hold = asyncio.Event()
+    sending.peer.data = deque(["451 4.3.0 later"])
+    await sending.queue("offer", stream="marketing", topic="news")
+    async with sending.running(sending.sender()):
+        await value(sending.sql, "SELECT count(*) FROM sends WHERE begun_at IS NOT NULL", 1)
+        await sending.sql.execute("UPDATE sends SET lease_until = now() - interval '1 s'")
+        await outbox.recover(sending.sql)
+        assert await sending.why("offer") == "interrupted"
+        sending.peer.hold.set()
+        await sending.state("offer", "queued")
+    assert await sending.sql.fetchval("SELECT not_before > now() FROM sends")
+
+
+async def test_a_chore_that_fails(sending: Sending, monkeypatch: pytest.MonkeyPatch) -> None:
+    """a fault in what is done every few seconds is told, and it is done again"""
+    monkeypatch.setattr("receiver.sending.sender.CHORES", 0.01)
+    failing = asyncio.Event()
+    failing.set()
+
+    async def chore(_: asyncpg.Pool) -> None:
+        if failing.is_set():
+            raise ValueError
+
+    sender = sending.sender(chore=chore)
+    async with sending.running(sender):
+        await true(lambda: sender.trouble() == "the outbox is not looked after: ValueError")
+        failing.clear()
+        await true(lambda: sender.trouble() is None)
+
+
+async def test_a_message_that_cannot_be_made(sending: Sending) -> None:
+    """a fault of ours ends the message, which says so, and not one that loops for ever"""
+
+    async def wrong() -> None:
+        raise KeyError("ann@example.com")
+
+    sending.before = wrong
+    await sending.queue("receipt")
+    async with sending.running(sending.sender(per_hour=5)):
+        await sending.state("receipt", "failed")
+    row = await sending.sql.fetchrow("SELECT reason, detail FROM sends")
+    assert row is not None
+    assert (row["reason"], "KeyError" in row["detail"], "ann" in row["detail"]) == ("fault", True, False)
+    assert await sending.sql.fetchval("SELECT used FROM send_budgets WHERE per = 'hour'") == 0
+
+
+async def test_what_nobody_sends(sending: Sending) -> None:
+    """a message whose account is gone ends once it is too late, and one that is not stays"""
+    await sending.queue("old", account="gone")
+    await sending.queue("short", account="gone", expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    await sending.sql.execute(
+        "UPDATE sends SET created_at = created_at - interval '4 d', due_at = due_at - interval '4 d'"
+    )
+    await sending.queue("new", account="gone")
+    async with sending.running(sending.sender()):
+        await sending.state("old", "skipped")
+        await sending.state("short", "skipped")
+    assert (await sending.why("old"), await sending.sql.fetchval(STATE, "new")) == ("too_late", "queued")
+    noted = await sending.sql.fetch("SELECT account, outcome, detail FROM send_attempts")
+    assert [tuple(row) for row in noted] == [("gone", "skipped", "too_late")] * 2
+
+
+async def test_marketing_leaves_a_tenth(sending: Sending) -> None:
+    """a newsletter uses up nine tenths of an hour, so that a password reset finds a place in it"""
+    (account,) = sending.sender(per_hour=20)._accounts.values()
+    for stream, most in (("marketing", 18), ("transactional", 2)):
+        turns = [await take_turn(sending.sql, account, stream) for _ in range(20)]
+        assert turns.count(["hour"]) == most
+        assert all(isinstance(one, Full) for one in turns[most:])
+
+
+async def test_a_sender_that_stops_gives_its_turns_back(sending: Sending) -> None:
+    """a message that waited for its turn when the process was stopped uses up nothing of the hour"""
+    for number in range(3):
+        await sending.queue(f"{number}")
+    async with sending.running(sending.sender(per_hour=10, per_second=0.01)):
+        await value(sending.sql, "SELECT used FROM send_budgets WHERE per = 'hour'", 3)
+        await value(sending.sql, SENT, 1)
+    assert await sending.sql.fetchval("SELECT used FROM send_budgets WHERE per = 'hour'") == 1
+    assert await sending.sql.fetchval("SELECT count(*) FROM sends WHERE state = 'queued'") == 2
+
+
 async def test_an_hour_that_is_full_uses_up_no_day(sending: Sending) -> None:
     """messages that wait for the next hour do not count for the day"""
     for number in range(6):
@@ -79,12 +175,18 @@ async def test_what_was_in_flight_makes_the_rest_no_longer(sending: Sending) -> 
 
 
 async def test_a_busy_account_uses_up_no_attempts(sending: Sending) -> None:
-    """however often the server says that we send too much, no message fails for it"""
-    sending.peer.mail = deque(["421 4.7.0 too many"])
+    """however often the server says that we send too much, no message fails for it, then or later"""
+    sending.peer.mail = deque([*["421 4.7.0 too many"] * 3, "250 OK"])
+    sending.peer.rcpt = deque(["450 4.2.1 later"])
     await sending.queue("receipt")
-    async with sending.running(sending.sender(rules=SendingSettings(max_attempts=1))):
-        await value(sending.sql, "SELECT attempts FROM sends", 1)
-        await sending.state("receipt", "queued")
+    async with sending.running(sending.sender(rules=SendingSettings(max_attempts=2))):
+        for number, state in ((1, "queued"), (2, "queued"), (3, "queued"), (4, "queued"), (5, "failed")):
+            await value(sending.sql, "SELECT attempts FROM sends", number)
+            await sending.state("receipt", state)
+            await outbox.resume(sending.sql, "main")
+            await sending.sql.execute("UPDATE sends SET not_before = now() WHERE state = 'queued'")
+    noted = await sending.sql.fetchval("SELECT array_agg(outcome ORDER BY id) FROM send_attempts")
+    assert noted == [*["pause"] * 3, "retry", "retry"]
 
 
 async def test_transactional_mail_comes_first(sending: Sending) -> None:
@@ -124,8 +226,26 @@ async def test_what_made_it_pointless_before_it_was_queued(sending: Sending) -> 
 
 async def test_a_rest_does_not_hide_who_has_paused(sending: Sending) -> None:
     """a message that was in flight and finds the server busy leaves the pause of an operator as it was"""
-    await outbox.pause(sending.sql, "main", None, by="alice", reason="an incident")
-    await outbox.pause(sending.sql, "main", datetime.now(UTC) + timedelta(hours=1), by=None, reason="busy")
-    row = await sending.sql.fetchrow("SELECT paused_until, paused_by, reason FROM send_accounts")
+    now = datetime.now(UTC)
+    pauses = (
+        ("busy", None, now - timedelta(hours=1), "busy"),
+        ("a maintenance", "alice", now + timedelta(hours=2), "a maintenance"),
+        ("busy", None, now + timedelta(hours=1), "a maintenance"),
+        ("an incident", "alice", None, "an incident"),
+        ("busy", None, now + timedelta(hours=1), "an incident"),
+    )
+    for reason, by, until, stands in pauses:
+        await outbox.pause(sending.sql, "main", until, by=by, reason=reason)
+        assert await sending.sql.fetchval("SELECT reason FROM send_accounts") == stands
+    row = await sending.sql.fetchrow("SELECT paused_until, paused_by FROM send_accounts")
     assert row is not None
-    assert tuple(row) == (None, "alice", "an incident")
+    assert tuple(row) == (None, "alice")
+
+
+async def test_a_pause_begins_anew(sending: Sending) -> None:
+    """an account that is paused again does not say that it has been since the pause before"""
+    await outbox.pause(sending.sql, "main", datetime.now(UTC) + timedelta(hours=1), by=None, reason="busy")
+    ended = "UPDATE send_accounts SET paused_at = now() - interval '1 d', paused_until = now() - interval '1 h'"
+    await sending.sql.execute(ended)
+    await outbox.pause(sending.sql, "main", None, by="alice", reason="an incident")
+    assert await sending.sql.fetchval("SELECT paused_at > now() - interval '1 h' FROM send_accounts")

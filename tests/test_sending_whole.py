@@ -18,11 +18,11 @@ from receiver.sending.sender import Sender
 from receiver.sending_settings import SendingSettings
 from receiver.vault import Vault
 from tests.api_peer import Said, api_peer
+from tests.outbox import Sending
 from tests.pgbouncer import through
 from tests.service import SECRET_KEY, play, running
 from tests.smtp_peer import smtp_peer
 from tests.test_rules import settings
-from tests.test_sending import Sending
 from tests.workers import all_read, prepared, value
 
 FROM = {"from": "Shop <hello@shop.example>"}

@@ -52,6 +52,7 @@ def test_what_strangers_write_is_text(tmp_path: Path) -> None:
         ({"subject": "x", "text": "{% for %}"}, "wrong_template"),
         ({"subject": "x", "text": "{{ 1 / 0 }}"}, "wrong_template"),
         ({"subject": "x", "text": "{% include '../../etc/passwd' %}"}, "wrong_template"),
+        ({"subject": "x", "text": "{% include 'welcome/body.txt' %}"}, "wrong_template"),
         ({"subject": "x"}, "wrong_template"),
         ({"subject": "x", "text": "x", "meta": "colour = 1"}, "wrong_template"),
         ({"text": "x"}, "no_template"),
@@ -70,7 +71,7 @@ def test_problems_show_at_the_start(tmp_path: Path) -> None:
     assert (problem.key, "line 2" in problem.wrong) == ("templates.welcome", True)
 
 
-@pytest.mark.parametrize("name", ["../secret", "", ".", "a/b", "nothing"])
+@pytest.mark.parametrize("name", ["../secret", "", ".", "a/b", "nothing", "a" * 300])
 def test_a_name_is_no_path(tmp_path: Path, name: str) -> None:
     """a template is one directory of those there are"""
     (tmp_path / "secret").mkdir()

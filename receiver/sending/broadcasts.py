@@ -16,7 +16,6 @@ import msgspec
 import structlog
 
 from receiver.contacts import segments
-from receiver.contacts.filter_faults import WrongFilter
 from receiver.contacts.filter_sql import where
 from receiver.contacts.filters import AllOf, Condition, Sendable, parse_filter, to_json
 from receiver.errors import ReceiverError
@@ -36,6 +35,7 @@ log = structlog.get_logger("sending")
 AHEAD: Final = 5000  # messages of one broadcast that wait in the outbox
 LOOK: Final = 2000  # contacts that one transaction looks at
 SOON: Final = timedelta(minutes=2)  # how far ahead a broadcast with `per_minute` is queued
+_ITS_OWN: Final = (asyncpg.DataError, asyncpg.SyntaxOrAccessError)  # of Postgres, by what is asked for
 TRIED: Final = 3  # recipients for whom the template is rendered before it starts
 
 
@@ -195,22 +195,23 @@ async def get(sql: Sql, name: str) -> asyncpg.Record:
 
 async def fill(pool: asyncpg.Pool) -> None:
     """Queue what there is room for of every running broadcast. Any number of processes may."""
+    await store.cancel_rest(pool)
     for id_ in await store.running(pool, SOON):
         try:
             more = True
             while more:
                 async with pool.acquire() as sql, sql.transaction():
                     more = await _fill(sql, id_)
-        except AWAY:
-            raise
-        except (WrongFilter, asyncpg.PostgresError) as error:  # one that cannot be read must not keep the others
+        except Exception as error:  # one that cannot be filled must not keep the others
+            if isinstance(error, AWAY) and not isinstance(error, _ITS_OWN):
+                raise
             log.exception("a broadcast cannot go on", action="broadcast_failed", broadcast=id_)
             await store.stop(pool, id_, f"its recipients cannot be found: {type(error).__name__}")
 
 
 async def _fill(sql: Sql, id_: int) -> bool:
     """One piece of one broadcast; whether there may be more of it now. Within a transaction."""
-    row = await store.lock(sql, id_)
+    row = await store.lock(sql, id_, SOON)
     if row is None:
         return False
     start, spacing = max(row["now"], row["not_before"]), _spacing(row["per_minute"])

@@ -10,8 +10,8 @@ import asyncio
 import contextlib
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from math import ceil
 from typing import Any, Final
@@ -23,8 +23,10 @@ import structlog
 from receiver.sending.accounts import Account, default_accounts
 from receiver.sending.guard import Check, Facts, check
 from receiver.sending.message import Message
+from receiver.sending.outcomes import LONGEST, deadline_of, settled
 from receiver.sending.templates import Unfit
 from receiver.sending.transport import Outcome, Pause, Rejected, Retry, Sent, Unknown
+from receiver.sending.turns import Full, take_turn
 from receiver.sending_settings import SendingSettings
 from receiver.store import outbox
 from receiver.store.connect import AWAY, create_pool
@@ -41,9 +43,7 @@ LEASE: Final = timedelta(seconds=60)
 RENEW: Final = 15.0  # seconds
 CHORES: Final = 5.0  # seconds
 GRACE: Final = 25.0  # seconds that messages in hand get at the end
-SETTLING: Final = 300  # seconds, or more, that an outcome waits for a database that is away
-LONGEST: Final = timedelta(minutes=15)  # between attempts
-FIRST: Final = timedelta(seconds=15)
+LOUD: Final = 60  # times that an outcome cannot be stored, between two errors that say so
 REST: Final = timedelta(seconds=30)  # for an account that is asked to wait, and not told how long
 BREAKER: Final = 5  # failures of an account in a row
 SUPPRESSION: Final = "suppression"  # the handler that marketing mail waits for
@@ -51,17 +51,6 @@ LATE: Final = 60.0  # seconds that it may lag behind
 
 Compose = Callable[[Sql, asyncpg.Record, Account], Awaitable[Message]]
 Bounced = Callable[[Sql, asyncpg.Record, Rejected], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Settled:
-    """What an outcome makes of a send: its next state, and a pause of the account."""
-
-    state: str
-    outcome: str
-    reason: str | None
-    detail: str
-    not_before: datetime | None = None
 
 
 class Sender:
@@ -97,7 +86,7 @@ class Sender:
         self._stopping = asyncio.Event()
         self._suppression: str | None = "nobody has looked yet"
         self._looked = asyncio.Event()
-        self._trouble: str | None = None
+        self._troubles: dict[str, str] = {}  # by what was tried
         self.counts: Counter[tuple[str, str]] = Counter()  # (account, outcome)
 
     def wake(self) -> None:
@@ -106,7 +95,7 @@ class Sender:
 
     def trouble(self) -> str | None:
         """Why nothing may be going out, or None."""
-        return self._trouble
+        return next(iter(self._troubles.values()), None)
 
     def counted(self) -> Mapping[tuple[str, str], int]:
         """How many, by account and outcome."""
@@ -144,14 +133,21 @@ class Sender:
     # Looking after the outbox ----------------------------------------------------------------------------------------
 
     async def _every(self, seconds: float, what: Callable[[], Awaitable[None]]) -> None:
+        name = what.__name__
         while True:
             try:
                 await what()
-                self._trouble = None
+                self._troubles.pop(name, None)
             except AWAY as error:
-                self._trouble = f"the database cannot be used: {type(error).__name__}"
+                self._away(name, error)
                 log.warning("the outbox was not looked after", action="sending_failed", error=type(error).__name__)
+            except Exception as error:  # a fault of ours must not end for good what else is to be looked after
+                self._troubles[name] = f"the outbox is not looked after: {type(error).__name__}"
+                log.exception("the outbox was not looked after", action="sending_failed")
             await asyncio.sleep(seconds * random.uniform(0.8, 1.2))  # noqa: S311 - spreads processes
+
+    def _away(self, what: str, error: BaseException) -> None:
+        self._troubles[what] = f"the database cannot be used: {type(error).__name__}"
 
     async def _look_after(self) -> None:
         assert self._pool is not None
@@ -161,6 +157,8 @@ class Sender:
             await outbox.send_again(
                 sql, self._rules.reconcile, most=self._rules.max_attempts, within=self._rules.deadline
             )
+            for id_ in await outbox.expire(sql, self._rules.deadline):
+                log.warning("a message is too late", action="send_expired", send=str(id_))
             self._suppression = await _suppression(sql)
         self._looked.set()
 
@@ -196,8 +194,9 @@ class Sender:
                         began = began or bool(rows)
                         for row in rows:
                             self._begin(row, self._accounts[name])
+            self._troubles.pop("claim", None)
         except AWAY as error:
-            self._trouble = f"the database cannot be used: {type(error).__name__}"
+            self._away("claim", error)
             await asyncio.sleep(POLL)
         return began
 
@@ -227,21 +226,40 @@ class Sender:
 
     async def _one(self, row: asyncpg.Record, account: Account) -> None:
         try:
-            if not await self._may_go(row, account) or not await self._has_turn(row, account):
-                return
-            try:
-                message = await self._compose(self._sql, row, account)
-            except Unfit as error:
-                await outbox.keep(
-                    self._sql, row["id"], self._worker, "failed", reason=error.reason, detail=error.detail
-                )
-                self.counts[account.name, "failed"] += 1
-                return
-            begun = await self._mark_begun(row, account, message)
-            if begun is not None:
-                await self._surely_settle(row, account, *begun, await _asked(account, message))
+            await self._tried(row, account)
         except AWAY as error:  # its lease runs out, and then it is known what that means
             log.warning("a message was left", action="send_left", send=str(row["id"]), error=type(error).__name__)
+
+    async def _tried(self, row: asyncpg.Record, account: Account) -> None:
+        try:
+            if await self._may_go(row, account):
+                turn = await self._turn(row, account)
+                if turn is not None:
+                    await self._send(row, account, turn)
+        except AWAY:
+            raise
+        except Exception as error:  # a fault of ours, which would be the same the next time
+            log.exception("a message cannot be sent", action="send_fault", send=str(row["id"]))
+            await self._give_up(
+                row, account, "fault", f"the log tells of a fault of the service: {type(error).__name__}"
+            )
+
+    async def _send(self, row: asyncpg.Record, account: Account, turn: Sequence[str]) -> None:
+        begun = None
+        try:
+            message = await self._compose(self._sql, row, account)
+            begun = await self._mark_begun(row, account, message)
+        except Unfit as error:
+            await self._give_up(row, account, error.reason, error.detail)
+        finally:
+            if begun is None:
+                await outbox.give_back(self._sql, account.name, turn)
+        if begun is not None:
+            await self._surely_settle(row, account, *begun, await _asked(account, message))
+
+    async def _give_up(self, row: asyncpg.Record, account: Account, reason: str, detail: str) -> None:
+        await outbox.keep(self._sql, row["id"], self._worker, "failed", reason=reason, detail=detail)
+        self.counts[account.name, "failed"] += 1
 
     async def _may_go(self, row: asyncpg.Record, account: Account) -> bool:
         """A first look, which spares those that may not go their turn."""
@@ -274,29 +292,25 @@ class Sender:
         self.counts[account.name, "skipped" if skipped else "held"] += 1
         return None
 
-    async def _has_turn(self, row: asyncpg.Record, account: Account) -> bool:
-        """Wait for a turn within the account's rates; False where that is too long, or we are to stop."""
-        taken = list[str]()
-        for per, span, most in (
-            ("day", timedelta(days=1), account.settings.per_day),
-            ("hour", timedelta(hours=1), account.settings.per_hour),
-        ):
-            if most is not None:
-                until = await outbox.take_from_window(self._sql, account.name, per, span, most)
-                if until is not None:
-                    await outbox.give_back(self._sql, account.name, taken)
-                    await self._put_back(row, f"the account's limit for one {per} is reached", until)
-                    return False
-                taken.append(per)
+    async def _turn(self, row: asyncpg.Record, account: Account) -> Sequence[str] | None:
+        """Wait for a turn within the account's rates: what it is taken out of.
+
+        None: that would take too long, or we are to stop; the message is put back.
+        """
+        turn = await take_turn(self._sql, account, row["stream"])
+        if isinstance(turn, Full):
+            await self._put_back(row, f"the account's limit for one {turn.per} is reached", turn.until)
+            return None
         if account.settings.per_second is not None:
             spacing = timedelta(seconds=1 / account.settings.per_second)
             wait = await outbox.take_slot(self._sql, account.name, spacing)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), wait)
         if self._stopping.is_set():
+            await outbox.give_back(self._sql, account.name, turn)
             await self._put_back(row, "the process was stopped", None)
-            return False
-        return True
+            return None
+        return turn
 
     async def _put_back(self, row: asyncpg.Record, detail: str, until: datetime | None) -> None:
         await outbox.keep(
@@ -321,37 +335,49 @@ class Sender:
         self, row: asyncpg.Record, account: Account, attempt: int, noted: int, outcome: Outcome
     ) -> None:
         """Once the database can be had again: what is not stored now would be sent twice, or stay unknown."""
-        for _ in range(SETTLING):
-            try:
-                await self._settle(row, account, attempt, noted, outcome)
-            except AWAY as error:
-                self._trouble = f"the database cannot be used: {type(error).__name__}"
-                log.warning("an outcome waits", action="send_waits", send=str(row["id"]), error=type(error).__name__)
+        send, failures, stored = str(row["id"]), 0, False
+        try:
+            while not (stored := await self._stored(row, account, attempt, noted, outcome)):
+                tell = log.error if failures % LOUD == LOUD - 1 else log.warning
+                tell("an outcome waits to be stored", action="send_waits", send=send, why=self._troubles.get("settle"))
+                failures += 1
                 await asyncio.sleep(POLL)
-            else:
-                return
+        finally:
+            if not stored:  # the process ends
+                log.error("an outcome is lost", action="outcome_lost", send=send, outcome=type(outcome).__name__)
+
+    async def _stored(self, row: asyncpg.Record, account: Account, attempt: int, noted: int, outcome: Outcome) -> bool:
+        """False: not now."""
+        try:
+            await self._settle(row, account, attempt, noted, outcome)
+        except AWAY as error:
+            self._away("settle", error)
+            return False
+        self._troubles.pop("settle", None)
+        return True
 
     async def _settle(self, row: asyncpg.Record, account: Account, attempt: int, noted: int, outcome: Outcome) -> None:
         async with self._sql.acquire() as sql, sql.transaction():
             now: datetime = await sql.fetchval("SELECT clock_timestamp()")
             blamed = await self._judge_account(sql, account, outcome, now)
-            settled = _settled(row, attempt, outcome, now, self._rules, blamed=blamed)
+            tried = await outbox.tried(sql, row["id"])
+            found = settled(row, tried, outcome, now, self._rules, blamed=blamed)
             await outbox.settle(
                 sql,
                 row["id"],
                 attempt,
                 noted,
-                state=settled.state,
-                outcome=settled.outcome,
-                reason=settled.reason,
-                detail=settled.detail,
-                not_before=settled.not_before,
+                state=found.state,
+                outcome=found.outcome,
+                reason=found.reason,
+                detail=found.detail,
+                not_before=found.not_before,
                 provider_message_id=outcome.provider_message_id if isinstance(outcome, Sent) else None,
             )
             if isinstance(outcome, Rejected) and outcome.recipient:
                 await self._bounced(sql, row, outcome)
-        self.counts[account.name, settled.outcome] += 1
-        log.info("asked to send", action="send", send=str(row["id"]), account=account.name, outcome=settled.outcome)
+        self.counts[account.name, found.outcome] += 1
+        log.info("asked to send", action="send", send=str(row["id"]), account=account.name, outcome=found.outcome)
 
     async def _judge_account(self, sql: Sql, account: Account, outcome: Outcome, now: datetime) -> bool:
         """Pause the account for everybody where the outcome is about it and not about the message; whether it is."""
@@ -382,40 +408,6 @@ async def _asked(account: Account, message: Message) -> Outcome:
         return Unknown(detail=f"a fault in the transport: {type(error).__name__}")
 
 
-def _settled(
-    row: asyncpg.Record, attempt: int, outcome: Outcome, now: datetime, rules: SendingSettings, *, blamed: bool
-) -> _Settled:
-    """`blamed`: it was the account's trouble, which uses up no message's attempts, however long it lasts."""
-    match outcome:
-        case Sent(detail=detail):
-            return _Settled(state="sent", outcome="sent", reason=None, detail=detail)
-        case Rejected(detail=detail, recipient=recipient):
-            reason = "recipient_refused" if recipient else "message_refused"
-            return _Settled(state="failed", outcome="rejected", reason=reason, detail=detail)
-        case Unknown(detail=detail):
-            return _Settled(state="unknown", outcome="unknown", reason="no_answer", detail=detail)
-        case Pause(detail=detail):
-            return _Settled(state="queued", outcome="pause", reason="account_paused", detail=detail)
-        case Retry(detail=detail, after=after):
-            due = now + max(after or timedelta(0), backoff(attempt))
-            if (attempt >= rules.max_attempts and not blamed) or due > _deadline(row, rules):
-                return _Settled(state="failed", outcome="retry", reason="gave_up", detail=detail)
-            return _Settled(state="queued", outcome="retry", reason="retry", detail=detail, not_before=due)
-
-
-def backoff(attempt: int) -> timedelta:
-    """Anything up to the longest wait for this attempt (full jitter), so that those who failed at once spread."""
-    longest: timedelta = min(FIRST * 2 ** min(attempt - 1, 10), LONGEST)
-    return longest * random.uniform(0.1, 1)  # noqa: S311 - no secret
-
-
-def _deadline(row: asyncpg.Record, rules: SendingSettings) -> datetime:
-    """Until when the send is tried: its own limit, or so long after it was first due (`not_before` moves on)."""
-    expires: datetime | None = row["expires_at"]
-    deadline: datetime = max(row["created_at"], row["due_at"]) + rules.deadline
-    return deadline if expires is None else min(deadline, expires)
-
-
 def _facts(row: asyncpg.Record, found: Any, suppression: str | None, rules: SendingSettings) -> Facts:
     return Facts(
         marketing=row["stream"] == "marketing",
@@ -428,7 +420,7 @@ def _facts(row: asyncpg.Record, found: Any, suppression: str | None, rules: Send
         done=found["done"],
         recent=tuple(found["recent"]),
         time_zone=found["time_zone"],
-        expires_at=_deadline(row, rules),
+        expires_at=deadline_of(row, rules),
         suppression=suppression,
     )
 

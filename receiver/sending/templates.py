@@ -30,6 +30,11 @@ TEXT: Final = "body.txt"
 HTML: Final = "body.html"
 META: Final = "meta.toml"
 
+# What a template raises while it is read and filled: also one that includes itself, or a file that cannot be read.
+_FAULTS: Final = (
+    TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RuntimeError, OSError,
+)  # fmt: skip
+
 
 class Meta(BaseModel):
     """`meta.toml`: what is the same for every message of a template."""
@@ -72,7 +77,7 @@ class Templates:
         place = self._place(name)
         try:
             return Meta.model_validate(tomllib.loads(text) if (text := _read(place / META)) else {})
-        except (tomllib.TOMLDecodeError, ValidationError, UnicodeDecodeError) as error:
+        except (ValueError, OSError) as error:  # no TOML, no UTF-8, not its fields
             raise Unfit("wrong_template", f"{name}/{META}: {_first(error)}") from None
 
     def render(self, name: str, values: Mapping[str, Any]) -> Content:
@@ -83,14 +88,14 @@ class Templates:
             if (place / part).is_file():
                 try:
                     parts[part] = environment.get_template(f"{name}/{part}").render(**values)
-                except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+                except _FAULTS as error:
                     raise Unfit("wrong_template", f"{name}/{part}: {_first(error)}") from None
         html, text = parts.get(HTML), parts.get(TEXT)
         if html is None and text is None:
             raise Unfit("wrong_template", f"{name} has neither {TEXT} nor {HTML}")
-        if html is not None and meta.inline_css:
-            html = _inliner().inline(html)
         try:
+            if html is not None and meta.inline_css:
+                html = _inliner().inline(html)
             return Content(
                 subject=" ".join(parts[SUBJECT].split()),
                 text=text if text is not None else plain_text(html or ""),
@@ -100,7 +105,7 @@ class Templates:
                 tags=meta.tags,
                 headers=meta.headers,
             )
-        except ValidationError as error:
+        except ValueError as error:  # no HTML, or no message
             raise Unfit("wrong_template", f"{name}: {_first(error)}") from None
 
     def problems(self) -> list[Problem]:
@@ -116,7 +121,7 @@ class Templates:
                     environment.get_template(f"{name}/{part}")
         except Unfit as error:
             yield Problem(f"templates.{name}", error.detail, "See docs/sending.md for the form of a template")
-        except (TemplateError, UnicodeDecodeError) as error:
+        except (TemplateError, UnicodeDecodeError, OSError) as error:
             yield Problem(f"templates.{name}", _first(error), "See docs/sending.md for the form of a template")
 
     def _place(self, name: str) -> Path:
@@ -124,8 +129,11 @@ class Templates:
         if not name or name != Path(name).name or name.startswith("."):
             raise Unfit("no_template", "that is not the name of a template")
         for directory in (self.directory, _shipped()):
-            if (directory / name / SUBJECT).is_file():
-                return directory / name
+            try:
+                if (directory / name / SUBJECT).is_file():
+                    return directory / name
+            except OSError as error:  # a name that is too long, a directory that is not ours to read
+                raise Unfit("no_template", f"{name} in {directory}: {error.strerror}") from None
         raise Unfit("no_template", f"there is no template {name} in {self.directory}, with a {SUBJECT}")
 
 

@@ -28,10 +28,12 @@ _COUNTS: Final = "SELECT state, count(*) FROM sends WHERE broadcast_id = $1 GROU
 _RUNNING: Final = """
 SELECT id FROM broadcasts WHERE state = 'running' AND not_before <= clock_timestamp() + $1::interval ORDER BY id
 """
-# Whoever has the row fills the outbox; it takes no lease that could outlive its process.
+# Whoever has the row fills the outbox; it takes no lease that could outlive its process. What is held for hours, of
+# people whose night it is, does not keep others waiting.
 _LOCK: Final = f"""
 SELECT {_COLUMNS}, clock_timestamp() AS now,
-       (SELECT count(*) FROM sends s WHERE s.broadcast_id = b.id AND s.state = 'queued') AS waiting
+       (SELECT count(*) FROM sends s WHERE s.broadcast_id = b.id AND s.state = 'queued'
+          AND s.not_before <= clock_timestamp() + $2::interval) AS waiting
 FROM broadcasts b WHERE id = $1 AND state = 'running' FOR UPDATE SKIP LOCKED
 """
 _UP_TO: Final = "SELECT max(id) FROM (SELECT id FROM contacts WHERE id > $1 ORDER BY id LIMIT $2) AS c"
@@ -68,6 +70,12 @@ _RELEASE: Final = """
 UPDATE sends SET state = 'queued', worker = NULL, lease_until = NULL
 WHERE broadcast_id = $1 AND state = 'leased' AND begun_at IS NULL
 """
+# What a message in flight, or somebody, has put back after the rest was cancelled.
+_CANCELLED: Final = """
+UPDATE sends s SET state = 'cancelled', settled_at = clock_timestamp(), reason = 'cancelled',
+       detail = 'its broadcast is cancelled'
+FROM broadcasts b WHERE b.state = 'cancelled' AND s.broadcast_id = b.id AND s.state = 'queued'
+"""
 
 
 async def make(sql: Sql, values: Sequence[object]) -> asyncpg.Record | None:
@@ -98,12 +106,13 @@ async def running(sql: Sql, ahead: timedelta) -> list[int]:
     return [row["id"] for row in await sql.fetch(_RUNNING, ahead)]
 
 
-async def lock(sql: Sql, id_: int) -> asyncpg.Record | None:
-    """A running broadcast, with `now` and how many of its messages are waiting, until the transaction ends.
+async def lock(sql: Sql, id_: int, ahead: timedelta) -> asyncpg.Record | None:
+    """A running broadcast, with `now` and how many of its messages wait to go within that time, until the transaction
+    ends.
 
     None: another process has it, or it does not run any more.
     """
-    return await sql.fetchrow(_LOCK, id_)
+    return await sql.fetchrow(_LOCK, id_, ahead)
 
 
 async def next_contacts(sql: Sql, after: int, most: int) -> int | None:
@@ -150,6 +159,11 @@ async def set_state(sql: Sql, name: str, state: State, reason: str, *, only: Seq
 async def release(sql: Sql, id_: int) -> None:
     """Put back what has been taken in hand and not begun."""
     await sql.execute(_RELEASE, id_)
+
+
+async def cancel_rest(sql: Sql) -> None:
+    """Cancel what has come back to the outbox of broadcasts that are cancelled."""
+    await sql.execute(_CANCELLED)
 
 
 async def stop(sql: Sql, id_: int, reason: str) -> None:

@@ -24,7 +24,7 @@ WITH due AS (
       AND NOT EXISTS (SELECT FROM send_accounts a
                       WHERE a.name IN ('*', $1) AND a.paused_at IS NOT NULL
                         AND (a.paused_until IS NULL OR a.paused_until > clock_timestamp()))
-      AND NOT EXISTS (SELECT FROM broadcasts b WHERE b.id = s.broadcast_id AND b.state = 'paused')
+      AND NOT EXISTS (SELECT FROM broadcasts b WHERE b.id = s.broadcast_id AND b.state IN ('paused', 'cancelled'))
     ORDER BY s.not_before LIMIT $4 FOR UPDATE SKIP LOCKED
 )
 UPDATE sends s SET state = 'leased', worker = $5, lease_until = clock_timestamp() + $6::interval, begun_at = NULL
@@ -50,13 +50,34 @@ WHERE state = 'leased' AND lease_until < clock_timestamp()
 RETURNING id, state
 """
 
+# Since it was last due; what is the account's own trouble is noted as `pause` and does not count.
+_TRIED: Final = """
+(SELECT count(*) FROM send_attempts a
+ WHERE a.send_id = s.id AND a.outcome IN ('retry', 'unknown') AND a.at >= s.due_at)
+"""
 # Marketing mail is at most once: it stays unknown. So does what nobody would wait for any more.
-_AGAIN: Final = """
-UPDATE sends SET state = 'queued', settled_at = NULL, begun_at = NULL, not_before = clock_timestamp()
+_AGAIN: Final = f"""
+UPDATE sends s SET state = 'queued', settled_at = NULL, begun_at = NULL, not_before = clock_timestamp()
 WHERE state = 'unknown' AND stream = 'transactional' AND settled_at < clock_timestamp() - $1::interval
-  AND (expires_at IS NULL OR expires_at > clock_timestamp()) AND attempts < $2
+  AND (expires_at IS NULL OR expires_at > clock_timestamp()) AND {_TRIED} < $2
   AND due_at > clock_timestamp() - $3::interval
 RETURNING id
+"""
+
+# What nobody takes in hand: its account is in no process's configuration, or paused. A piece at a time.
+_EXPIRE: Final = """
+WITH late AS (
+    SELECT s.id FROM sends s
+    WHERE s.state = 'queued' AND s.not_before <= clock_timestamp()
+      AND (s.expires_at <= clock_timestamp() OR greatest(s.created_at, s.due_at) <= clock_timestamp() - $1::interval)
+    LIMIT 1000 FOR UPDATE SKIP LOCKED
+), ended AS (
+    UPDATE sends s SET state = 'skipped', reason = 'too_late', settled_at = clock_timestamp(),
+           detail = 'no account has sent it in time'
+    FROM late WHERE s.id = late.id RETURNING s.id, s.attempts, s.account
+)
+INSERT INTO send_attempts (send_id, attempt, account, outcome, detail)
+SELECT id, attempts, coalesce(account, ''), 'skipped', 'too_late' FROM ended RETURNING send_id
 """
 
 _LOCK: Final = "SELECT pg_advisory_xact_lock($1, hashtext($2))"
@@ -99,7 +120,10 @@ LEFT JOIN LATERAL (
     SELECT a.reason, a.paused_until FROM send_accounts a
     WHERE a.name IN ('{EVERY}', $2) AND a.paused_at IS NOT NULL
       AND (a.paused_until IS NULL OR a.paused_until > clock_timestamp())
-    ORDER BY a.paused_until DESC NULLS FIRST LIMIT 1
+    UNION ALL
+    SELECT 'its broadcast is ' || b.state, NULL FROM broadcasts b
+    WHERE b.id = s.broadcast_id AND b.state IN ('paused', 'cancelled')
+    ORDER BY paused_until DESC NULLS FIRST LIMIT 1
 ) AS paused ON true
 WHERE s.id = $1
 """
@@ -123,26 +147,28 @@ UPDATE sends SET state = $3, reason = $4, detail = $5, not_before = coalesce($6,
 WHERE id = $1 AND worker = $2 AND state = 'leased' AND begun_at IS NULL
 """
 
-# By the number of the attempt, not by the lease: what was sent was sent, however late we say so.
+# By the number of the attempt, not by the lease: what was sent was sent, and what was refused was refused, however late
+# we say so.
 _SETTLE: Final = """
 UPDATE sends SET state = $3, reason = $4, detail = $5, not_before = coalesce($6, not_before),
        provider_message_id = coalesce($7, provider_message_id),
        settled_at = CASE WHEN $3 = 'queued' THEN NULL ELSE clock_timestamp() END,
        worker = NULL, lease_until = NULL, begun_at = CASE WHEN $3 IN ('sent', 'unknown') THEN begun_at END
 WHERE id = $1 AND attempts = $2
-  AND (state = 'leased' OR state = 'unknown' AND $3 IN ('sent', 'failed') OR state = 'queued' AND $3 = 'sent')
+  AND ($3 = 'sent' OR state IN ('leased', 'unknown') OR state = 'queued' AND $3 <> 'unknown')
 """
 _SETTLE_ATTEMPT: Final = "UPDATE send_attempts SET outcome = $2, detail = $3 WHERE id = $1"
 
-# What people have to end is not taken for a rest that ends by itself.
+# What people have to end is not taken for a rest that ends by itself, nor a long rest for a short one.
 _PAUSE: Final = """
 INSERT INTO send_accounts AS a (name, paused_at, paused_until, paused_by, reason)
 VALUES ($1, clock_timestamp(), $2, $3, $4)
 ON CONFLICT (name) DO UPDATE SET
-    paused_at = coalesce(a.paused_at, clock_timestamp()), changed_at = clock_timestamp(),
-    paused_until = CASE WHEN excluded.paused_until IS NOT NULL THEN greatest(a.paused_until, excluded.paused_until) END,
-    paused_by = excluded.paused_by, reason = excluded.reason
-WHERE a.paused_at IS NULL OR a.paused_until IS NOT NULL OR excluded.paused_until IS NULL
+    paused_at = CASE WHEN a.paused_until <= clock_timestamp() THEN clock_timestamp()
+                     ELSE coalesce(a.paused_at, clock_timestamp()) END,
+    paused_until = excluded.paused_until, paused_by = excluded.paused_by, reason = excluded.reason,
+    changed_at = clock_timestamp()
+WHERE a.paused_at IS NULL OR excluded.paused_until IS NULL OR excluded.paused_until > a.paused_until
 """
 _RESUME: Final = """
 UPDATE send_accounts SET paused_at = NULL, paused_until = NULL, paused_by = NULL, reason = '', failures = 0,
@@ -209,6 +235,11 @@ async def send_again(sql: Sql, after: timedelta, *, most: int, within: timedelta
     return len(await sql.fetch(_AGAIN, after, most, within))
 
 
+async def expire(sql: Sql, within: timedelta) -> list[UUID]:
+    """End those that are still queued when they may not be sent any more, so long after they were due; their ids."""
+    return [row["send_id"] for row in await sql.fetch(_EXPIRE, within)]
+
+
 async def lock_recipient(sql: Sql, recipient: str) -> None:
     """Until the transaction ends nobody else judges marketing mail to this person."""
     await sql.execute(_LOCK, _LOCK_SPACE, recipient)
@@ -259,11 +290,16 @@ async def settle(  # noqa: PLR0913 - the columns of an outcome
     detail: str,
     not_before: datetime | None = None,
     provider_message_id: str | None = None,
-) -> bool:
-    """Store what became of an attempt; False: a later attempt, or an event, has settled it otherwise."""
+) -> None:
+    """Store what became of an attempt, unless a later one, or an event, has settled the send otherwise."""
     await sql.execute(_SETTLE_ATTEMPT, noted, outcome, detail)
-    done = await sql.execute(_SETTLE, id_, attempt, state, reason, detail, not_before, provider_message_id)
-    return done.endswith(" 1")
+    await sql.execute(_SETTLE, id_, attempt, state, reason, detail, not_before, provider_message_id)
+
+
+async def tried(sql: Sql, id_: UUID) -> int:
+    """How often it was tried since it was last due, the account's own troubles aside."""
+    found: int = await sql.fetchval(f"SELECT {_TRIED} FROM sends s WHERE s.id = $1", id_)
+    return found
 
 
 async def pause(sql: Sql, account: str, until: datetime | None, *, by: str | None, reason: str) -> None:

@@ -62,7 +62,8 @@ def row_rules(rules: RetentionSettings) -> Sequence[RowRule]:
             rules.dead_letters,
         ),
         RowRule(
-            "sends, ended", "sends", "sends", "created_at", "state IN ('sent', 'failed', 'skipped', 'cancelled')",
+            "sends, ended", "sends", "sends", "created_at",
+            "state IN ('sent', 'unknown', 'failed', 'skipped', 'cancelled')",
             rules.sends,
         ),
         RowRule("requests to the API", "api_requests", "", "created_at", "true", timedelta(days=1)),

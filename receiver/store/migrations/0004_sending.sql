@@ -23,7 +23,7 @@ CREATE INDEX sends_leased ON sends (lease_until) WHERE state = 'leased';
 CREATE INDEX sends_unknown ON sends (settled_at) WHERE state = 'unknown';
 CREATE INDEX sends_newest ON sends (created_at, id);
 CREATE INDEX sends_recipient ON sends (recipient, created_at);
-CREATE INDEX sends_broadcast ON sends (broadcast_id, state) WHERE broadcast_id IS NOT NULL;
+CREATE INDEX sends_broadcast ON sends (broadcast_id, state, not_before) WHERE broadcast_id IS NOT NULL;
 CREATE INDEX sends_provider_message ON sends (provider_message_id) WHERE provider_message_id IS NOT NULL;
 COMMENT ON COLUMN sends.cancel_on IS 'What makes the send pointless once its recipient has done it: event types, or a type with a tag (clicked:offer).';
 COMMENT ON COLUMN sends.account IS 'Which account sends it; NULL: the one for its stream.';
@@ -31,7 +31,7 @@ COMMENT ON COLUMN sends.brand IS 'Whose mail it is; empty: the only brand there 
 COMMENT ON COLUMN sends.rule IS 'The rule that asked for it; NULL: a handler, or the API.';
 COMMENT ON COLUMN sends.depth IS 'How many sends of rules led to it: the event that caused it was about a send of depth one less.';
 COMMENT ON COLUMN sends.broadcast_id IS 'broadcasts.id, for a message of a broadcast.';
-COMMENT ON COLUMN sends.message IS 'The message, where the API was given one instead of a template; NULL once retention has removed it.';
+COMMENT ON COLUMN sends.message IS 'The message, where the API was given one; NULL: it is made of the template.';
 COMMENT ON COLUMN sends.due_at IS 'When it was first to be sent; not_before moves on with holds and retries.';
 COMMENT ON COLUMN sends.expires_at IS 'Not to be sent later; NULL: no limit but the account''s deadline.';
 COMMENT ON COLUMN sends.worker IS 'Process that has leased it.';
@@ -41,7 +41,7 @@ COMMENT ON COLUMN sends.settled_at IS 'When it came to its last state (sent, fai
 COMMENT ON COLUMN sends.reason IS 'Why it was skipped, failed or is unknown, in a word: hard_bounce, not_subscribed, frequency_cap, ...';
 COMMENT ON COLUMN sends.detail IS 'The same in words, without addresses.';
 COMMENT ON COLUMN sends.provider_message_id IS 'The provider''s id of the message, as its webhooks give it (events.message_id).';
-COMMENT ON COLUMN sends.internet_message_id IS 'The Message-ID header without its angle brackets: the same at each attempt.';
+COMMENT ON COLUMN sends.internet_message_id IS 'The Message-ID header that it was given, without its angle brackets: the same at each attempt. SMTP and Mailgun keep it; other providers make their own.';
 
 CREATE TABLE send_attempts (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -60,7 +60,7 @@ COMMENT ON COLUMN send_attempts.send_id IS 'sends.id.';
 COMMENT ON COLUMN send_attempts.attempt IS 'How often the transport had been asked, this time included.';
 COMMENT ON COLUMN send_attempts.at IS 'When it began.';
 COMMENT ON COLUMN send_attempts.account IS 'The account.';
-COMMENT ON COLUMN send_attempts.outcome IS 'sent, retry (later), rejected, pause (the account cannot send), unknown (also while it goes on), or by the guard: skipped (never), held (later).';
+COMMENT ON COLUMN send_attempts.outcome IS 'sent, retry (later), rejected, pause (the account cannot send, or rests), unknown (also while it goes on), or by the guard: skipped (never), held (later).';
 COMMENT ON COLUMN send_attempts.detail IS 'In words, without addresses.';
 COMMENT ON COLUMN send_attempts.checks IS 'The guard''s questions and answers, in their order.';
 
