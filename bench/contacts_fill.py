@@ -38,6 +38,7 @@ MIX: Final = {
 VAULT: Final = Vault(work.SECRET_KEY)
 say: Final = Console(stderr=True)
 
+_ROOM: Final = "SET work_mem = '256MB'; SET maintenance_work_mem = '512MB'; SET statement_timeout = 0"
 _TOPICS: Final = """
 INSERT INTO topics (name, title, stream, archived_at) VALUES
     ('newsletter', 'Monthly news', 'marketing', NULL), ('product-news', 'What is new', 'marketing', NULL),
@@ -114,23 +115,36 @@ def address(number: int) -> str:
 
 async def fill(dsn: str, directory: Path, contacts: int, events: int) -> None:
     """Into an empty schema; `directory` has the sources. Tells how far it is."""
+    await fill_contacts(dsn, contacts)
     connection = await connect_for_rows(dsn)
     try:
-        await connection.execute(
-            "SET work_mem = '256MB'; SET maintenance_work_mem = '512MB'; SET statement_timeout = 0"
-        )
-        await _fill_contacts(connection, contacts)
+        await connection.execute(_ROOM)
+        await _fill_events(connection, directory, contacts, events)
+        await _settle(connection)
+    finally:
+        await connection.close()
+
+
+async def fill_contacts(dsn: str, count: int) -> None:
+    """Contacts, what they subscribed to, and why some must not be mailed, into an empty schema."""
+    connection = await connect_for_rows(dsn)
+    try:
+        await connection.execute(_ROOM)
+        await _fill_contacts(connection, count)
         for what, statement in (
             ("topics", _TOPICS), ("subscriptions", _SUBSCRIPTIONS), ("suppressions", _SUPPRESSIONS),
             ("incidents", _INCIDENTS), ("erasures", _ERASURES), ("bounces", _BOUNCES),
         ):  # fmt: skip
             say.print(f"{what}: {(await connection.execute(statement, timeout=900)).rpartition(' ')[2]}")
-        await _fill_events(connection, directory, contacts, events)
-        for statement in ("VACUUM (FREEZE, ANALYZE)", "CHECKPOINT"):
-            say.print(statement)
-            await connection.execute(statement, timeout=3600)
+        await _settle(connection)
     finally:
         await connection.close()
+
+
+async def _settle(connection: asyncpg.Connection) -> None:
+    for statement in ("VACUUM (FREEZE, ANALYZE)", "CHECKPOINT"):
+        say.print(statement)
+        await connection.execute(statement, timeout=3600)
 
 
 async def _fill_contacts(connection: asyncpg.Connection, count: int) -> None:
