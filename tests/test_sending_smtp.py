@@ -240,6 +240,32 @@ async def test_connections_are_kept() -> None:
         await transport.aclose()
 
 
+@pytest.mark.parametrize("how", ["421 4.4.2 so many messages are enough", DROP])
+async def test_a_kept_connection_that_the_server_ends(how: str) -> None:
+    """a server may end a kept connection whenever it likes: the message goes over another one"""
+    async with smtp_peer(Peer(mail=deque(["250 OK", how, "250 OK"]))) as peer:
+        transport = smtp(peer)
+        found = [type(await transport.send(message())) for _ in range(3)]
+        await transport.aclose()
+    assert (found, len(peer.taken), peer.connections) == ([Sent] * 3, 3, 2)
+
+
+async def test_where_to_leave_stands_in_plain_letters() -> None:
+    """List-Unsubscribe is folded between its URLs and never encoded, however long they are; no header loses a blank"""
+    url, mailto = f"<https://hooks.shop.example/u/{'a1B2' * 40}>", f"<mailto:leave+{'c3' * 30}@shop.example>"
+    headers = {"X-Long": "word " * 40 + "x" * 200, "X-Colour": "grün " * 40}
+    given = {"List-Unsubscribe": f"{url}, {mailto}", "List-Unsubscribe-Post": "List-Unsubscribe=One-Click"}
+    async with smtp_peer() as peer:
+        await outcome(peer, message(unsubscribe=given, headers=headers))
+        (mail,), (envelope,) = peer.taken, peer.envelopes
+    content = envelope.content
+    assert isinstance(content, bytes)
+    assert f"List-Unsubscribe: {url},\r\n {mailto}\r\n".encode() in content
+    assert (mail["X-Long"], mail["X-Colour"]) == (headers["X-Long"], headers["X-Colour"])
+    head = content.partition(b"\r\n\r\n")[0].decode("ascii").split("\r\n")
+    assert [line for line in head if len(line) > 78 and len(line.split()) > 2] == []
+
+
 async def test_a_template_of_a_provider_has_no_content() -> None:
     """what only a provider's API could fill is refused, and does not go out empty"""
     async with smtp_peer() as peer:
