@@ -25,6 +25,7 @@ from aiosmtplib import (
     SMTPRecipientRefused,
     SMTPResponseException,
     SMTPSenderRefused,
+    SMTPServerDisconnected,
 )
 from pydantic import Field, model_validator
 
@@ -92,11 +93,16 @@ class Settings(AccountSettings):
         )
 
 
+class _Closed(Exception):
+    """The server closed a connection that was kept, as it may at any time; nothing was sent."""
+
+
 class _Connection:
-    """One connection: when it was last used, and how often."""
+    """One connection: when it was last used, and how often. `clean`: no transaction is open."""
 
     def __init__(self, client: SMTP) -> None:
         self.client = client
+        self.clean = True
         self.uses = 0
         self.used_at = time.monotonic()
 
@@ -124,6 +130,9 @@ class Smtp:
             content = mime_of(message, datetime.now(UTC)).as_bytes()
         except (ValueError, UnicodeError) as error:
             return Rejected(detail=f"the message cannot be written: {_hidden(str(error))}")
+        return await self._sent(message, content)
+
+    async def _sent(self, message: Message, content: bytes) -> Outcome:
         try:
             connection = await self._connection()
         except SMTPAuthenticationError as error:
@@ -134,8 +143,12 @@ class Smtp:
         except (SMTPException, OSError, TimeoutError, ValueError) as error:
             busy = isinstance(error, SMTPConnectResponseError)
             return Retry(detail=f"no connection: {_said(error)}", account=busy)
-        outcome, usable = await self._talk(connection, message, content)
-        await self._put_back(connection, usable=usable)
+        try:
+            outcome, usable = await self._talk(connection, message, content)
+        except _Closed:
+            await _quit(connection.client)
+            return await self._sent(message, content)
+        await self._put_back(connection, usable=usable, clean=isinstance(outcome, Sent))
         return outcome
 
     async def aclose(self) -> None:
@@ -146,10 +159,12 @@ class Smtp:
             await self._tokens.aclose()
 
     async def _talk(self, connection: _Connection, message: Message, content: bytes) -> tuple[Outcome, bool]:
-        """What became of it, and whether the connection can be used again."""
+        """What became of it, and whether the connection can be used again. Raises _Closed."""
         try:
             await self._envelope(connection.client, message)
         except (SMTPException, OSError, TimeoutError) as error:
+            if connection.uses and _is_end(error):
+                raise _Closed from error
             return _before_the_message(error)
         try:
             _, said = await connection.client.data(content, timeout=self._final_dot)
@@ -177,7 +192,7 @@ class Smtp:
     async def _connection(self) -> _Connection:
         while self._idle:
             kept = self._idle.pop()
-            if not kept.worn and await _is_alive(kept.client):
+            if not kept.worn and (kept.clean or await _is_reset(kept.client)):
                 return kept
             await _quit(kept.client)
         return _Connection(await self._connect())
@@ -240,8 +255,9 @@ class Smtp:
             self._trust = ssl.create_default_context(cafile=self._settings.ca_file or certifi.where())
         return self._trust
 
-    async def _put_back(self, connection: _Connection, *, usable: bool) -> None:
+    async def _put_back(self, connection: _Connection, *, usable: bool, clean: bool) -> None:
         connection.uses += 1
+        connection.clean = clean
         connection.used_at = time.monotonic()
         if usable and not connection.worn and len(self._idle) < self._settings.connections:
             self._idle.append(connection)
@@ -289,8 +305,13 @@ def _after_the_message(error: Exception) -> tuple[Outcome, bool]:
     return (Rejected(detail=detail, smtp_code=error.code) if error.code >= 500 else Retry(detail=detail)), True
 
 
-async def _is_alive(client: SMTP) -> bool:
-    """RSET also ends a transaction that a refused recipient has left open."""
+def _is_end(error: Exception) -> bool:
+    """Whether the server has closed the connection, or is about to."""
+    return isinstance(error, OSError | SMTPServerDisconnected) or getattr(error, "code", None) == CLOSING
+
+
+async def _is_reset(client: SMTP) -> bool:
+    """RSET ends a transaction that a refused recipient has left open."""
     try:
         await client.rset(timeout=10)
     except (SMTPException, OSError, TimeoutError):
