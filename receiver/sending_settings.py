@@ -59,7 +59,8 @@ class SendingSettings(BaseModel):
     per_week: int | None = Field(10, ge=1, description="marketing messages to one person in 7 days")
     reconcile: Duration = Field(
         timedelta(minutes=10),
-        description="how long a transactional message with an unknown outcome waits for a webhook until it goes again",
+        description="how long a transactional message with an unknown outcome waits for word of the provider "
+        "until it goes again",
         examples=["10m"],
     )
     templates_dir: Path = Field(Path("templates"), description="directory with your templates", examples=["templates"])

@@ -70,7 +70,7 @@ class Sending:
             bounced=bounced,
             rules=rules or SendingSettings(),
             vault=VAULT,
-            chore=chore,
+            chores=[] if chore is None else [chore],
         )
 
     @asynccontextmanager

@@ -33,8 +33,10 @@ class ListFault(ReceiverError):
 class ListClient:
     """Calls one API. `head`: the headers of a request, by key, method, URL and body.
 
-    Whatever is said here can be said twice, so that each call is tried again.
+    Whatever is said here can be said twice, so that each call is tried again, `tries` times in all.
     """
+
+    tries: int = TRIES
 
     def __init__(self, url: str, keys: Sequence[SecretStr], head: Head, *, private: bool) -> None:
         self._url = url.rstrip("/")
@@ -62,15 +64,15 @@ class ListClient:
 
     async def _answer(self, method: str, url: str, body: bytes) -> Answer:
         """The first that is not "later"; at a refused key, the next one's."""
-        for attempt in range(1, TRIES + 1):
+        for attempt in range(1, self.tries + 1):
             try:
                 answer = await self._with_keys(method, url, body)
             except Unavailable as error:
-                if attempt == TRIES:
+                if attempt == self.tries:
                     raise ListFault(str(error)) from error
                 wait = None
             else:
-                if not _is_later(answer) or attempt == TRIES:
+                if not _is_later(answer) or attempt == self.tries:
                     return answer
                 wait = wait_of(answer.headers, datetime.now(UTC))
             await asyncio.sleep(max(wait or timedelta(0), PAUSE * 2 ** (attempt - 1)).total_seconds())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final
 
 import asyncpg
@@ -16,6 +17,7 @@ from receiver.rule_settings import SILENT
 from receiver.sending import broadcasts
 from receiver.sending.accounts import Account
 from receiver.sending.compose import Composer
+from receiver.sending.reconciling import ask_providers
 from receiver.sending.rules import Rule, ask_the_silent, find_rules
 from receiver.sending.sender import Bounced, Sender
 from receiver.sending.templates import Templates, Unfit
@@ -56,23 +58,18 @@ def sender_of(settings: Settings, accounts: Mapping[str, Account], vault: Vault,
         bounced=suppressing(vault),
         rules=settings.sending,
         vault=vault,
-        chore=_chore([one for one in find_rules(settings)[0] if one.settings.when == SILENT]),
+        chores=[
+            broadcasts.fill,
+            partial(_ask, rules=[one for one in find_rules(settings)[0] if one.settings.when == SILENT]),
+            partial(ask_providers, accounts=accounts),
+        ],
     )
 
 
-def _chore(silent: Sequence[Rule]) -> Callable[[asyncpg.Pool], Awaitable[None]]:
-    """Fills the outbox with broadcasts, and looks for those who have fallen silent."""
-
-    async def chore(sql: asyncpg.Pool) -> None:
-        await broadcasts.fill(sql)
-        if silent:
-            await _ask(sql, silent)
-
-    return chore
-
-
 async def _ask(sql: asyncpg.Pool, rules: Sequence[Rule]) -> None:
-    """One process at a time, once an hour."""
+    """Look for those who have fallen silent: one process at a time, once an hour."""
+    if not rules:
+        return
     owner = tasks.this_process()
     if not await tasks.take(sql, "silent rules", owner, every=SILENT_EVERY):
         return

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
+from functools import partial
 from math import ceil
 from typing import Any, Final
 from uuid import UUID
@@ -21,6 +22,7 @@ import asyncpg
 import structlog
 
 from receiver.sending.accounts import Account, default_accounts
+from receiver.sending.finding import can_be_asked
 from receiver.sending.guard import Check, Facts, check
 from receiver.sending.message import Message
 from receiver.sending.outcomes import LONGEST, deadline_of, settled
@@ -51,13 +53,14 @@ LATE: Final = 60.0  # seconds that it may lag behind
 
 Compose = Callable[[Sql, asyncpg.Record, Account], Awaitable[Message]]
 Bounced = Callable[[Sql, asyncpg.Record, Rejected], Awaitable[None]]
+Chore = Callable[[asyncpg.Pool], Awaitable[None]]
 
 
 class Sender:
     """Sends through the accounts until told to stop. `compose` makes a message of a row of `sends`.
 
-    `bounced` is told of recipients that a server refused, in the transaction that settles the send. `chore` is what
-    else there is to do every few seconds.
+    `bounced` is told of recipients that a server refused, in the transaction that settles the send. `chores`: what
+    else there is to do every few seconds; none waits for another.
     """
 
     def __init__(
@@ -69,7 +72,7 @@ class Sender:
         bounced: Bounced,
         rules: SendingSettings,
         vault: Vault,
-        chore: Callable[[asyncpg.Pool], Awaitable[None]] | None = None,
+        chores: Sequence[Chore] = (),
     ) -> None:
         self._dsn = dsn
         self._accounts = accounts
@@ -77,7 +80,8 @@ class Sender:
         self._bounced = bounced
         self._rules = rules
         self._vault = vault
-        self._chore = chore
+        self._chores = chores
+        self._asked = [name for name, one in accounts.items() if can_be_asked(one.settings)]
         self._worker = this_process()
         self._pool: asyncpg.Pool | None = None
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
@@ -105,8 +109,14 @@ class Sender:
         """Send until `stop` is set; messages in hand are finished then, within GRACE seconds."""
         size = min(self._rules.concurrency, 10) + 2
         self._pool = await create_pool(self._dsn, name="receiver sending", size=size, settings={"lock_timeout": "10s"})
-        chores = [(RECOVER, self._look_after), (RENEW, self._renew), (CHORES, self._do_chore)]
-        keeping = [asyncio.create_task(self._every(seconds, what)) for seconds, what in chores]
+        keeping = [
+            asyncio.create_task(self._every("recover", RECOVER, self._look_after)),
+            asyncio.create_task(self._every("renew", RENEW, self._renew)),
+            *(
+                asyncio.create_task(self._every(f"chore {number}", CHORES, partial(chore, self._pool)))
+                for number, chore in enumerate(self._chores)
+            ),
+        ]
         stopping = asyncio.create_task(stop.wait())
         looking = asyncio.create_task(self._looked.wait())  # marketing mail would be held for nothing
         await asyncio.wait([stopping, looking], return_when=asyncio.FIRST_COMPLETED)
@@ -132,8 +142,7 @@ class Sender:
 
     # Looking after the outbox ----------------------------------------------------------------------------------------
 
-    async def _every(self, seconds: float, what: Callable[[], Awaitable[None]]) -> None:
-        name = what.__name__
+    async def _every(self, name: str, seconds: float, what: Callable[[], Awaitable[None]]) -> None:
         while True:
             try:
                 await what()
@@ -155,7 +164,11 @@ class Sender:
             for id_, state in await outbox.recover(sql):
                 log.warning("took a message back", action="send_recovered", send=str(id_), state=state)
             await outbox.send_again(
-                sql, self._rules.reconcile, most=self._rules.max_attempts, within=self._rules.deadline
+                sql,
+                self._rules.reconcile,
+                most=self._rules.max_attempts,
+                within=self._rules.deadline,
+                asked=self._asked,
             )
             for id_ in await outbox.expire(sql, self._rules.deadline):
                 log.warning("a message is too late", action="send_expired", send=str(id_))
@@ -165,10 +178,6 @@ class Sender:
     async def _renew(self) -> None:
         if self._tasks and self._pool is not None:
             await outbox.renew(self._pool, list(self._tasks), self._worker, LEASE)
-
-    async def _do_chore(self) -> None:
-        if self._chore is not None:
-            await self._chore(self._sql)
 
     async def _claim(self) -> bool:
         """Begin with what is due; False where nothing was, or nothing more can be in hand.

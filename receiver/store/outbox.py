@@ -55,12 +55,14 @@ _TRIED: Final = """
 (SELECT count(*) FROM send_attempts a
  WHERE a.send_id = s.id AND a.outcome IN ('retry', 'unknown') AND a.at >= s.due_at)
 """
-# Marketing mail is at most once: it stays unknown. So does what nobody would wait for any more.
+# Marketing mail is at most once: it stays unknown. So does what nobody would wait for any more. A provider that can be
+# asked is asked first, where that does not take as long again.
 _AGAIN: Final = f"""
 UPDATE sends s SET state = 'queued', settled_at = NULL, begun_at = NULL, not_before = clock_timestamp()
 WHERE state = 'unknown' AND stream = 'transactional' AND settled_at < clock_timestamp() - $1::interval
   AND (expires_at IS NULL OR expires_at > clock_timestamp()) AND {_TRIED} < $2
   AND due_at > clock_timestamp() - $3::interval
+  AND NOT (account = ANY ($4::text[]) AND asks = 0 AND settled_at > clock_timestamp() - 2 * $1::interval)
 RETURNING id
 """
 
@@ -129,7 +131,7 @@ WHERE s.id = $1
 """
 
 _BEGIN: Final = """
-UPDATE sends SET begun_at = clock_timestamp(), attempts = attempts + 1, account = $3, internet_message_id = $4
+UPDATE sends SET begun_at = clock_timestamp(), attempts = attempts + 1, account = $3, internet_message_id = $4, asks = 0
 WHERE id = $1 AND worker = $2 AND state = 'leased' AND begun_at IS NULL
 RETURNING attempts
 """
@@ -227,12 +229,13 @@ async def recover(sql: Sql) -> list[asyncpg.Record]:
     return await sql.fetch(_RECOVER)
 
 
-async def send_again(sql: Sql, after: timedelta, *, most: int, within: timedelta) -> int:
+async def send_again(sql: Sql, after: timedelta, *, most: int, within: timedelta, asked: Sequence[str] = ()) -> int:
     """Queue transactional sends again that have been unknown for `after`; returns how many.
 
-    Not after `most` attempts, nor later than `within` after they were due.
+    Not after `most` attempts, nor later than `within` after they were due. `asked`: accounts whose providers can say
+    what they have taken.
     """
-    return len(await sql.fetch(_AGAIN, after, most, within))
+    return len(await sql.fetch(_AGAIN, after, most, within, list(asked)))
 
 
 async def expire(sql: Sql, within: timedelta) -> list[UUID]:

@@ -16,7 +16,8 @@ ALTER TABLE sends
     ADD COLUMN reason text,
     ADD COLUMN detail text,
     ADD COLUMN provider_message_id text,
-    ADD COLUMN internet_message_id text;
+    ADD COLUMN internet_message_id text,
+    ADD COLUMN asks smallint NOT NULL DEFAULT 0;
 DROP INDEX sends_due;
 CREATE INDEX sends_due ON sends (stream, not_before) WHERE state = 'queued';
 CREATE INDEX sends_leased ON sends (lease_until) WHERE state = 'leased';
@@ -42,6 +43,7 @@ COMMENT ON COLUMN sends.reason IS 'Why it was skipped, failed or is unknown, in 
 COMMENT ON COLUMN sends.detail IS 'The same in words, without addresses.';
 COMMENT ON COLUMN sends.provider_message_id IS 'The provider''s id of the message, as its webhooks give it (events.message_id).';
 COMMENT ON COLUMN sends.internet_message_id IS 'The Message-ID header that it was given, without its angle brackets: the same at each attempt. SMTP and Mailgun keep it; other providers make their own.';
+COMMENT ON COLUMN sends.asks IS 'How often the provider was asked whether it has taken the message, while the outcome is unknown.';
 
 CREATE TABLE send_attempts (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
