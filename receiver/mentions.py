@@ -81,10 +81,6 @@ class Mentions:
     def names(self, text: str) -> bool:
         return next(self._spans(text), None) is not None
 
-    def names_bytes(self, content: bytes) -> bool:
-        """Of any encoding: as UTF-8 where it is that, else byte by byte."""
-        return self.names(_decoded(content))
-
     def without(self, text: str) -> str:
         """The text with ERASED for each mention, and for the name before it."""
         parts, end = [], 0
