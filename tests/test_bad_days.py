@@ -229,6 +229,9 @@ async def test_people_decide(connection: asyncpg.Connection, receiver: Receiver)
     assert (await receiver("suppressions", "incidents", "release", "1", "--why", "Gmail said so", "--yes")).code == 0
     assert await may_be_mailed(connection, "ada@gmail.com") == (True, None)
     assert (await receiver("suppressions", "incidents", "release", "9", "--why", "x", "--yes")).code == 1
+    for word, meant in (("gmail", "google"), ("Outlook.com", "microsoft"), ("yaho", "yahoo")):
+        ended = await receiver("suppressions", "incidents", "declare", word, "--since", since, "--why", "x")
+        assert (ended.code, f"did you mean {meant}?" in ended.err) == (1, True), ended.err
     audit = await connection.fetch("SELECT action FROM audit_log ORDER BY id")
     assert [row["action"] for row in audit] == ["declare", "confirmed", "released"]
 

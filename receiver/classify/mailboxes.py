@@ -148,6 +148,7 @@ def _table() -> dict[str, str]:
 
 
 _PROVIDER: Final = _table()
+MAILBOX_PROVIDERS: Final = tuple(sorted(set(_PROVIDER.values())))
 
 
 def mailbox_provider(domain: str) -> str | None:

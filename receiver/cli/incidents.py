@@ -73,7 +73,20 @@ def declare(
     """
     from receiver.cli.place import find_place, run_async
 
-    run_async(_declare(find_place(context), mailbox_provider.lower(), since, until, why))
+    run_async(_declare(find_place(context), _known(mailbox_provider.lower()), since, until, why))
+
+
+def _known(name: str) -> str:
+    """A mailbox provider, as events name it. Raises CommandError for other words: they would concern nothing."""
+    from receiver.classify.mailboxes import MAILBOX_PROVIDERS, mailbox_provider
+    from receiver.cli.failures import CommandError
+    from receiver.faults import did_you_mean
+
+    if name in MAILBOX_PROVIDERS:
+        return name
+    meant = mailbox_provider(name) or mailbox_provider(f"{name}.com")
+    guess = f" (did you mean {meant}?)" if meant else did_you_mean(name, MAILBOX_PROVIDERS)
+    raise CommandError(f"there is no mailbox provider {name!r}{guess}; known are {', '.join(MAILBOX_PROVIDERS)}")
 
 
 async def _list(place: Place, limit: int, *, as_json: bool) -> None:
