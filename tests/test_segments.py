@@ -182,6 +182,25 @@ CASES: Final[list[tuple[dict[str, Any], str]]] = [
 ]
 
 
+async def test_a_suppression_that_a_bad_day_lets_go(people: asyncpg.Connection) -> None:
+    """a hard bounce counts until every bad day in which it lies lets it go, as for sendable()"""
+    await people.execute(
+        "UPDATE suppressions SET lifted_at = NULL, mailbox_provider = 'google' WHERE reason = 'hard_bounce'"
+    )
+    await people.execute(
+        "INSERT INTO bounce_incidents (mailbox_provider, began_at, release_at, hard, attempted, baseline, decision)"
+        " VALUES ('google', $1, $2, 9, 10, 0.01, 'released')",
+        *(ago(1), NOW),
+    )
+    assert await members(people, {"suppressed": True}) == "ben"
+    await people.execute(
+        "INSERT INTO bounce_incidents (mailbox_provider, began_at, ended_at, hard, attempted, baseline, decision)"
+        " VALUES ('google', $1, $2, 9, 10, 0.01, 'confirmed')",
+        *(ago(2), ago(-1)),
+    )
+    assert await members(people, {"suppressed": True}) == "ben eve"
+
+
 async def test_what_each_condition_means(people: asyncpg.Connection) -> None:
     """each condition finds the contacts that it names, and its count is theirs"""
     found = {json.dumps(filter_): await members(people, filter_) for filter_, _ in CASES}

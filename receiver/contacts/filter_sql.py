@@ -98,9 +98,13 @@ _SAID: Final = (
 _SAID_AT: Final = (
     "CASE s.state WHEN 'subscribed' THEN s.subscribed_at WHEN 'pending' THEN s.requested_at ELSE s.unsubscribed_at END"
 )
+# As sendable() has it: what rests on bad days of a mailbox provider counts until each of them lets it go.
 _SUPPRESSED: Final = (
     "EXISTS (SELECT FROM suppressions s WHERE s.address_hash = c.address_hash AND s.active "
-    "AND (s.expires_at IS NULL OR s.expires_at > now()){reasons})"
+    "AND (s.expires_at IS NULL OR s.expires_at > now()) "
+    "AND ((SELECT max(coalesce(i.release_at, 'infinity')) FROM bounce_incidents i WHERE s.reason = 'hard_bounce' "
+    "AND i.mailbox_provider = s.mailbox_provider AND s.since >= i.began_at "
+    "AND s.last_at <= coalesce(i.ended_at, 'infinity')) <= now()) IS NOT TRUE{reasons})"
 )
 _SENDABLE: Final = "(SELECT a.sendable FROM sendable(c.address_hash, {topic}, {stream}) AS a)"
 
