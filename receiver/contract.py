@@ -64,7 +64,8 @@ class SourceSettings(BaseModel):
         "marketing", description="what a complaint ends: the brand's `marketing`, or `all` mail to the address"
     )
     trust_resubscribe: bool = Field(
-        False, description="whether a `subscribed` event of this source subscribes its recipient to its topic"
+        False,
+        description="whether a `subscribed` event of this source subscribes its recipient to its topic, at once",
     )
     public_url: str | None = Field(None, description="this source's URL as the provider calls it, if it signs the URL")
     tolerance: float | None = Field(

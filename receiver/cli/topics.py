@@ -29,7 +29,9 @@ Brand = Annotated[str | None, typer.Option("--brand", help="Whose mail it is, wh
 DoubleOptIn = Annotated[
     bool | None,
     typer.Option(
-        "--double-opt-in/--single-opt-in", help="Whether a subscription counts only once confirmed.", show_default=False
+        "--double-opt-in/--single-opt-in",
+        help="Whether who asks by the API or `contacts subscribe` has to confirm it by a mailed link.",
+        show_default=False,
     ),
 ]
 Public = Annotated[
