@@ -172,7 +172,11 @@ async def test_a_sign_up_leaves_its_evidence(database: str) -> None:
         assert (ahead.status_code, ahead.json()["errors"][0]["pointer"]) == (422, "#/at")
         moved = await one.post("/contacts/1/address", {"address": "ada@two.test", "why": "She said so."})
         assert moved["address"] == "ada@two.test"
-        assert (await one.get("/sendable", params={**asked, "address": "ada@two.test"}))["reason"] == "unsubscribed"
+        now = {**asked, "address": "ada@two.test"}
+        assert (await one.get("/sendable", params=now))["reason"] == "unsubscribed"
+        assert (await one.post("/subscriptions", {**now, "action": "subscribe"}))["state"] == "subscribed"
+        assert (await one.post("/subscriptions", {**asked, "action": "unsubscribe"}))["state"] == "unsubscribed"
+        assert (await one.get("/sendable", params=now))["reason"] == "unsubscribed"
 
 
 async def test_a_subscription_that_is_not_enough(database: str) -> None:
@@ -242,7 +246,7 @@ async def test_suppressions_are_added_and_lifted(database: str) -> None:
     async with api(database) as one:
         for n in range(5):
             await one.post("/suppressions", {"address": f"a{n}@one.test", "note": "Asked us by phone."})
-        made = await one.post("/suppressions", {"address": "a0@one.test", "reason": "complaint", "scope": "marketing"})
+        made = await one.post("/suppressions", {"address": "a0@one.test", "reason": "complaint"})
         assert (made["state"], made["domain"], made["scope"]) == ("active", "one.test", "marketing")
         assert (await one.get("/sendable?address=a0%40one.test"))["reason"] == "complaint"
         found = await walk(one, "/suppressions?state=active&", page=2)
@@ -257,6 +261,26 @@ async def test_suppressions_are_added_and_lifted(database: str) -> None:
         assert [row["action"] for row in actions] == ["suppress"] * 6 + ["lift"]
         logged = await one.service.connection.fetch("SELECT action, wording FROM consent_log ORDER BY id DESC LIMIT 1")
         assert [tuple(row) for row in logged] == [("lifted", "A mistake.")]
+
+
+async def test_how_far_a_suppression_by_the_api_goes(database: str) -> None:
+    """a person's own word and what names a brand concern marketing mail; of an erased person no domain is kept"""
+    async with api(database) as one:
+        path, address, sql = "/suppressions", {"address": "ada@one.test"}, one.service.connection
+        hashed = one.service.vault.address_hash("ada@one.test")
+        await sql.execute("INSERT INTO erasures (address_hash, who) VALUES ($1, 'me')", hashed)
+        for asked, scope in (
+            ({"reason": "unsubscribe"}, "marketing"),
+            ({"brand": "acme"}, "marketing"),
+            ({"reason": "complaint", "scope": "all"}, "all"),
+            ({"reason": "hard_bounce"}, "all"),
+        ):
+            made = await one.post(path, {**address, **asked})
+            assert (made["scope"], made["brand"], made["domain"]) == (scope, asked.get("brand", ""), None)
+        said = await sql.fetch("SELECT action FROM consent_log ORDER BY id")
+        assert [row["action"] for row in said] == ["unsubscribed", "suppressed", "complained", "suppressed"]
+        wrong = await one.call("POST", path, json={**address, "brand": "acme", "scope": "all"})
+        assert (wrong.status_code, wrong.json()["errors"][0]["pointer"]) == (422, "#/scope")
 
 
 async def test_segments_are_kept_and_counted(database: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from itertools import permutations
 from typing import Any
 
 import asyncpg
@@ -13,6 +14,7 @@ import pytest
 from receiver import Event, Sendable
 from receiver.contacts.handling import Contacts
 from receiver.contacts.rules import Rules
+from receiver.contacts.suppressing import Suppression
 from receiver.testing import Result, Trial, event
 from tests.test_handlers import ENGAGEMENT, SUPPRESSION
 from tests.workers import VAULT, value
@@ -260,6 +262,50 @@ async def test_an_expired_suppression(trial: Trial) -> None:
     assert (answer.reason, answer.until) == ("soft_bounce", ago(1) + timedelta(days=90))
 
 
+async def test_the_longer_of_two_suppressions(trial: Trial) -> None:
+    """what is suppressed twice is so until the later end, whichever is told first, alone or together"""
+    ends = {ago(3): None, ago(2): ago(-2), ago(1): ago(-1)}
+    for n, order in enumerate(permutations(ends)):
+        for together in (False, True):
+            address = f"{n}{together}@example.com"
+            ones = [
+                Suppression(address=address, reason="manual", scope="all", at=at, source="x", until=ends[at])
+                for at in order
+            ]
+            for some in [ones[:2], ones[2:]] if together else [[one] for one in ones]:
+                await trial.contacts.suppress_many(some)
+    rows = await trial.sql.fetch("SELECT since, last_at, expires_at FROM suppressions")
+    assert [tuple(row) for row in rows] == [(ago(3), ago(1), None)] * 12
+    await trial.contacts.suppress(ANN, at=ago(1), until=ago(-1))
+    await trial.contacts.suppress(ANN, at=NOW, until=ago(-0.5))
+    assert (await trial.contacts.sendable(ANN)).until == ago(-1)
+    await trial.contacts.lift(ANN, reason="manual", why="a test")
+    await trial.contacts.suppress(ANN, at=NOW + timedelta(hours=1), until=ago(-0.5))  # it begins anew
+    assert (await trial.contacts.sendable(ANN)).until == ago(-0.5)
+
+
+async def test_lifting_what_lies_ahead(trial: Trial) -> None:
+    """a suppression by a clock that is ahead of ours can be lifted too"""
+    await trial.contacts.suppress(ANN, at=datetime.now(UTC) + timedelta(minutes=4))
+    assert await trial.contacts.lift(ANN, reason="manual", why="a test") == 1
+    assert await why(trial) is None
+
+
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        ({"reason": "soft_bounce"}, "bounce policy"),
+        ({"scope": "topic"}, "which topic"),
+        ({"brand": "acme"}, "scope='marketing'"),
+    ],
+)
+async def test_suppressions_that_could_not_hold(trial: Trial, columns: dict[str, Any], says: str) -> None:
+    """what would be deleted, match nothing, or reach further than it says, is refused with what to do"""
+    with pytest.raises(ValueError, match=says):
+        await trial.contacts.suppress(ANN, at=NOW, **columns)
+    assert await trial.sql.fetchval("SELECT count(*) FROM suppressions") == 0
+
+
 async def test_lifting_repeated_bounces(trial: Trial) -> None:
     """after a lift the count starts anew: neither old bounces nor a single new one bring it back"""
     await happens(trial, *bounces(20, 19, 18, 17, 12))
@@ -362,6 +408,11 @@ async def test_what_is_said_by_mail_to_the_old_address(trial: Trial) -> None:
     await happens(trial, event("unsubscribed", topic="news", occurred_at=ago(2)), event(**HARD, occurred_at=ago(1)))
     told = [await why(trial, topic, address="new@example.com") for topic in ("news", "offers")]
     assert told == ["unsubscribed", None]
+    await trial.contacts.unsubscribe(ANN, "offers", at=NOW, wording="by a form")
+    assert await why(trial, "offers", address="new@example.com") == "unsubscribed"
+    said = await trial.sql.fetch("SELECT address, source, method, wording FROM consent_log ORDER BY id DESC LIMIT 2")
+    assert {tuple(row) for row in said} == {(one, "trial", "handler", "by a form") for one in (ANN, "new@example.com")}
+    await trial.contacts.subscribe("new@example.com", "offers", at=NOW + timedelta(seconds=1))
     await trial.contacts.subscribe(ANN, "news", at=NOW)
     await happens(trial, event("unsubscribed", topic="offers", occurred_at=NOW), event("complained", occurred_at=NOW))
     assert await why(trial, "offers", address="new@example.com") is None
@@ -389,7 +440,9 @@ async def test_the_erased_do_not_come_back(trial: Trial) -> None:
     """events about an erased person make no contact and name nobody; what they ask for still holds"""
     await trial.sql.execute("DELETE FROM contacts; DELETE FROM subscriptions")
     gone = trial.vault.address_hash(ANN)
-    await trial.sql.execute("INSERT INTO erasures (address_hash, who) VALUES ($1, 'maria')", gone)
+    await trial.sql.execute(
+        "INSERT INTO erasures (address_hash, who, erased_at) VALUES ($1, 'maria', $2)", gone, ago(1)
+    )
     both = [event("delivered"), *bounces(20, 19), event("complained"), event("delivered", recipient="bob@example.com")]
     result = await happens(trial, *both, event(**HARD))
     assert set(result.contacts) == {"bob@example.com"}
@@ -397,7 +450,10 @@ async def test_the_erased_do_not_come_back(trial: Trial) -> None:
     rows = await trial.sql.fetch("SELECT reason, recipient_domain FROM suppressions ORDER BY reason")
     assert list(map(tuple, rows)) == [("complaint", None), ("hard_bounce", None)]
     assert await trial.sql.fetchval("SELECT address FROM consent_log ORDER BY id DESC LIMIT 1") is None
-    assert await why(trial) == "erased"
+    for come in (trial.contacts.subscribe, trial.contacts.request):  # told again by a replay
+        await come(ANN, "news", at=ago(2))
+    assert (await why(trial), await trial.contacts.get(ANN)) == ("erased", None)
+    assert await trial.sql.fetchval("SELECT count(*) FROM subscriptions") == 0
     await trial.contacts.subscribe(ANN, "news", at=NOW)
     assert await trial.contacts.get(ANN) is not None
     assert await why(trial) == "hard_bounce"

@@ -59,6 +59,32 @@ async def test_one_person_by_hand(receiver: Receiver, sql: asyncpg.Connection) -
     assert audited == [f"contacts {kind}" for kind in kinds]
 
 
+async def test_an_earlier_address_speaks_for_the_person(
+    receiver: Receiver, sql: asyncpg.Connection, tmp_path: Path
+) -> None:
+    """who leaves or complains by an earlier address, as a command or a file says, is left alone at the present one"""
+    old, new = (VAULT.address_hash(one) for one in ("ann@example.com", "ann@example.org"))
+    assert (await receiver("contacts", "add", "ann@example.com")).code == 0
+    assert (await receiver("contacts", "edit", "ann@example.com", "--address", "ann@example.org")).code == 0
+    assert (await receiver("contacts", "unsubscribe", "ann@example.com", "news")).code == 0
+    assert (await receiver("suppressions", "add", "ann@example.com", "--reason", "complaint")).code == 0
+    assert (await receiver("suppressions", "add", "ann@example.com", "--reason", "hard_bounce")).code == 0
+    (tmp_path / "left.csv").write_text("email,reason\nann@example.com,unsubscribe\nann@example.com,complaint\n")
+    done = await receiver("suppressions", "import", "left.csv", "--from", "csv", "--yes", "--json")
+    assert (done.code, done.rows[0]["new"]) == (0, 1), done.err  # of the file's rows
+    left = await sql.fetch("SELECT address_hash, state FROM subscriptions")
+    assert {tuple(row) for row in left} == {(old, "unsubscribed"), (new, "unsubscribed")}
+    held = await sql.fetch("SELECT address_hash, reason, recipient_domain FROM suppressions WHERE active")
+    assert {tuple(row) for row in held} == {
+        *((old, reason, "example.com") for reason in ("unsubscribe", "complaint", "hard_bounce")),
+        *((new, reason, "example.org") for reason in ("unsubscribe", "complaint")),
+    }
+    said = await sql.fetch("SELECT DISTINCT address, source FROM consent_log WHERE action = 'complained'")
+    assert {tuple(row) for row in said} == {
+        (f"ann@example.{end}", source) for end in ("com", "org") for source in ("cli", "import:csv")
+    }
+
+
 async def test_wrong_words_about_one_person(receiver: Receiver) -> None:
     """what is no address, field, contact or topic is refused with what to do"""
     for arguments, code, says in (

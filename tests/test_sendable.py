@@ -10,8 +10,9 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from receiver.store import consent
+from receiver.store import consent, suppression_list
 from receiver.store.consent import Statement
+from receiver.store.suppression_list import Which
 from tests.workers import VAULT
 
 NOW: Final = datetime.now(UTC)
@@ -219,6 +220,24 @@ async def test_a_bad_day(
     assert answer["reason"] == expected
     if release == -1:
         assert answer["until"] == ago(-1)
+
+
+@pytest.mark.parametrize(
+    ("decision", "ended", "expected"),
+    [("confirmed", 2, "active"), (None, None, "provisional"), ("released", None, "released")],
+)
+async def test_bad_days_that_overlap(ann: Asked, decision: str | None, ended: float | None, expected: str) -> None:
+    """of two bad days in which it lies each has to let a bounce go: none that is confirmed, or that goes on"""
+    await ann.says("subscribed", "news")
+    await ann.suppressed("hard_bounce")
+    await ann.sql.execute(
+        "INSERT INTO bounce_incidents (mailbox_provider, began_at, ended_at, release_at, hard, attempted, baseline,"
+        " decision) VALUES ('google', $1, $2, $2, 9, 10, 0.01, 'released'), ('google', $1, $3, $4, 9, 10, 0.01, $5)",
+        *(ago(6), ago(3), None if ended is None else ago(ended), ago(1) if decision == "released" else None, decision),
+    )
+    assert await ann.why() == (None if expected == "released" else "hard_bounce")
+    (shown,) = await suppression_list.list_suppressions(ann.sql, Which(), limit=9)
+    assert shown.state == expected
 
 
 async def test_many_at_once(ann: Asked) -> None:

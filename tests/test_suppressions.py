@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,9 +16,11 @@ from receiver.vault import Vault
 from tests.cli import Receiver, command_for
 from tests.log_events import store_rows
 from tests.service import SECRET_KEY
+from tests.waiting import until
 
 VAULT: Final = Vault(SECRET_KEY)
 DAY: Final = datetime.now(UTC) - timedelta(days=3)
+WAITING: Final = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
 
 
 @pytest.fixture
@@ -169,6 +172,29 @@ async def test_lifting_many(
     assert await connection.fetchval("SELECT count(*) FROM consent_log WHERE action = 'lifted'") == 7
     (audit,) = await connection.fetch("SELECT subject FROM audit_log")
     assert audit["subject"].startswith("7 suppressions: reason=hard_bounce domain=gmail.com since=2026-11-14")
+
+
+async def test_lifting_repeated_bounces_of_many(connection: asyncpg.Connection, receiver: Receiver) -> None:
+    """the lift and the count that begins anew are one, and wait for events about the same people"""
+    await suppressed(connection, "full@gmail.com", reason="soft_bounce")
+    await connection.execute(
+        "INSERT INTO bounces (address_hash, message, bounce_class, at, source, event_id)"
+        " SELECT address_hash, 'm', 'mailbox_full', $1, 's', gen_random_uuid() FROM contacts",
+        DAY,
+    )
+    await connection.execute("UPDATE contacts SET soft_streak = 5")
+    await connection.execute("ALTER TABLE contacts ADD CONSTRAINT not_yet CHECK (soft_streak > 0)")
+    lift = ("suppressions", "lift", "--reason", "soft_bounce", "--domain", "gmail.com", "--why", "x", "--yes")
+    assert (await receiver(*lift)).code != 0
+    assert await connection.fetchval("SELECT active FROM suppressions")
+    await connection.execute("ALTER TABLE contacts DROP CONSTRAINT not_yet")
+    async with connection.transaction():
+        await connection.execute("UPDATE contacts SET last_bounced_at = now()")
+        lifting = asyncio.ensure_future(receiver(*lift))
+        await until(lambda: connection.fetchval(WAITING))
+        await connection.execute("SELECT FROM suppressions FOR UPDATE NOWAIT")
+    assert (await lifting).code == 0
+    assert await connection.fetchval("SELECT active OR soft_streak > 0 FROM suppressions, contacts") is False
 
 
 @pytest.mark.parametrize(

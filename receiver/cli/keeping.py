@@ -18,7 +18,7 @@ from receiver.cli.subscribing import entered_address
 from receiver.contacts.configured import policy_of
 from receiver.contacts.moving import move
 from receiver.contacts.origin import Origin
-from receiver.store import address_book
+from receiver.store import address_book, moves
 from receiver.store.address_keys import check_address_key
 from receiver.store.consent import Statement, record, sendable
 from receiver.store.contacts import forget_erasure
@@ -101,7 +101,7 @@ async def unsubscribe(place: Place, address: str, topic: str, wording: str | Non
             wording=wording,
             detail={"who": who()},
         )
-        await record(connection, [said])
+        await record(connection, await moves.also(connection, [said]))
         await write_audit(connection, who(), "contacts unsubscribe", f"topic {topic}")
     say(f"unsubscribed from {topic}")
 

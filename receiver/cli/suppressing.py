@@ -66,7 +66,6 @@ async def add_one(
     place: Place, address: str, reason: Reason, scope: Literal["all", "marketing"], brand: str, note: str
 ) -> None:
     """Suppress an address, and record who did it."""
-    from receiver.classify.mailboxes import mailbox_provider
     from receiver.cli.lines import say
     from receiver.store.queries import write_audit
     from receiver.store.suppression_list import Added, add
@@ -81,7 +80,6 @@ async def add_one(
             at=await connection.fetchval("SELECT now()"),
             brand=brand,
             note=note,
-            mailbox_provider=mailbox_provider(key.rpartition("@")[2]),
         )
         await add(connection, one, by := _by_hand())
         await write_audit(connection, by.who, "suppress", f"{_short(one.address_hash)}: {reason}, {scope}")
@@ -122,6 +120,7 @@ async def _in_batches(connection: asyncpg.Connection, which: Which, why: str, co
     from receiver.cli.lines import note
     from receiver.cli.place import who
     from receiver.cli.progress import progress
+    from receiver.contacts.recording import settle
     from receiver.store.queries import write_audit
     from receiver.store.suppression_list import lift
 
@@ -133,26 +132,15 @@ async def _in_batches(connection: asyncpg.Connection, which: Which, why: str, co
                     some = await lift(connection, which, by=_by_hand(), why=why, after=last, limit=BATCH)
                     if some and not done:
                         await write_audit(connection, who(), "lift", f"{_suppressions(count)}: {_words(which)}: {why}")
+                    if which.reason == "soft_bounce":  # the bounces in a row begin anew
+                        await settle(connection, policy, some)
                 if not some:
                     return done
-                if which.reason == "soft_bounce":
-                    await _count_anew(connection, policy, some)
                 done, last = done + len(some), some[-1]
                 show_progress(done)
         except asyncio.CancelledError:
             note(f"stopped after {done} of {count}; say it again for the rest")
             raise
-
-
-async def _count_anew(connection: asyncpg.Connection, policy: Policy, address_hashes: list[bytes]) -> None:
-    """The bounces in a row of these contacts begin after the lift. Contacts are locked first, as events do it."""
-    from receiver.contacts.recording import settle
-    from receiver.store.contacts import lock
-
-    async with connection.transaction():
-        for one in address_hashes:
-            await lock(connection, one)
-        await settle(connection, policy, address_hashes)
 
 
 _STREAMS: Final = ("marketing", "transactional")

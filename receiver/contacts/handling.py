@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from ipaddress import ip_address
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -22,15 +22,13 @@ from receiver.contacts.origin import Origin
 from receiver.contacts.rules import Rules
 from receiver.contacts.suppressing import Scope, Suppression, Why, rows_of, verdict
 from receiver.event import Event, EventType
-from receiver.store import consent, moves, suppressions
+from receiver.store import choices, consent, moves, suppressions
 from receiver.store import contacts as store
-from receiver.store.consent import Action, Statement
+from receiver.store.consent import SAID, Action, Statement
 from receiver.store.sql import Sql
 from receiver.vault import Vault
 
 Stream: TypeAlias = Literal["marketing", "transactional"]
-
-_SAID: Final[dict[str, Action]] = {"complaint": "complained", "unsubscribe": "unsubscribed"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,16 +210,21 @@ class Contacts:
         return Sendable(reason=row["reason"], since=row["since"], until=row["until"], event_id=row["event_id"])
 
     async def subscribe(self, address: str, topic: str, *, at: datetime, wording: str | None = None) -> None:
-        """The person has subscribed. Lifts no suppression; whoever was erased and comes back is a contact again."""
+        """The person has subscribed, which counts at once, also where the topic has double opt-in: see `request`.
+
+        Lifts no suppression. Who was erased before `at` is a contact again; of who was erased since, nothing is kept.
+        """
         await self._come(address, topic, "subscribed", at, wording)
 
     async def request(self, address: str, topic: str, *, at: datetime, wording: str | None = None) -> None:
-        """The person has asked for a subscription which does not count before they confirm it."""
+        """The person has asked for a subscription which does not count before they confirm it. Mails no link."""
         await self._come(address, topic, "requested", at, wording)
 
     async def _come(self, address: str, topic: str, action: Action, at: datetime, wording: str | None) -> None:
         address, hashed = self._key(address)
-        await store.forget_erasure(self._sql, hashed)
+        await choices.sign_up_again(self._sql, hashed, at)
+        if await choices.erased(self._sql, hashed):
+            return
         await store.tag(self._sql, address, hashed, [])
         await consent.record(self._sql, [self._statement(address, action, at, topic=topic, wording=wording)])
 
@@ -229,12 +232,11 @@ class Contacts:
         self, address: str, topic: str | None = None, *, at: datetime, brand: str = "", wording: str | None = None
     ) -> None:
         """The person has unsubscribed: from the topic, or without one from all marketing mail of the brand."""
-        if topic:
-            statement = self._statement(normalized(address), "unsubscribed", at, topic=topic, wording=wording)
-            await consent.record(self._sql, [statement])
-        else:
-            note = wording or ""
-            await self.suppress(address, at=at, reason="unsubscribe", scope="marketing", brand=brand, note=note)
+        scope: Scope = "topic" if topic else "marketing"
+        note = wording or ""
+        await self.suppress(
+            address, at=at, reason="unsubscribe", scope=scope, brand=brand, topic=topic or "", note=note
+        )
 
     async def suppress(  # noqa: PLR0913 - keywords with defaults are the interface
         self,
@@ -275,12 +277,12 @@ class Contacts:
 
     async def _of_moved(self, found: Sequence[tuple[str, bytes, Suppression]]) -> list[tuple[str, bytes, Suppression]]:
         """What people say by a mail to an earlier address of theirs holds for the present one too."""
-        said = {hashed for _, hashed, one in found if one.reason in _SAID}
+        said = {hashed for _, hashed, one in found if one.reason in SAID}
         now = await moves.moved(self._sql, list(said)) if said else {}
         return [
             (*now[hashed], replace(one, address=now[hashed][0]))
             for _, hashed, one in found
-            if one.reason in _SAID and hashed in now
+            if one.reason in SAID and hashed in now
         ]
 
     def _said(self, address: str, hashed: bytes, one: Suppression) -> Statement:
@@ -288,7 +290,7 @@ class Contacts:
         return Statement(
             address_hash=hashed,
             address=address,
-            action=_SAID.get(one.reason, "suppressed"),
+            action=SAID.get(one.reason, "suppressed"),
             at=one.at,
             topic=one.topic,
             brand=one.brand,

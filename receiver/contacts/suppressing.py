@@ -32,7 +32,8 @@ class Suppression:
 
     `echo`: known only from a provider that held mail back; it never outweighs or repeats the outcome itself.
     `until`: it counts until then; None: for good. `note`: why, in somebody's words.
-    An unsubscribe from a topic that is no echo is kept as the topic's subscription.
+    An unsubscribe from a topic that is no echo is kept as the topic's subscription. Raises ValueError for what could
+    not hold: `soft_bounce`, which follows from bounces alone, and a scope that is not that of the topic or brand.
     """
 
     address: str
@@ -48,6 +49,16 @@ class Suppression:
     note: str = ""
     client_ip: str | None = None
     user_agent: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.reason == "soft_bounce":
+            raise ValueError("soft_bounce follows from bounces by the bounce policy alone: give another reason")
+        if self.scope == "topic" and not self.topic:
+            raise ValueError("scope='topic' does not say which topic: give it")
+        if self.scope != "topic" and self.topic:
+            raise ValueError("a topic's mail alone is scope='topic'")
+        if self.scope == "all" and self.brand:
+            raise ValueError("a brand's mail alone is scope='marketing': all mail is that of every brand")
 
     @classmethod
     def of(cls, event: Event, reason: Why, scope: Scope, *, topic: str = "") -> Suppression | None:
@@ -120,8 +131,14 @@ def _merged(key: tuple[bytes, str, str, str, str], ones: Sequence[Suppression]) 
         source=first.source,
         event_id=first.event_id,
         echo=first.echo,
-        expires_at=last.until,
+        expires_at=_latest([one.until for one in firm]),
         note=last.note,
         recipient_domain=domain,
         mailbox_provider=mailbox_of(domain),
     )
+
+
+def _latest(ends: Sequence[datetime | None]) -> datetime | None:
+    """None: it never ends."""
+    known = [end for end in ends if end is not None]
+    return max(known) if len(known) == len(ends) else None

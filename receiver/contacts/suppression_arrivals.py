@@ -17,13 +17,11 @@ from receiver.contacts.importing import Done
 from receiver.contacts.people import WrongRow, storable
 from receiver.contacts.suppression_files import LIST, PRESETS, Reason, plain
 from receiver.contacts.times import WrongTime, time_in
-from receiver.store import imports
-from receiver.store.consent import Action, Statement, record
+from receiver.store import imports, moves
+from receiver.store.consent import SAID, Statement, record
 from receiver.store.suppressions import SuppressionRow, suppress
 from receiver.vault import Vault
 
-_ACTIONS: dict[Reason, Action] = {"complaint": "complained", "unsubscribe": "unsubscribed"}
-_MARKETING = frozenset(_ACTIONS)  # what concerns marketing mail alone
 _NOTE = 1000  # characters
 
 
@@ -103,9 +101,16 @@ class SuppressionArrivals:
         left = [one for one in statements if one.topic]
         counts = Counter(await imports.leaving(connection, [(one.address_hash, one.topic, one.at) for one in left]))
         if write:
-            await suppress(connection, merged)
-            await record(connection, statements)
+            items = [*items, *await self._of_moved(connection, items)]
+            await suppress(connection, self._merged(items))
+            await record(connection, [one for item in items for one in self._statements(item)])
         return Done(outcomes + counts, {}, {})
+
+    async def _of_moved(self, connection: asyncpg.Connection, items: Sequence[Item]) -> list[Item]:
+        """What people said by an earlier address of theirs holds for the present one too."""
+        said = [(self.vault.address_hash(item.address), item) for item in items if item.reason in SAID]
+        now = await moves.moved(connection, [hashed for hashed, _ in said]) if said else {}
+        return [item._replace(address=now[hashed][0]) for hashed, item in said if hashed in now]
 
     def _merged(self, items: Sequence[Item]) -> list[SuppressionRow]:
         """One row for each suppression."""
@@ -121,7 +126,7 @@ class SuppressionArrivals:
 
     def row_of(self, item: Item) -> SuppressionRow:
         """The suppression that it is evidence of."""
-        marketing = item.reason in _MARKETING
+        marketing = item.reason in SAID  # which concerns marketing mail alone
         return SuppressionRow(
             address_hash=self.vault.address_hash(item.address),
             reason=item.reason,
@@ -140,12 +145,12 @@ class SuppressionArrivals:
         )
 
     def _statements(self, item: Item) -> list[Statement]:
-        marketing = item.reason in _MARKETING
+        marketing = item.reason in SAID
         return [
             Statement(
                 address_hash=self.vault.address_hash(item.address),
                 address=item.address,
-                action=_ACTIONS.get(item.reason, "suppressed"),
+                action=SAID.get(item.reason, "suppressed"),
                 at=item.at,
                 topic=topic,
                 brand=self.brand if marketing else "",

@@ -18,6 +18,9 @@ from receiver.store.sql import Sql
 Action: TypeAlias = Literal["requested", "subscribed", "unsubscribed", "complained", "suppressed", "lifted"]
 Stream: TypeAlias = Literal["marketing", "transactional"]
 
+# What a person says who is suppressed for one of these reasons.
+SAID: Final[Mapping[str, Action]] = {"complaint": "complained", "unsubscribe": "unsubscribed"}
+
 _TIME_OF: Final = {"requested": 0, "subscribed": 1, "unsubscribed": 2}
 
 _LOG: Final = """

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
 import asyncpg
 
+from receiver.store.consent import SAID, Statement
 from receiver.store.contacts import TIMES
 from receiver.store.sql import Sql
 
@@ -101,3 +103,11 @@ async def moved(sql: Sql, address_hashes: Sequence[bytes]) -> dict[bytes, tuple[
     """For addresses that contacts had before: the address that the contact has now, and its hash."""
     rows = await sql.fetch(_MOVED, list(address_hashes))
     return {row["before"]: (row["address"], row["address_hash"]) for row in rows}
+
+
+async def also(sql: Sql, statements: Sequence[Statement]) -> list[Statement]:
+    """The statements, and for the present address too those by which people leave or complain by an earlier one."""
+    said = [one for one in statements if one.action in SAID.values()]
+    now = await moved(sql, [one.address_hash for one in said]) if said else {}
+    follow = [(one, *now[one.address_hash]) for one in said if one.address_hash in now]
+    return [*statements, *(replace(one, address=address, address_hash=hashed) for one, address, hashed in follow)]

@@ -10,15 +10,19 @@ from uuid import UUID
 
 import asyncpg
 
+from receiver.classify.addresses import domain_of
+from receiver.classify.mailboxes import mailbox_provider
+from receiver.store import moves
 from receiver.store.address_keys import KEY_ID, NORMALIZATION
-from receiver.store.consent import Statement, record
+from receiver.store.consent import SAID, Statement, record
 from receiver.store.sql import Sql
 
 Reason: TypeAlias = Literal["hard_bounce", "soft_bounce", "complaint", "unsubscribe", "manual", "imported"]
 State: TypeAlias = Literal["active", "provisional", "released", "expired", "lifted"]
 NOT_LIFTED: Final[Sequence[State]] = ("active", "provisional", "released", "expired")
 
-# By the rule of sendable(): what rests on a mailbox provider's bad day alone counts until that day's release.
+# By the rule of sendable(): what rests on a mailbox provider's bad day alone counts until that day's release. Of
+# several such days the one that holds longest is shown: one that is confirmed, then one that goes on.
 _STANDING: Final = """
     SELECT s.*, c.address, coalesce(s.recipient_domain, split_part(c.address, '@', 2)) AS domain, bad.id AS incident,
            bad.release_at,
@@ -33,7 +37,7 @@ _STANDING: Final = """
         SELECT i.id, i.release_at, i.decision IS NULL AS provisional FROM bounce_incidents i
         WHERE s.reason = 'hard_bounce' AND i.mailbox_provider = s.mailbox_provider
           AND s.since >= i.began_at AND s.last_at <= coalesce(i.ended_at, 'infinity')
-        ORDER BY i.release_at DESC NULLS LAST LIMIT 1
+        ORDER BY i.release_at DESC NULLS FIRST, i.decision LIMIT 1
     ) AS bad ON true
 """
 _FILTER: Final = """
@@ -56,16 +60,20 @@ SELECT {_SHOWN} FROM ({_STANDING}) AS s WHERE {_FILTER} ORDER BY s.last_at DESC,
 """
 _COUNT: Final = f"SELECT count(*) FROM ({_STANDING}) AS s WHERE {_FILTER}"
 
-# Locked in the order in which batches of events take them. Goes on at the address where the last batch ended: what was
-# lifted is not found again, and the rest is not searched twice. A last_at ahead of our clock would keep the row active.
+# Locked in the order in which batches of events take them; first the contacts, where bounces in a row are then counted
+# anew. Goes on at the address where the last batch ended: what was lifted is not found again, and the rest is not
+# searched twice. A last_at ahead of our clock would keep the row active.
 _LIFT: Final = f"""
 WITH chosen AS (
     SELECT s.address_hash, s.reason, s.scope, s.brand, s.topic, s.address FROM ({_STANDING}) AS s
     WHERE {_FILTER} AND s.address_hash >= $10 ORDER BY s.address_hash LIMIT $11
+), people AS (
+    SELECT FROM contacts WHERE address_hash IN (SELECT address_hash FROM chosen WHERE reason = 'soft_bounce')
+    ORDER BY address FOR UPDATE
 ), locked AS (
     SELECT s.address_hash, s.reason, s.scope, s.brand, s.topic, chosen.address
     FROM suppressions s JOIN chosen USING (address_hash, reason, scope, brand, topic)
-    WHERE s.active ORDER BY 1, 2, 3, 4, 5 FOR UPDATE OF s
+    WHERE s.active AND (SELECT count(*) FROM people) >= 0 ORDER BY 1, 2, 3, 4, 5 FOR UPDATE OF s
 )
 UPDATE suppressions s SET lifted_at = greatest(clock_timestamp(), s.last_at), lifted_by = $12, lift_reason = $13
 FROM locked l
@@ -73,11 +81,12 @@ WHERE (s.address_hash, s.reason, s.scope, s.brand, s.topic) = (l.address_hash, l
 RETURNING s.address_hash, s.reason, s.scope, s.brand, s.topic, s.lifted_at, s.event_id, l.address
 """
 
-# What is said by hand again holds again: it is not older than the lift.
+# What is said by hand again holds again: it is not older than the lift. Of an erased person no domain is kept.
 _ADD: Final = f"""
 INSERT INTO suppressions AS s (address_hash, reason, scope, brand, topic, since, last_at, source, note,
                                recipient_domain, mailbox_provider, key_id, normalization)
-VALUES ($1, $2, $3, $4, $5, $6, $6, $7, $8, $9, $10, {KEY_ID}, {NORMALIZATION})
+VALUES ($1, $2, $3, $4, $5, $6, $6, $7, $8,
+        CASE WHEN NOT EXISTS (SELECT FROM erasures WHERE address_hash = $1) THEN $9 END, $10, {KEY_ID}, {NORMALIZATION})
 ON CONFLICT (address_hash, reason, scope, brand, topic) DO UPDATE SET
     last_at = greatest(s.last_at, excluded.last_at, s.lifted_at + interval '1 microsecond'), note = excluded.note,
     expires_at = NULL, echo = false
@@ -170,7 +179,6 @@ class Added:
     at: datetime
     brand: str = ""
     note: str = ""
-    mailbox_provider: str | None = None
 
 
 async def list_suppressions(sql: Sql, which: Which, *, limit: int) -> list[Suppressed]:
@@ -184,14 +192,14 @@ async def count_suppressions(sql: Sql, which: Which) -> int:
 
 
 async def add(sql: Sql, one: Added, by: By) -> None:
-    """Suppress an address; where it was lifted it holds again."""
-    domain = one.address.rpartition("@")[2]
-    key = one.address_hash, one.reason, one.scope, one.brand, ""
-    await sql.execute(_ADD, *key, one.at, by.source, one.note, domain, one.mailbox_provider)
+    """Suppress an address; where it was lifted it holds again.
+
+    What a person says by an earlier address of theirs suppresses the present one too.
+    """
     said = Statement(
         address_hash=one.address_hash,
         address=one.address,
-        action="suppressed",
+        action=SAID.get(one.reason, "suppressed"),
         at=one.at,
         brand=one.brand,
         source=by.source,
@@ -199,7 +207,12 @@ async def add(sql: Sql, one: Added, by: By) -> None:
         wording=one.note or None,
         detail={"reason": one.reason, "scope": one.scope},
     )
-    await record(sql, [said])
+    statements = await moves.also(sql, [said])
+    for each in statements:
+        domain = domain_of(each.address or "")
+        key = each.address_hash, one.reason, one.scope, one.brand, ""
+        await sql.execute(_ADD, *key, one.at, by.source, one.note, domain, mailbox_provider(domain))
+    await record(sql, statements)
 
 
 async def lift(sql: Sql, which: Which, *, by: By, why: str, after: bytes, limit: int) -> list[bytes]:

@@ -32,7 +32,8 @@ class SuppressionRow(NamedTuple):
     mailbox_provider: str | None
 
 
-# An event that reports the outcome itself outweighs a provider's echo of it; among equals, the earliest and the latest.
+# An event that reports the outcome itself outweighs a provider's echo of it; among equals, the earliest and the latest,
+# and the later end, unless what is stored was lifted.
 # Of an erased person the domain is not kept: there are domains with one mailbox.
 _SUPPRESS: Final = f"""
 INSERT INTO suppressions AS s (address_hash, reason, scope, brand, topic, since, last_at, source, event_id, echo,
@@ -52,16 +53,19 @@ ON CONFLICT (address_hash, reason, scope, brand, topic) DO UPDATE SET
     event_id = CASE WHEN s.echo = excluded.echo AND (s.since, s.event_id) <= (excluded.since, excluded.event_id)
                     THEN s.event_id ELSE excluded.event_id END,
     echo = excluded.echo,
-    expires_at = CASE WHEN s.echo = excluded.echo AND s.last_at > excluded.last_at
-                      THEN s.expires_at ELSE excluded.expires_at END,
+    expires_at = CASE WHEN s.echo = excluded.echo AND s.active
+                      THEN nullif(greatest(coalesce(s.expires_at, 'infinity'),
+                                           coalesce(excluded.expires_at, 'infinity')), 'infinity')
+                      ELSE excluded.expires_at END,
     note = CASE WHEN excluded.note = '' THEN s.note ELSE excluded.note END,
     recipient_domain = coalesce(s.recipient_domain, excluded.recipient_domain),
     mailbox_provider = coalesce(s.mailbox_provider, excluded.mailbox_provider)
 WHERE s.echo OR NOT excluded.echo
 """
 
+# A last_at ahead of our clock would keep the row active.
 _LIFT: Final = """
-UPDATE suppressions SET lifted_at = clock_timestamp(), lifted_by = $3, lift_reason = $4
+UPDATE suppressions SET lifted_at = greatest(clock_timestamp(), last_at), lifted_by = $3, lift_reason = $4
 WHERE address_hash = ANY ($1) AND reason = $2 AND active
 RETURNING address_hash, reason, scope, brand, topic, since, last_at, lifted_at, event_id
 """

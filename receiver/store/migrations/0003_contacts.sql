@@ -112,7 +112,7 @@ COMMENT ON COLUMN topics.title IS 'What it is called on the pages that people se
 COMMENT ON COLUMN topics.description IS 'What one gets, for the same pages.';
 COMMENT ON COLUMN topics.stream IS 'marketing: needs consent. transactional: may be sent unless the person has unsubscribed.';
 COMMENT ON COLUMN topics.brand IS 'Whose mail it is; empty: every brand''s, so that what stands against the mail of one stands against it.';
-COMMENT ON COLUMN topics.double_opt_in IS 'Whether a subscription counts only once it was confirmed by a link in a mail.';
+COMMENT ON COLUMN topics.double_opt_in IS 'Whether who asks by the API or a command is subscribed only once they have confirmed it by a link in a mail. Pages, imports with the words agreed to, handlers and trusted sources subscribe at once.';
 COMMENT ON COLUMN topics.public IS 'Whether the preference page shows it to those who are not subscribed.';
 COMMENT ON COLUMN topics.created_at IS 'When it was made.';
 COMMENT ON COLUMN topics.archived_at IS 'When it was given up: nothing is sent about it any more. NULL: it is in use.';
@@ -139,7 +139,7 @@ COMMENT ON TABLE subscriptions IS 'What each address has said about each topic. 
 COMMENT ON COLUMN subscriptions.address_hash IS 'contacts.address_hash.';
 COMMENT ON COLUMN subscriptions.topic IS 'topics.name, or what a provider calls a list that no topic is declared for.';
 COMMENT ON COLUMN subscriptions.requested_at IS 'When a subscription that waits for its confirmation was last asked for.';
-COMMENT ON COLUMN subscriptions.subscribed_at IS 'When the person last subscribed (with double opt-in: confirmed).';
+COMMENT ON COLUMN subscriptions.subscribed_at IS 'When the person last subscribed (where a confirmation was mailed: confirmed it).';
 COMMENT ON COLUMN subscriptions.unsubscribed_at IS 'When the person last unsubscribed.';
 COMMENT ON COLUMN subscriptions.key_id IS 'address_keys.id.';
 COMMENT ON COLUMN subscriptions.normalization IS 'Version of the rules by which addresses are normalized.';
@@ -341,7 +341,8 @@ CREATE FUNCTION sendable(address_hash bytea, topic text DEFAULT NULL, stream tex
             SELECT s.reason, s.since, least(s.expires_at, bad.release_at) AS until, s.event_id
             FROM suppressions s
             LEFT JOIN LATERAL (
-                SELECT max(i.release_at) AS release_at FROM bounce_incidents i
+                -- Of several in which it lies each must let it go: one that is confirmed or goes on does not.
+                SELECT nullif(max(coalesce(i.release_at, 'infinity')), 'infinity') AS release_at FROM bounce_incidents i
                 WHERE s.reason = 'hard_bounce' AND i.mailbox_provider = s.mailbox_provider
                   AND s.since >= i.began_at AND s.last_at <= coalesce(i.ended_at, 'infinity')
             ) AS bad ON true

@@ -10,7 +10,7 @@ from pydantic import Field, JsonValue
 
 from receiver.contacts import opt_in
 from receiver.contacts.links import NoPublicUrl
-from receiver.store import choices
+from receiver.store import choices, moves
 from receiver.store.consent import Statement, record, sendable
 from receiver.web.api.operations import Answered, Asked, Call, Operation
 from receiver.web.api.problems import Kind, Problem, wrong
@@ -74,7 +74,7 @@ async def _unsubscribe(call: Call, asked: Said, at: datetime) -> Heard:
         source=call.who, method="api", topic=asked.topic, brand=topic.brand if topic else "", wording=asked.wording,
         client_ip=asked.client_ip, user_agent=asked.user_agent, detail=asked.detail,
     )  # fmt: skip
-    await record(call.sql, [said])
+    await record(call.sql, await moves.also(call.sql, [said]))
     return Heard(state=await _state(call, asked))
 
 

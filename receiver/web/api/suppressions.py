@@ -8,15 +8,14 @@ from uuid import UUID
 
 from pydantic import ConfigDict, Field
 
-from receiver.classify.addresses import domain_of
 from receiver.contacts.configured import policy_of
 from receiver.contacts.recording import settle
-from receiver.contacts.suppressing import mailbox_of
 from receiver.store import contacts, suppression_list
+from receiver.store.consent import SAID
 from receiver.store.queries import write_audit
 from receiver.store.suppression_list import Added, By, Reason, State, Suppressed, Which
 from receiver.web.api.operations import Answered, Asked, Call, Found, Listing, Operation, Page
-from receiver.web.api.problems import not_found
+from receiver.web.api.problems import not_found, wrong
 from receiver.web.api.values import EmailAddress, Moment, Words
 from receiver.web.api.values import Reason as Why
 
@@ -73,11 +72,14 @@ class SuppressionFilter(Listing):
 
 
 class NewSuppression(Asked):
-    """`scope`: all mail, or marketing alone (of the brand, or of every one)."""
+    """`scope`: all mail, or marketing alone (of the brand, or of every one).
+
+    By default marketing where a brand is named or the person has said so (unsubscribe, complaint), else all.
+    """
 
     address: EmailAddress
     reason: Literal["manual", "unsubscribe", "complaint", "hard_bounce"] = "manual"
-    scope: Literal["all", "marketing"] = "all"
+    scope: Literal["all", "marketing"] | None = None
     brand: Text = ""
     note: Words = ""
 
@@ -115,19 +117,19 @@ def _shown(one: Suppressed) -> Suppression:
 
 async def add_suppression(call: Call) -> Suppression:
     asked: NewSuppression = call.body
-    key = asked.address.key
+    if asked.scope == "all" and asked.brand:
+        raise wrong("/scope", "of one brand only marketing can be suppressed: all mail is that of every brand")
     one = Added(
-        address=key,
+        address=asked.address.key,
         address_hash=call.hash_of(asked.address),
         reason=asked.reason,
-        scope=asked.scope,
+        scope=asked.scope or ("marketing" if asked.brand or asked.reason in SAID else "all"),
         at=datetime.now(UTC),
         brand=asked.brand,
         note=asked.note,
-        mailbox_provider=mailbox_of(domain_of(key)),
     )
     await suppression_list.add(call.sql, one, _by(call))
-    await write_audit(call.sql, call.who, "suppress", f"{_short(one.address_hash)}: {asked.reason}, {asked.scope}")
+    await write_audit(call.sql, call.who, "suppress", f"{_short(one.address_hash)}: {one.reason}, {one.scope}")
     which = Which(address_hash=one.address_hash, reason=asked.reason)
     found = await suppression_list.list_suppressions(call.sql, which, limit=_MOST)
     return next(_shown(row) for row in found if (row.scope, row.brand, row.topic) == (one.scope, one.brand, ""))
