@@ -283,6 +283,19 @@ async def test_how_far_a_suppression_by_the_api_goes(database: str) -> None:
         assert (wrong.status_code, wrong.json()["errors"][0]["pointer"]) == (422, "#/scope")
 
 
+async def test_a_contact_says_who_may_still_hold_it_back(database: str) -> None:
+    """what was lifted here, and came from a provider that keeps a list of its own, may still be held back there"""
+    async with api(database) as one:
+        contact = await one.post("/contacts", {"address": "a@one.test"})
+        await one.post("/suppressions", {"address": "a@one.test", "reason": "hard_bounce"})
+        await one.service.connection.execute("UPDATE suppressions SET source = 'import:resend'")
+        assert (await one.get(f"/contacts/{contact['id']}"))["perhaps_held_by"] == []
+        lift = {"address": "a@one.test", "reason": "hard_bounce", "why": "A mistake."}
+        (lifted,) = (await one.post("/suppressions/lift", lift))["items"]
+        (held,) = (await one.get(f"/contacts/{contact['id']}"))["perhaps_held_by"]
+        assert held == {"provider": "resend", "account": None, "since": lifted["lifted_at"]}
+
+
 async def test_segments_are_kept_and_counted(database: str) -> None:
     """a filter is tried, stored, counted and walked through; a wrong one is refused with each fault"""
     async with api(database) as one:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Final
@@ -11,13 +12,18 @@ from typing import Final
 import asyncpg
 import pytest
 
+from receiver.contacts.holders import KEEP_LISTS
 from receiver.event import EventType
+from receiver.sending.accounts import TRANSPORTS
+from receiver.sending.provider_lists import lists_of
 from receiver.store import consent
 from receiver.store.address_keys import check_address_key
 from receiver.store.consent import Statement
 from receiver.vault import Vault
 from tests.cli import Receiver, command_for
+from tests.log_events import store
 from tests.service import SECRET_KEY, play, running
+from tests.test_sending_rest import KEYS
 
 ANNA: Final = "anna@example.com"
 VAULT: Final = Vault(SECRET_KEY)
@@ -119,6 +125,62 @@ async def test_an_address_nobody_knows(database: str, sql: asyncpg.Connection, r
     wrong = await receiver("contacts", "show", "no address")
     assert (wrong.code, wrong.out) == (1, "")
     assert database
+
+
+async def test_who_may_still_hold_it_back(sql: asyncpg.Connection, receiver: Receiver, tmp_path: Path) -> None:
+    """what was lifted here may still be held by the provider it came from, until it is taken off there, or delivers"""
+    (tmp_path / "receiver.toml").write_text(
+        '[accounts.main]\ntransport = "postmark"\nfrom = "a@shop.example"\nserver_token = "t"\n'
+        '[sources.shop]\nprovider = "sendgrid"\nwebhook_url_token = "x"\n'
+    )
+
+    async def held() -> list[tuple[str, str | None]]:
+        (shown,) = (await receiver("contacts", "show", ANNA, "--json")).rows
+        return [(one["provider"], one["account"]) for one in shown["perhaps_held_by"]]
+
+    async def pushed(action: consent.Action) -> None:
+        said = Statement(
+            address_hash=VAULT.address_hash(ANNA), address=ANNA, action=action, at=datetime.now(UTC),
+            source="sync:main", method="push",
+        )  # fmt: skip
+        await consent.record(sql, [said])
+
+    async def lift() -> None:
+        assert (
+            await receiver("suppressions", "lift", ANNA, "--reason", "hard_bounce", "--why", "it was them")
+        ).code == 0
+
+    await suppress(sql, ANNA, None)
+    await sql.execute("UPDATE suppressions SET source = 'import:postmark'")
+    assert await held() == []
+    await lift()
+    assert await held() == [("postmark", "main")]
+    assert "`receiver suppressions sync main` shows it" in (await receiver("contacts", "show", ANNA)).out
+    await pushed("lifted")
+    assert await held() == []
+    await pushed("suppressed")
+    assert await held() == [("postmark", "main")]
+    await store(sql, type="delivered", provider="postmark", recipient=ANNA)
+    assert await held() == []
+
+    await sql.execute("UPDATE suppressions SET source = 'shop'")
+    assert await held() == [("sendgrid", None)]
+    assert "has no account of it" in (await receiver("contacts", "show", ANNA)).out
+    await sql.execute("UPDATE suppressions SET last_at = now() + interval '1 minute'")
+    assert await held() == []
+    await sql.execute("UPDATE suppressions SET reason = 'manual'")
+    await receiver("suppressions", "lift", ANNA, "--reason", "manual", "--why", "our own")
+    assert await held() == []
+
+
+def test_which_providers_keep_lists() -> None:
+    """those that may hold somebody back are those whose lists `suppressions sync` can ask for"""
+    found = set()
+    for name in TRANSPORTS:
+        module = import_module(f"receiver.sending.{name}")
+        table = {"transport": name, "from": "a@shop.example", **KEYS.get(name, {"host": "smtp.example"})}
+        found |= {name} if lists_of(module.Settings.model_validate(table)) is not None else set()
+    assert found == KEEP_LISTS
 
 
 async def test_another_key(sql: asyncpg.Connection, receiver: Receiver) -> None:

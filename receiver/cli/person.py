@@ -19,6 +19,7 @@ from receiver.cli.output import show as print_for_people
 from receiver.cli.place import Place
 from receiver.contacts.addresses import WrongAddress, entered
 from receiver.contacts.handling import normalized
+from receiver.contacts.holders import Holder, lists_in, perhaps_held_by
 from receiver.store import people
 from receiver.store.address_keys import check_address_key
 from receiver.store.people import Person
@@ -43,6 +44,7 @@ class Known:
     subscriptions: Sequence[asyncpg.Record]
     sendable: Sequence[asyncpg.Record]
     suppressions: Sequence[asyncpg.Record]
+    perhaps_held_by: Sequence[Holder]
     timeline: Sequence[asyncpg.Record]
 
 
@@ -78,6 +80,7 @@ async def show(place: Place, address: str, *, limit: int, raw: bool, as_json: bo
             await people.subscriptions(connection, person),
             await people.sendable(connection, person),
             await people.suppressions(connection, person),
+            await perhaps_held_by(connection, person.hashes, person.addresses, lists_in(place.settings)),
             await people.timeline(connection, person, limit),
         )
     if as_json:
@@ -98,6 +101,7 @@ def _as_json(known: Known, *, raw: bool) -> dict[str, Any]:
         "suppressions": [
             _without_raw(row) | ({"raw": _decoded(row["raw"])} if raw else {}) for row in known.suppressions
         ],
+        "perhaps_held_by": [one._asdict() for one in known.perhaps_held_by],
         "timeline": _dicts(known.timeline),
     }
 
@@ -139,9 +143,21 @@ def _print(known: Known, *, raw: bool) -> None:
     for row in known.suppressions:
         say("")
         _print_suppression(row, raw=raw)
+    for one in known.perhaps_held_by:
+        say("")
+        say(_still_held(one))
     say("")
     names = ("at", "what", "source", "detail", "id")
     table(names, ([row[name] for name in names] for row in known.timeline), empty="nothing has happened")
+
+
+def _still_held(one: Holder) -> str:
+    lifted = (
+        f"lifted here on {one.since:%Y-%m-%d %H:%M} UTC; {one.provider} may still hold it back by a list of its own"
+    )
+    if one.account is None:
+        return f"{lifted}, which is to be looked at there: the configuration has no account of it"
+    return f"{lifted}: `receiver suppressions sync {one.account}` shows it, and with --push takes it off"
 
 
 def _print_who(known: Known) -> None:

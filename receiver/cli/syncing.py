@@ -215,7 +215,9 @@ class _Sync:
     @property
     def _source(self) -> str:
         """As `consent_log` calls what we have changed there."""
-        return f"sync:{self.account}"
+        from receiver.contacts.holders import SYNC
+
+        return SYNC + self.account
 
     async def _record(self, connection: asyncpg.Connection, action: Action, addresses: Sequence[str]) -> None:
         """So that the next run knows whom we have put there ourselves, and takes it for no word of the person."""

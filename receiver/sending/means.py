@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from receiver.contacts.holders import Lists, lists_in
 from receiver.faults import did_you_mean
 from receiver.sending.templates import Templates
 from receiver.settings import Settings
@@ -16,11 +17,12 @@ NO_PUBLIC_URL: Final = "marketing mail needs a public_url of https, or nobody co
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Means:
-    """`accounts`: the names of those there are."""
+    """`accounts`: the names of those there are. `lists`: which providers may hold mail back by lists of their own."""
 
     templates: Templates
     accounts: Collection[str]
     public_url: str | None
+    lists: Lists = field(default_factory=Lists)
 
     @property
     def reachable(self) -> bool:
@@ -44,4 +46,5 @@ def means_of(settings: Settings) -> Means:
         templates=Templates(settings.sending.templates_dir),
         accounts=tuple(settings.accounts),
         public_url=settings.public_url,
+        lists=lists_in(settings),
     )

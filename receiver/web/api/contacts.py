@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, JsonValue, model_validator
 
 from receiver.contacts.addresses import Address, WrongAddress, entered
 from receiver.contacts.configured import policy_of
+from receiver.contacts.holders import perhaps_held_by
 from receiver.contacts.moving import move
 from receiver.contacts.origin import Origin
 from receiver.store import address_book
@@ -54,6 +55,22 @@ class Contact(Answered):
     unsubscribed_at: datetime | None
     soft_streak: int
     prefetched_at: datetime | None
+
+
+class Held(Answered):
+    """A provider with a list of its own. `account`: through which `receiver suppressions sync` can ask it."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    provider: str
+    account: str | None
+    since: Annotated[datetime, Field(description="When it was lifted here, or put on that list.")]
+
+
+class ContactInFull(Contact):
+    """`perhaps_held_by`: who may still hold back mail to them, though nothing does here."""
+
+    perhaps_held_by: list[Held]
 
 
 class Contacts(Page):
@@ -215,8 +232,10 @@ async def look_up(call: Call) -> Contact:
     return contact_of(row)
 
 
-async def get_contact(call: Call) -> Contact:
-    return contact_of(await find_contact(call))
+async def get_contact(call: Call) -> ContactInFull:
+    row = await find_contact(call)
+    held = await perhaps_held_by(call.sql, [row["address_hash"]], [row["address"]], call.means.lists)
+    return ContactInFull(**contact_of(row).model_dump(), perhaps_held_by=list(map(Held.model_validate, held)))
 
 
 async def save_contact(call: Call) -> Contact | Made:
@@ -316,7 +335,7 @@ OPERATIONS: Final = (
     ),
     Operation(
         id="contact_get", method="GET", path=_ONE, scope="contacts:read", summary="Show a contact.", run=get_contact,
-        in_path=ContactPath, answer=Contact,
+        in_path=ContactPath, answer=ContactInFull,
     ),
     Operation(
         id="contact_change", method="PATCH", path=_ONE, scope="contacts:write", summary="Change a contact.",
