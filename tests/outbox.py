@@ -16,7 +16,7 @@ import msgspec
 from receiver.sending.accounts import Account
 from receiver.sending.compose import Composer
 from receiver.sending.message import Message
-from receiver.sending.sender import Sender
+from receiver.sending.sender import Bounced, Sender
 from receiver.sending.smtp import Settings, Smtp
 from receiver.sending.templates import Templates
 from receiver.sending.transport import Rejected
@@ -42,6 +42,7 @@ class Sending:
         self.peer = peer
         self.refused: list[str] = []
         self.templates = Path("templates-of-tests")
+        self.bounced: Bounced | None = None
         self.before: Callable[[], Awaitable[None]] | None = None  # a message is made
 
     def sender(self, *, rules: SendingSettings | None = None, chore: Chore | None = None, **account: Any) -> Sender:
@@ -53,7 +54,7 @@ class Sending:
     def sender_by(
         self, account: Account, *, rules: SendingSettings | None = None, chore: Chore | None = None
     ) -> Sender:
-        async def bounced(_sql: Sql, row: asyncpg.Record, _why: Rejected) -> None:
+        async def bounced(_sql: Sql, row: asyncpg.Record, _account: str, _why: Rejected) -> None:
             self.refused.append(row["recipient"])
 
         composer = Composer(Templates(self.templates), lambda _: {})
@@ -67,7 +68,7 @@ class Sending:
             dsn=through(self.dsn),
             accounts={account.name: account},
             compose=compose,
-            bounced=bounced,
+            bounced=self.bounced or bounced,
             rules=rules or SendingSettings(),
             vault=VAULT,
             chores=[] if chore is None else [chore],

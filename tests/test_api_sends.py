@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from receiver.sending.accounts import bind_accounts
+from receiver.sending.accounts import STREAMS, bind_accounts
 from receiver.sending.means import means_of
 from receiver.sending.running import sender_of
 from receiver.settings import Settings
@@ -120,6 +120,14 @@ async def test_what_is_wrong_is_told_at_once(shop: Shop) -> None:
     ):  # fmt: skip
         assert await shop.refused("/sends", change) == (422, pointer)
     assert await shop.api.service.count("sends") == 0
+
+
+def test_mail_that_no_account_sends(shop: Shop) -> None:
+    """a message of a stream that goes by no account is refused, unless it names one"""
+    account = shop.settings.accounts["main"] | {"streams": ["transactional"]}
+    means = means_of(shop.settings.model_copy(update={"accounts": {"main": account}}))
+    said = {(stream, name): means.no_account(name, stream) for stream in STREAMS for name in (None, "main")}
+    assert {key for key, why in said.items() if why is not None} == {("marketing", None)}
 
 
 async def test_many_at_once(shop: Shop) -> None:

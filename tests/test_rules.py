@@ -17,6 +17,7 @@ from receiver.plugins.outcomes import RetryAfter, Skip
 from receiver.sending.proving import HANDLER as PROVING
 from receiver.sending.rules import ask_the_silent, find_rules, handler_of
 from receiver.settings import Settings
+from receiver.store.clicks import judge_click
 from receiver.testing import Trial, event
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
@@ -84,6 +85,14 @@ async def test_a_click_leads_to_one_message(trial: Trial, tmp_path: Path) -> Non
     verdict = await trial.sql.fetchrow("SELECT actor, score FROM click_verdicts WHERE event_id = $1", one.id)
     assert verdict is not None
     assert tuple(verdict) == ("human", 0)
+
+
+async def test_somebody_who_clicks_for_ever(trial: Trial) -> None:
+    """of a message with any number of clicks a hundred are looked at: the one that is asked about, and the nearest"""
+    clicks = await stored(trial, *(clicked(n * 10) for n in range(120)))
+    assert (await judge_click(trial.sql, clicks[0])).actor is Actor.HUMAN
+    judged = await trial.sql.fetchval("SELECT array_agg(event_id) FROM click_verdicts")
+    assert set(judged) == {one.id for one in clicks[:100]}
 
 
 async def test_a_scanner_sets_nothing_off(trial: Trial, tmp_path: Path) -> None:

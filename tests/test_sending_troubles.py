@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
+from receiver.contacts.configured import policy_of
+from receiver.contacts.rules import Rules
+from receiver.policy_settings import PolicySettings
+from receiver.sending.running import suppressing
 from receiver.sending.turns import Full, take_turn
 from receiver.sending_settings import SendingSettings
 from receiver.store import outbox
 from tests.outbox import STATE, Sending
 from tests.smtp_peer import DROP
-from tests.workers import true, value
+from tests.workers import VAULT, true, value
 
 SENT = "SELECT count(*) FROM sends WHERE state = 'sent'"
 
@@ -222,6 +227,32 @@ async def test_what_made_it_pointless_before_it_was_queued(sending: Sending) -> 
         await sending.state("ann", "skipped")
         await sending.state("bob", "sent")
         await sending.state("cid", "sent")
+
+
+@pytest.mark.parametrize(
+    ("policy", "reasons", "streak"),
+    [
+        ({}, ["hard_bounce"], 0),
+        ({"invalid_recipient": "never"}, [], 0),
+        ({"invalid_recipient": {"messages": 2, "over": "1h"}}, [], 1),
+        ({"streams": {"marketing": {"invalid_recipient": "never"}}}, ["hard_bounce"], 0),
+    ],
+)
+async def test_a_refusal_follows_the_policy(
+    sending: Sending, policy: dict[str, Any], reasons: list[str], streak: int
+) -> None:
+    """what a server's refusal of a recipient means for the address, the policy says, as of bounces that events tell"""
+    rules = Rules(policy=policy_of(PolicySettings.model_validate(policy)))
+    sending.bounced = suppressing(VAULT, rules)
+    sending.peer.rcpt = deque(["550 5.1.1 no such user"])
+    await sending.queue("dead")
+    async with sending.running(sending.sender()):
+        await sending.state("dead", "failed")
+    found = await sending.sql.fetch("SELECT reason, source, event_id FROM suppressions")
+    assert [tuple(row) for row in found] == [(reason, "main", None) for reason in reasons]
+    contact = await sending.sql.fetchrow("SELECT soft_streak, last_bounced_at IS NOT NULL FROM contacts")
+    assert contact is not None
+    assert tuple(contact) == (streak, True)
 
 
 async def test_a_rest_does_not_hide_who_has_paused(sending: Sending) -> None:

@@ -9,6 +9,7 @@ person's. Nothing here rests on lists of addresses.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -58,7 +59,8 @@ def judge_clicks(clicks: Sequence[Click], *, delivered_at: datetime | None = Non
     What a provider or the user agent has said before outweighs what is seen here.
     """
     links = {one.url for one in clicks if one.url}
-    return {one.id: _judged(one, clicks, len(links), delivered_at) for one in clicks}
+    in_order = sorted(clicks, key=lambda one: one.at)
+    return {one.id: _judged(one, in_order, len(links), delivered_at) for one in clicks}
 
 
 def _judged(click: Click, clicks: Sequence[Click], links: int, delivered_at: datetime | None) -> Judged:
@@ -91,11 +93,20 @@ def _signs(
 
 
 def _most(click: Click, clicks: Sequence[Click], span: timedelta) -> set[str]:
-    """The most links of any stretch of that length that the click lies in."""
-    near = sorted((one for one in clicks if one.url and abs(one.at - click.at) <= span), key=lambda one: one.at)
+    """The most links of any stretch of that length that the click lies in. `clicks`: in order of time."""
+    near = [(one.at, one.url) for one in clicks if one.url and abs(one.at - click.at) <= span]
     best: set[str] = set()
-    for start in (one.at for one in near if one.at <= click.at):
-        within = {one.url for one in near if start <= one.at <= start + span and one.url}
-        if start + span >= click.at and len(within) > len(best):
-            best = within
+    within: Counter[str] = Counter()
+    end = 0
+    for start, url in near:
+        if start > click.at:
+            break
+        while end < len(near) and near[end][0] <= start + span:
+            within[near[end][1]] += 1
+            end += 1
+        if len(within) > len(best):
+            best = set(within)
+        within[url] -= 1
+        if not within[url]:
+            del within[url]
     return best

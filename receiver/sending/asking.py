@@ -107,7 +107,7 @@ def _checked(
 def _check(means: Means, one: Ready, known: Mapping[str, Mapping[str, Any]]) -> None:
     """Raises WrongSend."""
     wish = one.wish
-    if (wrong := means.no_account(wish.account)) is not None:
+    if (wrong := means.no_account(wish.account, one.stream)) is not None:
         raise WrongSend("account", wrong)
     if wish.key.startswith(RESERVED):
         raise WrongSend("key", f"keys that begin with {RESERVED} are those of broadcasts")

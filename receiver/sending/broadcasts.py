@@ -105,7 +105,7 @@ async def plan(sql: Sql, means: Means, wanted: Wanted) -> Plan:
 
 
 def _check_means(means: Means, wanted: Wanted) -> None:
-    if (wrong := means.no_account(wanted.account)) is not None:
+    if (wrong := means.no_account(wanted.account, "marketing")) is not None:
         raise WrongBroadcast("account", wrong)
     if not means.reachable:
         raise WrongBroadcast("", NO_PUBLIC_URL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final
@@ -12,7 +13,9 @@ import asyncpg
 from receiver.classify.bounces import classify
 from receiver.contacts.handling import Contacts
 from receiver.contacts.links import NoPublicUrl, list_unsubscribe_headers, unsubscribe_url
-from receiver.event import BounceCategory
+from receiver.contacts.rules import Rules, rules_of
+from receiver.contacts.suppressing import verdict
+from receiver.event import Event, EventType
 from receiver.rule_settings import SILENT
 from receiver.sending import broadcasts
 from receiver.sending.accounts import Account
@@ -55,7 +58,7 @@ def sender_of(settings: Settings, accounts: Mapping[str, Account], vault: Vault,
         dsn=dsn,
         accounts=accounts,
         compose=Composer(templates, unsubscribe),
-        bounced=suppressing(vault),
+        bounced=suppressing(vault, rules_of(settings)),
         rules=settings.sending,
         vault=vault,
         chores=[
@@ -81,14 +84,40 @@ async def _ask(sql: asyncpg.Pool, rules: Sequence[Rule]) -> None:
     await tasks.end(sql, "silent rules", owner)
 
 
-def suppressing(vault: Vault) -> Bounced:
-    """A server that refuses a recipient for good has said what a bounce says, and no webhook will repeat it."""
+def suppressing(vault: Vault, rules: Rules) -> Bounced:
+    """By the same rules as bounces: the server that refuses a recipient has said it, and no webhook will repeat it."""
 
-    async def bounced(sql: Sql, row: asyncpg.Record, why: Rejected) -> None:
-        found = classify(diagnostic=why.detail, enhanced_code=why.enhanced_code, smtp_code=why.smtp_code)
-        if found.category is BounceCategory.HARD:
-            at = datetime.now(UTC)
-            source = row["account"] or "smtp"
-            await Contacts(sql, vault).suppress(row["recipient"], at=at, reason="hard_bounce", source=source)
+    async def bounced(sql: Sql, row: asyncpg.Record, account: str, why: Rejected) -> None:
+        contacts, event = Contacts(sql, vault, rules), _bounce(row, account, why, datetime.now(UTC))
+        await contacts.record([event])
+        if (found := verdict(event, rules)) is not None:
+            await contacts.suppress_many([replace(found, event_id=None)])  # no event of the log says so
 
     return bounced
+
+
+def _bounce(row: asyncpg.Record, account: str, why: Rejected, at: datetime) -> Event:
+    """The event that a provider would have told of. Its id is the send's."""
+    found = classify(diagnostic=why.detail, enhanced_code=why.enhanced_code, smtp_code=why.smtp_code)
+    return Event(
+        id=row["id"],
+        type=EventType.BOUNCED,
+        source=account,
+        provider="smtp",
+        provider_type="refused",
+        occurred_at=at,
+        received_at=at,
+        shard=0,
+        gen=0,
+        txid=0,
+        position=0,
+        recipient=row["recipient"],
+        message_id=str(row["id"]),
+        bounce_category=found.category,
+        bounce_class=found.bounce_class,
+        smtp_code=found.smtp_code,
+        enhanced_code=found.enhanced_code,
+        diagnostic=why.detail,
+        stream=row["stream"],
+        brand=row["brand"] or None,
+    )

@@ -52,15 +52,15 @@ SUPPRESSION: Final = "suppression"  # the handler that marketing mail waits for
 LATE: Final = 60.0  # seconds that it may lag behind
 
 Compose = Callable[[Sql, asyncpg.Record, Account], Awaitable[Message]]
-Bounced = Callable[[Sql, asyncpg.Record, Rejected], Awaitable[None]]
+Bounced = Callable[[Sql, asyncpg.Record, str, Rejected], Awaitable[None]]
 Chore = Callable[[asyncpg.Pool], Awaitable[None]]
 
 
 class Sender:
     """Sends through the accounts until told to stop. `compose` makes a message of a row of `sends`.
 
-    `bounced` is told of recipients that a server refused, in the transaction that settles the send. `chores`: what
-    else there is to do every few seconds; none waits for another.
+    `bounced` is told of recipients that a server refused through an account, in the transaction that settles the send.
+    `chores`: what else there is to do every few seconds; none waits for another.
     """
 
     def __init__(
@@ -384,7 +384,7 @@ class Sender:
                 provider_message_id=outcome.provider_message_id if isinstance(outcome, Sent) else None,
             )
             if isinstance(outcome, Rejected) and outcome.recipient:
-                await self._bounced(sql, row, outcome)
+                await self._bounced(sql, row, account.name, outcome)
         self.counts[account.name, found.outcome] += 1
         log.info("asked to send", action="send", send=str(row["id"]), account=account.name, outcome=found.outcome)
 

@@ -115,7 +115,7 @@ def open(settings: Settings) -> Ses:  # noqa: A001 - what every transport's file
 
 
 def _templated(message: Message) -> dict[str, Any]:
-    """By a template that SES keeps; it makes the Message-ID itself then."""
+    """By a template that SES keeps."""
     template: dict[str, Any] = {
         "TemplateName": message.template_id,
         "TemplateData": msgspec.json.encode(message.data).decode(),

@@ -10,6 +10,7 @@ from receiver.event import Actor, Event
 from receiver.store.sql import Sql
 
 _AROUND: Final = timedelta(hours=1)
+_MOST: Final = 100  # clicks of a message that are looked at: its own and the nearest; anybody can click for ever
 _CLICKS: Final = """
 SELECT c.id, c.occurred_at, c.url, coalesce(c.actor, 'unknown') AS actor,
        (SELECT count(DISTINCT n.recipient) FROM events n
@@ -20,6 +21,7 @@ SELECT c.id, c.occurred_at, c.url, coalesce(c.actor, 'unknown') AS actor,
 FROM events c
 WHERE c.recipient = $1 AND c.message_id = $2 AND c.type = 'clicked' AND NOT c.is_test
   AND c.occurred_at BETWEEN $3::timestamptz - $4::interval AND $3::timestamptz + $4::interval
+ORDER BY c.id <> $5, greatest(c.occurred_at - $3, $3 - c.occurred_at), c.id LIMIT $6
 """
 _DELIVERED: Final = """
 SELECT min(occurred_at) FROM events WHERE recipient = $1 AND message_id = $2 AND type = 'delivered'
@@ -38,7 +40,7 @@ async def judge_click(sql: Sql, event: Event) -> Judged:
     """Judge a click with its neighbours, and store what all of them are. To be asked once it has settled."""
     if event.recipient is None or event.message_id is None:
         return Judged(event.actor or Actor.UNKNOWN, 0, ("nothing to compare it with",))
-    rows = await sql.fetch(_CLICKS, event.recipient, event.message_id, event.occurred_at, _AROUND)
+    rows = await sql.fetch(_CLICKS, event.recipient, event.message_id, event.occurred_at, _AROUND, event.id, _MOST)
     delivered: datetime | None = await sql.fetchval(_DELIVERED, event.recipient, event.message_id)
     clicks = [Click(row["id"], row["occurred_at"], row["url"], Actor(row["actor"]), row["crowd"]) for row in rows]
     judged = judge_clicks(clicks, delivered_at=delivered)
