@@ -115,6 +115,25 @@ async def test_only_changes_are_saved(service: Running) -> None:
     assert await states(service.connection) == {"news": "unsubscribed", "offers": "subscribed", "new": "subscribed"}
 
 
+async def test_an_address_changed_while_the_page_was_open(service: Running) -> None:
+    """what is unticked on a page for an earlier address ends at the present one too, that of the last who had it"""
+    path = await link(service)
+    form = form_of(await service.client.get(path)) | {"topic": ["receipts"]}
+    for days, now in enumerate(("ada@new.example", "eve@new.example")):
+        await contact(service.connection, now)
+        await said(service.connection, "subscribed", "news", address=now)
+        await service.connection.execute(
+            "INSERT INTO contact_addresses (contact_id, address, address_hash, who, until)"
+            " SELECT id, $2, $3, 'me', $4 FROM contacts WHERE address = $1",
+            *(now, ADA, hash_of(), datetime.now(UTC) - timedelta(days=days)),
+        )
+    await service.connection.execute("DELETE FROM subscriptions WHERE address_hash = $1", hash_of())
+    assert (await save(service, path, form)).status_code == 200
+    found = await service.connection.fetch("SELECT address_hash, state FROM subscriptions WHERE topic = 'news'")
+    expected = {hash_of(): "unsubscribed", hash_of("ada@new.example"): "unsubscribed"}
+    assert dict(map(tuple, found)) == expected | {hash_of("eve@new.example"): "subscribed"}
+
+
 async def test_leaving_everything(service: Running) -> None:
     """leaving everything ends all marketing; one topic that is ticked later is mailed again, and no other"""
     await said(service.connection, "subscribed", "offers")

@@ -95,7 +95,7 @@ async def choose(
     ]
     left = [one.topic.name for one in changed if one.topic.name not in are]
     wanted = [one.topic for one in changed if one.topic.name in are and not one.chosen]
-    statements = await _left(sql, visit, left, {})
+    statements = await moves.also(sql, await _left(sql, visit, left, {}))
     if wanted:
         words = {one.name: "\n".join(filter(None, (one.title, one.description, wording))) for one in wanted}
         statements += await _subscribed(sql, visit, wanted, words)

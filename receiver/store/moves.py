@@ -62,12 +62,14 @@ ON CONFLICT (address_hash, reason, scope, brand, topic) DO UPDATE SET
     echo = s.echo AND excluded.echo, lifted_at = NULL, lifted_by = NULL, lift_reason = NULL
 """
 
-# Who wishes for mail at an address again has come new to it: what they say is not the former owner's.
+# Who wishes for mail at an address again has come new to it: what they say is not the former owner's. Of several owners
+# the last one is meant.
 _MOVED: Final = """
-SELECT DISTINCT a.address_hash AS before, c.address, c.address_hash
+SELECT DISTINCT ON (a.address_hash) a.address_hash AS before, c.address, c.address_hash
 FROM contact_addresses a JOIN contacts c ON c.id = a.contact_id AND c.address_hash <> a.address_hash
 WHERE a.address_hash = ANY ($1)
   AND NOT EXISTS (SELECT FROM subscriptions s WHERE s.address_hash = a.address_hash AND s.state <> 'unsubscribed')
+ORDER BY a.address_hash, a.until DESC
 """
 
 
