@@ -10,6 +10,9 @@ async def follow_up(event: Event, ctx: Context) -> Outcome | None:
     """Queue tips for those who clicked in a trial message."""
     if event.recipient is None:
         return Skip("the provider does not say who clicked")
+    unsettled = await ctx.unsettled(event)  # scanners click too
+    if unsettled is not None:
+        return unsettled
     await ctx.send(
         template="trial-tips",
         to=event.recipient,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -33,6 +34,7 @@ class Peer:
     times: list[float] = field(default_factory=list)
     asked: list[float] = field(default_factory=list)
     passwords: set[str] = field(default_factory=set)
+    logins: int = 0
     connections: int = 0
     hold: asyncio.Event | None = None
 
@@ -76,13 +78,20 @@ class Peer:
 
     def authenticate(self, *given: Any) -> AuthResult:
         """The last of what aiosmtpd gives has the password."""
+        self.logins += 1
         data = given[-1]
         return AuthResult(success=data.password.decode() in self.passwords, handled=False)
 
 
 @asynccontextmanager
-async def smtp_peer(peer: Peer | None = None, *, authenticated: bool = False) -> AsyncIterator[Peer]:
-    """The server on a free port, without TLS."""
+async def smtp_peer(
+    peer: Peer | None = None,
+    *,
+    authenticated: bool = False,
+    tls: ssl.SSLContext | None = None,
+    starttls: ssl.SSLContext | None = None,
+) -> AsyncIterator[Peer]:
+    """The server on a free port. `tls`: it speaks nothing else; `starttls`: it takes no mail without."""
     peer = peer or Peer()
 
     def made() -> SMTP:
@@ -92,12 +101,14 @@ async def smtp_peer(peer: Peer | None = None, *, authenticated: bool = False) ->
             enable_SMTPUTF8=True,
             decode_data=False,
             auth_required=authenticated,
-            auth_require_tls=False,
+            auth_require_tls=starttls is not None,
             authenticator=peer.authenticate if authenticated else None,
             hostname="peer.example",
+            tls_context=starttls,
+            require_starttls=starttls is not None,
         )
 
-    server = await asyncio.get_running_loop().create_server(made, "127.0.0.1", peer.port)
+    server = await asyncio.get_running_loop().create_server(made, "127.0.0.1", peer.port, ssl=tls)
     peer.port = server.sockets[0].getsockname()[1]
     try:
         yield peer

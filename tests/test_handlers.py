@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from receiver import Done, Event, EventType, Skip
+from receiver import Done, Event, EventType, RetryAfter, Skip
 from receiver.plugins.handlers import Handler
 from receiver.plugins.loading import load_handlers
 from receiver.testing import Result, Trial, event
@@ -116,7 +116,10 @@ async def test_follow_up(database: str) -> None:
         assert isinstance(nobody.outcome, Skip)
         link = "https://example.com/plan"
         clicks = [event("clicked", tags=["x", "trial"], url=link) for _ in range(3)]
-        result = await trial.run(FOLLOW_UP, *clicks)
+        early = await trial.run(FOLLOW_UP, clicks[0])
+        assert isinstance(early.outcome, RetryAfter)
+        assert 100 < early.outcome.seconds <= 120
+        result = await trial.run(FOLLOW_UP, *clicks, now=datetime.now(UTC) + timedelta(minutes=3))
     assert result.outcome == Done()
     (send,) = result.sends
     assert (send.recipient, send.template, send.data) == ("ann@example.com", "trial-tips", {"link": link})

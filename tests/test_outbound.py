@@ -421,7 +421,9 @@ class Certified:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "authority")])
         authority = self._sign(self._name, self._key.public_key(), x509.BasicConstraints(ca=True, path_length=None))
-        self.client = ssl.create_default_context(cadata=authority.public_bytes(serialization.Encoding.PEM).decode())
+        self.authority = directory / "authority.pem"
+        self.authority.write_bytes(authority.public_bytes(serialization.Encoding.PEM))
+        self.client = ssl.create_default_context(cafile=self.authority)
 
     def server(self, host: str) -> ssl.SSLContext:
         key = ec.generate_private_key(ec.SECP256R1())

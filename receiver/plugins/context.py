@@ -12,9 +12,12 @@ from uuid import UUID
 from structlog.typing import FilteringBoundLogger
 from typing_extensions import TypeVar
 
+from receiver.classify.bursts import SETTLE
 from receiver.contacts.handling import Contacts, normalized
-from receiver.event import Event, EventType
+from receiver.event import Actor, Event, EventType
+from receiver.plugins.outcomes import RetryAfter, Skip
 from receiver.store import sends
+from receiver.store.clicks import judge_click
 from receiver.store.sql import Sql
 
 Settings = TypeVar("Settings", default=Any)
@@ -37,6 +40,7 @@ class Context(Generic[Settings]):
     sql        statements in the batch's transaction
     contacts   contacts and suppressions, in the same transaction
     send       queue a message
+    unsettled  whether a click is to wait, or was a scanner's
     replaying  someone has asked to handle old events again: have no effects outside the database
     attempt    1 at the first try of this event
     now        aware, UTC; take the time from here, so that tests can choose it
@@ -91,3 +95,17 @@ class Context(Generic[Settings]):
             handler=self.handler,
             event_id=None if self.event is None else self.event.id,
         )
+
+    async def unsettled(self, event: Event, *, after: timedelta = SETTLE) -> RetryAfter | Skip | None:
+        """What to return in place of acting on a click; None: act, a person has clicked, or it is no click.
+
+        Scanners follow the links of a mail in bursts, and whether a click is part of one shows `after` it has come in:
+        RetryAfter until then, Skip for a scanner's. The verdict is kept in `click_verdicts`.
+        """
+        if event.type is not EventType.CLICKED:
+            return None
+        waiting = after - (self.now - event.received_at)
+        if waiting > timedelta(0):
+            return RetryAfter(waiting, "whether it was a scanner shows a little later")
+        judged = await judge_click(self.sql, event)
+        return Skip(f"a scanner clicked: {', '.join(judged.reasons)}") if judged.actor is Actor.MACHINE else None

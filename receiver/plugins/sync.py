@@ -106,6 +106,7 @@ class SyncContext(Generic[Settings]):
     _wait: Wait
 
     send = _waits(Context.send)
+    unsettled = _waits(Context.unsettled)
 
     @property
     def sql(self) -> SyncSql:

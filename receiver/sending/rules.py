@@ -16,18 +16,17 @@ from pydantic import ValidationError
 
 from receiver.classify.bursts import SETTLE
 from receiver.errors import Problem
-from receiver.event import Actor, Event, EventType
+from receiver.event import Event, EventType
 from receiver.faults import problems_of
 from receiver.plugins.context import Context
 from receiver.plugins.filters import Filter
 from receiver.plugins.handlers import Handler
-from receiver.plugins.outcomes import Outcome, RetryAfter, Skip
+from receiver.plugins.outcomes import Outcome, Skip
 from receiver.rule_settings import NOT_OPENED, SILENT, RuleSettings, rule_name_fits
 from receiver.sending.proving import send_id_of
 from receiver.sending.templates import Meta, Templates, Unfit
 from receiver.settings import Settings
 from receiver.store import sends
-from receiver.store.clicks import judge_click
 from receiver.store.sql import Sql
 
 log = structlog.get_logger("rules")
@@ -135,13 +134,9 @@ async def _follow(rule: Rule, event: Event, ctx: Context, settle: timedelta) -> 
         return Skip("nobody is certain whom it concerns")
     if not _fits(wanted, event):
         return Skip("it is not what the rule is about")
-    if event.type is EventType.CLICKED:
-        waiting = settle - (ctx.now - event.received_at)
-        if waiting > timedelta(0):
-            return RetryAfter(waiting, "whether it was a scanner shows a little later")
-        judged = await judge_click(ctx.sql, event)
-        if judged.actor is Actor.MACHINE:
-            return Skip(f"a scanner clicked: {', '.join(judged.reasons)}")
+    unsettled = await ctx.unsettled(event, after=settle)
+    if unsettled is not None:
+        return unsettled
     cause = await _cause(ctx.sql, event)
     if cause is not None and cause["rule"] == rule.name:
         return Skip("the rule's own message")
