@@ -11,7 +11,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from receiver import Done, Event, EventType, RetryAfter, Skip
+import receiver
+from receiver import Context, Done, Event, EventType, RetryAfter, Skip
 from receiver.plugins.handlers import Handler
 from receiver.plugins.loading import load_handlers
 from receiver.testing import Result, Trial, event
@@ -124,6 +125,22 @@ async def test_follow_up(database: str) -> None:
     (send,) = result.sends
     assert (send.recipient, send.template, send.data) == ("ann@example.com", "trial-tips", {"link": link})
     assert send.delay == timedelta(days=2)
+
+
+async def test_what_makes_a_message_pointless(database: str) -> None:
+    """`cancel_on` takes event types, and types with a tag; a word that no event has is refused"""
+    words: list[str] = [EventType.UNSUBSCRIBED, "clicked:offer"]
+
+    @receiver.handler(types=[EventType.CLICKED])
+    async def offer(event: Event, ctx: Context) -> None:
+        await ctx.send(template="x", to=event.recipient or "", key="k", cancel_on=words)
+
+    async with Trial(database) as trial:
+        (send,) = (await trial.run(offer, event("clicked"))).sends
+        assert send.cancel_on == ["unsubscribed", "clicked:offer"]
+        words.append("click")
+        with pytest.raises(ValueError, match="'click' is no event type"):
+            await trial.run(offer, event("clicked"))
 
 
 async def test_engagement(database: str) -> None:

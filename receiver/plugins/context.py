@@ -21,6 +21,7 @@ from receiver.store.clicks import judge_click
 from receiver.store.sql import Sql
 
 Settings = TypeVar("Settings", default=Any)
+_TYPES = frozenset(EventType)
 
 
 class HandlerSql(Sql, Protocol):
@@ -69,7 +70,7 @@ class Context(Generic[Settings]):
         topic: str | None = None,
         data: Mapping[str, Any] | None = None,
         delay: timedelta = timedelta(0),
-        cancel_on: Collection[EventType] = (),
+        cancel_on: Collection[EventType | str] = (),
         even_when_replaying: bool = False,
     ) -> UUID | None:
         """Queue a message to one recipient, with this batch's commit; returns its id.
@@ -77,9 +78,14 @@ class Context(Generic[Settings]):
         `key` says what the message is for in the business's terms, such as `trial-ended:<customer>`: the same key is
         queued once, ever, and a second time returns None. Choose it so that two events that should lead to one message
         give one key; an event's id is rarely right.
-        `cancel_on`: types of later events of this recipient that make the message pointless.
-        Does nothing and returns None when old events are replayed. Raises ValueError where `to` is no address.
+        `cancel_on`: types of later events of this recipient that make the message pointless, or a type with a tag, such
+        as `clicked:offer`.
+        Does nothing and returns None when old events are replayed. Raises ValueError where `to` is no address, and for
+        a word in `cancel_on` that no event has.
         """
+        for word in cancel_on:
+            if word.partition(":")[0] not in _TYPES:
+                raise ValueError(f"cancel_on: {word!r} is no event type, nor one with a tag such as clicked:offer")
         if self.replaying and not even_when_replaying:
             return None
         return await sends.queue(
