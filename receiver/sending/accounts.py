@@ -44,6 +44,11 @@ class AccountSettings(BaseModel):
         return mailbox(self.sender)
 
     @property
+    def is_limited(self) -> bool:
+        """Whether messages have to wait for their turn."""
+        return any(most is not None for most in (self.per_second, self.per_hour, self.per_day))
+
+    @property
     def domain(self) -> str:
         """The domain of the sender."""
         return domain_of(self.mailbox.address)

@@ -28,15 +28,19 @@ class Settled:
 
 
 def settled(
-    row: asyncpg.Record, tried: int, outcome: Outcome, now: datetime, rules: SendingSettings, *, blamed: bool
+    row: asyncpg.Record,
+    tried: int,
+    outcome: Rejected | Unknown | Pause | Retry,
+    now: datetime,
+    rules: SendingSettings,
+    *,
+    blamed: bool,
 ) -> Settled:
     """`tried`: how often it was tried, this time included, the account's own troubles aside.
 
     `blamed`: it is the account's trouble, which uses up no message's attempts, however long it lasts.
     """
     match outcome:
-        case Sent(detail=detail):
-            return Settled(state="sent", outcome="sent", reason=None, detail=detail)
         case Rejected(detail=detail, recipient=recipient):
             reason = "recipient_refused" if recipient else "message_refused"
             return Settled(state="failed", outcome="rejected", reason=reason, detail=detail)
@@ -50,6 +54,11 @@ def settled(
             if (tried >= rules.max_attempts and not blamed) or due > deadline_of(row, rules):
                 return Settled(state="failed", outcome=noted, reason="gave_up", detail=detail)
             return Settled(state="queued", outcome=noted, reason="retry", detail=detail, not_before=due)
+
+
+def has_worked(outcome: Outcome) -> bool:
+    """Whether it shows that the account can be used, whatever became of the message."""
+    return isinstance(outcome, Sent | Rejected) or (isinstance(outcome, Retry) and outcome.recipient)
 
 
 def backoff(tried: int) -> timedelta:

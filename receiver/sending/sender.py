@@ -11,7 +11,7 @@ import contextlib
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from math import ceil
@@ -25,7 +25,7 @@ from receiver.sending.accounts import Account, default_accounts
 from receiver.sending.finding import can_be_asked
 from receiver.sending.guard import Check, Facts, check
 from receiver.sending.message import Message
-from receiver.sending.outcomes import LONGEST, deadline_of, settled
+from receiver.sending.outcomes import LONGEST, Settled, deadline_of, has_worked, settled
 from receiver.sending.templates import Unfit
 from receiver.sending.transport import Outcome, Pause, Rejected, Retry, Sent, Unknown
 from receiver.sending.turns import Full, take_turn
@@ -54,6 +54,16 @@ LATE: Final = 60.0  # seconds that it may lag behind
 Compose = Callable[[Sql, asyncpg.Record, Account], Awaitable[Message]]
 Bounced = Callable[[Sql, asyncpg.Record, str, Rejected], Awaitable[None]]
 Chore = Callable[[asyncpg.Pool], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """An attempt that may have left us: its number, and the id of its note."""
+
+    row: asyncpg.Record
+    account: Account
+    attempt: int
+    noted: int
 
 
 class Sender:
@@ -241,7 +251,7 @@ class Sender:
 
     async def _tried(self, row: asyncpg.Record, account: Account) -> None:
         try:
-            if await self._may_go(row, account):
+            if not account.settings.is_limited or await self._may_go(row, account):
                 turn = await self._turn(row, account)
                 if turn is not None:
                     await self._send(row, account, turn)
@@ -259,19 +269,20 @@ class Sender:
             message = await self._compose(self._sql, row, account)
             begun = await self._mark_begun(row, account, message)
         except Unfit as error:
-            await self._give_up(row, account, error.reason, error.detail)
+            if await self._may_go(row, account):
+                await self._give_up(row, account, error.reason, error.detail)
         finally:
             if begun is None:
                 await outbox.give_back(self._sql, account.name, turn)
         if begun is not None:
-            await self._surely_settle(row, account, *begun, await _asked(account, message))
+            await self._surely_settle(begun, await _asked(account, message))
 
     async def _give_up(self, row: asyncpg.Record, account: Account, reason: str, detail: str) -> None:
         await outbox.keep(self._sql, row["id"], self._worker, "failed", reason=reason, detail=detail)
         self.counts[account.name, "failed"] += 1
 
     async def _may_go(self, row: asyncpg.Record, account: Account) -> bool:
-        """A first look, which spares those that may not go their turn."""
+        """A look before the last one: those that may not go need no turn, and no message that can be written."""
         async with self._sql.acquire() as sql, sql.transaction():
             return await self._guarded(sql, row, account) is not None
 
@@ -326,27 +337,23 @@ class Sender:
             self._sql, row["id"], self._worker, "queued", reason="rate_limit", detail=detail, not_before=until
         )
 
-    async def _mark_begun(self, row: asyncpg.Record, account: Account, message: Message) -> tuple[int, int] | None:
-        """The guard's last word, and the mark, in one transaction: (number of the attempt, of its note)."""
+    async def _mark_begun(self, row: asyncpg.Record, account: Account, message: Message) -> Begun | None:
+        """The guard's last word, and the mark, in one transaction."""
         async with self._sql.acquire() as sql, sql.transaction():
             if row["stream"] == "marketing":
                 await outbox.lock_recipient(sql, row["recipient"])
             checks = await self._guarded(sql, row, account)
             if checks is None:
                 return None
-            attempt = await outbox.begin(sql, row["id"], self._worker, account.name, message.message_id)
-            if attempt is None:
-                return None
             told = [asdict(one) for one in checks]
-            return attempt, await outbox.note(sql, row["id"], attempt, account.name, "unknown", "it goes on", told)
+            begun = await outbox.begin(sql, row["id"], self._worker, account.name, message.message_id, told)
+            return None if begun is None else Begun(row, account, *begun)
 
-    async def _surely_settle(
-        self, row: asyncpg.Record, account: Account, attempt: int, noted: int, outcome: Outcome
-    ) -> None:
+    async def _surely_settle(self, begun: Begun, outcome: Outcome) -> None:
         """Once the database can be had again: what is not stored now would be sent twice, or stay unknown."""
-        send, failures, stored = str(row["id"]), 0, False
+        send, failures, stored = str(begun.row["id"]), 0, False
         try:
-            while not (stored := await self._stored(row, account, attempt, noted, outcome)):
+            while not (stored := await self._stored(begun, outcome)):
                 tell = log.error if failures % LOUD == LOUD - 1 else log.warning
                 tell("an outcome waits to be stored", action="send_waits", send=send, why=self._troubles.get("settle"))
                 failures += 1
@@ -355,36 +362,29 @@ class Sender:
             if not stored:  # the process ends
                 log.error("an outcome is lost", action="outcome_lost", send=send, outcome=type(outcome).__name__)
 
-    async def _stored(self, row: asyncpg.Record, account: Account, attempt: int, noted: int, outcome: Outcome) -> bool:
+    async def _stored(self, begun: Begun, outcome: Outcome) -> bool:
         """False: not now."""
         try:
-            await self._settle(row, account, attempt, noted, outcome)
+            await self._settle(begun, outcome)
         except AWAY as error:
             self._away("settle", error)
             return False
         self._troubles.pop("settle", None)
         return True
 
-    async def _settle(self, row: asyncpg.Record, account: Account, attempt: int, noted: int, outcome: Outcome) -> None:
-        async with self._sql.acquire() as sql, sql.transaction():
-            now: datetime = await sql.fetchval("SELECT clock_timestamp()")
-            blamed = await self._judge_account(sql, account, outcome, now)
-            tried = await outbox.tried(sql, row["id"])
-            found = settled(row, tried, outcome, now, self._rules, blamed=blamed)
-            await outbox.settle(
-                sql,
-                row["id"],
-                attempt,
-                noted,
-                state=found.state,
-                outcome=found.outcome,
-                reason=found.reason,
-                detail=found.detail,
-                not_before=found.not_before,
-                provider_message_id=outcome.provider_message_id if isinstance(outcome, Sent) else None,
-            )
-            if isinstance(outcome, Rejected) and outcome.recipient:
-                await self._bounced(sql, row, account.name, outcome)
+    async def _settle(self, begun: Begun, outcome: Outcome) -> None:
+        row, account = begun.row, begun.account
+        if isinstance(outcome, Sent):  # the usual, in one statement
+            found = Settled(state="sent", outcome="sent", reason=None, detail=outcome.detail)
+            await _store(self._sql, begun, outcome, found)
+        else:
+            async with self._sql.acquire() as sql, sql.transaction():
+                now: datetime = await sql.fetchval("SELECT clock_timestamp()")
+                blamed = await self._judge_account(sql, account, outcome, now)
+                found = settled(row, await outbox.tried(sql, row["id"]), outcome, now, self._rules, blamed=blamed)
+                await _store(sql, begun, outcome, found)
+                if isinstance(outcome, Rejected) and outcome.recipient:
+                    await self._bounced(sql, row, account.name, outcome)
         self.counts[account.name, found.outcome] += 1
         log.info("asked to send", action="send", send=str(row["id"]), account=account.name, outcome=found.outcome)
 
@@ -404,9 +404,24 @@ class Sender:
                     rest = min(REST * 2 ** min(failures - BREAKER, 10), LONGEST)
                     await outbox.pause(sql, account.name, now + rest, by=None, reason=f"{failures} failures: {detail}")
             case _:
-                await outbox.forget_failures(sql, account.name)
                 return False
         return True
+
+
+async def _store(sql: Sql, begun: Begun, outcome: Outcome, found: Settled) -> None:
+    await outbox.settle(
+        sql,
+        begun.row["id"],
+        begun.attempt,
+        begun.noted,
+        state=found.state,
+        outcome=found.outcome,
+        reason=found.reason,
+        detail=found.detail,
+        not_before=found.not_before,
+        provider_message_id=outcome.provider_message_id if isinstance(outcome, Sent) else None,
+        worked=begun.account.name if has_worked(outcome) else None,
+    )
 
 
 async def _asked(account: Account, message: Message) -> Outcome:

@@ -131,9 +131,15 @@ WHERE s.id = $1
 """
 
 _BEGIN: Final = """
-UPDATE sends SET begun_at = clock_timestamp(), attempts = attempts + 1, account = $3, internet_message_id = $4, asks = 0
-WHERE id = $1 AND worker = $2 AND state = 'leased' AND begun_at IS NULL
-RETURNING attempts
+WITH begun AS (
+    UPDATE sends SET begun_at = clock_timestamp(), attempts = attempts + 1, account = $3, internet_message_id = $4,
+                     asks = 0
+    WHERE id = $1 AND worker = $2 AND state = 'leased' AND begun_at IS NULL
+    RETURNING id, attempts
+)
+INSERT INTO send_attempts (send_id, attempt, account, outcome, detail, checks)
+SELECT id, attempts, $3, 'unknown', 'it goes on', $5::jsonb FROM begun
+RETURNING attempt, id
 """
 _ATTEMPT: Final = """
 INSERT INTO send_attempts (send_id, attempt, account, outcome, detail, checks)
@@ -152,6 +158,11 @@ WHERE id = $1 AND worker = $2 AND state = 'leased' AND begun_at IS NULL
 # By the number of the attempt, not by the lease: what was sent was sent, and what was refused was refused, however late
 # we say so.
 _SETTLE: Final = """
+WITH noted AS (
+    UPDATE send_attempts SET outcome = $8, detail = $5 WHERE id = $9
+), worked AS (
+    UPDATE send_accounts SET failures = 0 WHERE name = $10 AND failures > 0
+)
 UPDATE sends SET state = $3, reason = $4, detail = $5, not_before = coalesce($6, not_before),
        provider_message_id = coalesce($7, provider_message_id),
        settled_at = CASE WHEN $3 = 'queued' THEN NULL ELSE clock_timestamp() END,
@@ -159,7 +170,6 @@ UPDATE sends SET state = $3, reason = $4, detail = $5, not_before = coalesce($6,
 WHERE id = $1 AND attempts = $2
   AND ($3 = 'sent' OR state IN ('leased', 'unknown') OR state = 'queued' AND $3 <> 'unknown')
 """
-_SETTLE_ATTEMPT: Final = "UPDATE send_attempts SET outcome = $2, detail = $3 WHERE id = $1"
 
 # What people have to end is not taken for a rest that ends by itself, nor a long rest for a short one.
 _PAUSE: Final = """
@@ -183,7 +193,6 @@ ON CONFLICT (name) DO UPDATE SET failures = a.failures + 1, changed_at = clock_t
 WHERE a.paused_at IS NULL OR a.paused_until <= clock_timestamp()
 RETURNING failures
 """
-_WORKED: Final = "UPDATE send_accounts SET failures = 0 WHERE name = $1 AND failures > 0"
 
 # The next free place in an even row: each who asks gets one of his own, whichever process he is.
 _SLOT: Final = """
@@ -253,10 +262,11 @@ async def facts(sql: Sql, id_: UUID, account: str, address_hash: bytes) -> async
     return await sql.fetchrow(_FACTS, id_, account, address_hash)
 
 
-async def begin(sql: Sql, id_: UUID, worker: str, account: str, message_id: str) -> int | None:
-    """The number of the attempt that begins now; None: the lease is lost."""
-    found: int | None = await sql.fetchval(_BEGIN, id_, worker, account, message_id)
-    return found
+async def begin(sql: Sql, id_: UUID, worker: str, account: str, message_id: str, checks: Any) -> tuple[int, int] | None:
+    """An attempt begins now, and is noted: (its number, the note's id); None: the lease is lost."""
+    told = msgspec.json.encode(checks).decode()
+    found = await sql.fetchrow(_BEGIN, id_, worker, account, message_id, told)
+    return None if found is None else (found["attempt"], found["id"])
 
 
 async def note(  # noqa: PLR0917 - the columns of an attempt
@@ -293,10 +303,14 @@ async def settle(  # noqa: PLR0913 - the columns of an outcome
     detail: str,
     not_before: datetime | None = None,
     provider_message_id: str | None = None,
+    worked: str | None = None,
 ) -> None:
-    """Store what became of an attempt, unless a later one, or an event, has settled the send otherwise."""
-    await sql.execute(_SETTLE_ATTEMPT, noted, outcome, detail)
-    await sql.execute(_SETTLE, id_, attempt, state, reason, detail, not_before, provider_message_id)
+    """Store what became of an attempt, unless a later one, or an event, has settled the send otherwise.
+
+    `worked`: the account, where that shows that it can be used.
+    """
+    told = (state, reason, detail, not_before, provider_message_id, outcome)
+    await sql.execute(_SETTLE, id_, attempt, *told, noted, worked)
 
 
 async def tried(sql: Sql, id_: UUID) -> int:
@@ -318,10 +332,6 @@ async def count_failure(sql: Sql, account: str) -> int | None:
     """Failures of the account in a row, this one included; None: it is paused already."""
     found: int | None = await sql.fetchval(_FAILED, account)
     return found
-
-
-async def forget_failures(sql: Sql, account: str) -> None:
-    await sql.execute(_WORKED, account)
 
 
 async def take_slot(sql: Sql, account: str, spacing: timedelta) -> float:
