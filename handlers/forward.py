@@ -1,6 +1,7 @@
 """Posts events to a URL of your own, for programs that are not in Python. `[handlers.forward]` says where to."""
 
 from collections.abc import Sequence
+from uuid import UUID
 
 from receiver import BounceCategory, Context, Endpoint, Event, EventType, GiveUp, Outcome, RetryAfter, Skip, handler
 
@@ -16,11 +17,11 @@ class Forward(Endpoint):
     machines: bool = False
     tests: bool = False
 
-    def wants(self, event: Event) -> bool:
-        """Whether the event is to be forwarded."""
+    def wants(self, event: Event, stream: str | None) -> bool:
+        """Whether the event, of mail of this kind, is to be forwarded."""
         return (
             (not self.types or event.type in self.types)
-            and (not self.streams or event.stream in self.streams)
+            and (not self.streams or stream in self.streams)
             and (not self.bounce_categories or event.bounce_category in {None, *self.bounce_categories})
             and (self.machines or event.actor != "machine")
             and (self.tests or not event.is_test)
@@ -32,7 +33,8 @@ async def forward(events: Sequence[Event], ctx: Context[Forward]) -> Outcome | N
     """Post events to a URL of your own, signed, in batches."""
     if ctx.replaying:
         return Skip("replayed without side effects")
-    wanted = [event for event in events if ctx.settings.wants(event)]
+    ours = await _streams(events, ctx) if ctx.settings.streams else {}
+    wanted = [event for event in events if ctx.settings.wants(event, ours.get(_send_id(event), event.stream))]
     if not wanted:
         return Skip("none that is forwarded")
     if ctx.settings.rest:
@@ -46,3 +48,17 @@ async def forward(events: Sequence[Event], ctx: Context[Forward]) -> Outcome | N
     if ctx.settings.rest:
         return RetryAfter(ctx.settings.rest, why)
     raise RuntimeError(why)  # it may be set right, so it is tried again
+
+
+async def _streams(events: Sequence[Event], ctx: Context[Forward]) -> dict[UUID | None, str]:
+    """By their ids, of messages that the outbox has sent: it knows their kind, where the provider does not say it."""
+    ids = {id_ for event in events if (id_ := _send_id(event)) is not None}
+    rows = await ctx.sql.fetch("SELECT id, stream FROM sends WHERE id = ANY ($1)", list(ids)) if ids else []
+    return {row["id"]: row["stream"] for row in rows}
+
+
+def _send_id(event: Event) -> UUID | None:
+    try:
+        return UUID(str(event.metadata.get("send_id")))
+    except ValueError:
+        return None

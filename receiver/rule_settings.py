@@ -47,7 +47,7 @@ class RuleSettings(BaseModel):
     )
     tag: str | None = Field(None, description="the event's message has this tag", examples=["welcome"])
     source: str | None = Field(None, description="the event's source")
-    event_stream: str | None = Field(None, description="the event's stream", examples=["transactional"])
+    event_stream: str | None = Field(None, description="the kind of mail", examples=["transactional"])
     event_topic: str | None = Field(None, description="the event's topic")
     campaign: str | None = Field(None, description="the event's campaign")
     url: str | None = Field(None, description="a part of the link that was clicked", examples=["/pricing"])

@@ -101,7 +101,7 @@ async def test_settings(database: str, sql: asyncpg.Connection, sink: Sink) -> N
 
 
 async def test_hard_bounces_of_transactional_mail(database: str, sql: asyncpg.Connection, sink: Sink) -> None:
-    """streams and bounce_categories leave out bounces of other mail and of other kinds"""
+    """streams and bounce_categories leave out bounces of other mail and other kinds; of our own sends we know it"""
     chosen = {"types": ["bounced", "complained"], "streams": ["transactional"], "bounce_categories": ["hard"]}
     forward = configured(sink.url, **chosen)
     await prepared(sql, [forward])
@@ -112,6 +112,12 @@ async def test_hard_bounces_of_transactional_mail(database: str, sql: asyncpg.Co
     ]
     for other in ({"stream": "marketing"}, {"stream": None}, {"bounce_category": "soft"}, {"type": "delivered"}):
         await store(sql, 1, **bounce | other)
+    for stream, chosen_too in (("transactional", True), ("marketing", False)):
+        insert = "INSERT INTO sends (key, recipient, template, stream, handler) VALUES ($1, 'a@x.test', '', $1, 'h')"
+        send = await sql.fetchval(f"{insert} RETURNING id", stream)
+        found = await store(sql, 1, **bounce | {"stream": None, "metadata": json.dumps({"send_id": str(send)})})
+        wanted += found if chosen_too else []
+    await store(sql, 1, **bounce | {"stream": None, "metadata": '{"send_id": "none of ours"}'})
     async with running(database, forward):
         await all_read(sql)
     assert Counter(sink.taken()) == Counter(map(str, wanted))

@@ -107,6 +107,22 @@ async def test_a_scanner_sets_nothing_off(trial: Trial, tmp_path: Path) -> None:
     assert (await trial.run(handler, person, now=late + timedelta(hours=2), replaying=True)).sends == []
 
 
+async def test_the_kind_of_mail(trial: Trial, tmp_path: Path) -> None:
+    """`event_stream` is what the outbox knows of its own message, and of other mail what the event says"""
+    rule = {"when": "bounced", "event_stream": "transactional", "send": "alarm"}
+    handler = handler_of(find_rules(settings(tmp_path, alarm=rule))[0][0])
+    queue = "INSERT INTO sends (key, recipient, template, stream, handler) VALUES ($1, 'a@x.test', '', $1, 'h')"
+    ids = {one: await trial.sql.fetchval(f"{queue} RETURNING id", one) for one in ("transactional", "marketing")}
+    bounces = [
+        event("bounced", message_id="ours", stream="outbound", metadata={"send_id": str(ids["transactional"])}),
+        event("bounced", message_id="newsletter", stream="transactional", metadata={"send_id": str(ids["marketing"])}),
+        event("bounced", message_id="elsewhere", stream="transactional"),
+        event("bounced", message_id="unsaid"),
+    ]
+    sends = (await trial.run(handler, *bounces)).sends
+    assert [send.key.rpartition(":")[2] for send in sends] == ["elsewhere", "ours"]
+
+
 async def test_a_rule_does_not_set_off_itself(trial: Trial, tmp_path: Path) -> None:
     """a click in the rule's own message leads to none, and in another rule's message counts one step further"""
     own, other = {**RULE, "tag": None, "after": None}, {**RULE, "tag": None, "after": None, "send": "alarm"}

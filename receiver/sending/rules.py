@@ -35,7 +35,7 @@ PREFIX: Final = "rule."
 MOST_SILENT: Final = 500  # contacts in one transaction
 _NOT_SEEN: Final = ("opened", "clicked", "prefetched")  # what makes a message for those who have not opened pointless
 
-_CAUSE: Final = "SELECT rule, depth FROM sends WHERE id = $1"
+_CAUSE: Final = "SELECT rule, depth, stream FROM sends WHERE id = $1"
 
 # Whose mail client loads pictures by itself may have read everything: nobody knows, so they are left out.
 _SILENT: Final = """
@@ -116,7 +116,6 @@ def handler_of(rule: Rule, *, settle: timedelta = SETTLE) -> Handler:
         filter=Filter(
             types=frozenset([type_]),
             source=frozenset([wanted.source] if wanted.source else []),
-            stream=frozenset([wanted.event_stream] if wanted.event_stream else []),
             tag=frozenset([wanted.tag] if wanted.tag else []),
         ),
         origin="receiver.toml",
@@ -132,12 +131,12 @@ async def _follow(rule: Rule, event: Event, ctx: Context, settle: timedelta) -> 
     wanted = rule.settings
     if event.recipient is None or event.attribution is not None:
         return Skip("nobody is certain whom it concerns")
-    if not _fits(wanted, event):
+    cause = await _cause(ctx.sql, event)
+    if not _fits(wanted, event, event.stream if cause is None else cause["stream"]):
         return Skip("it is not what the rule is about")
     unsettled = await ctx.unsettled(event, after=settle)
     if unsettled is not None:
         return unsettled
-    cause = await _cause(ctx.sql, event)
     if cause is not None and cause["rule"] == rule.name:
         return Skip("the rule's own message")
     if not ctx.replaying:
@@ -145,9 +144,10 @@ async def _follow(rule: Rule, event: Event, ctx: Context, settle: timedelta) -> 
     return None
 
 
-def _fits(wanted: RuleSettings, event: Event) -> bool:
+def _fits(wanted: RuleSettings, event: Event, stream: str | None) -> bool:
     return (
-        wanted.event_topic in (None, event.topic)
+        wanted.event_stream in (None, stream)
+        and wanted.event_topic in (None, event.topic)
         and wanted.campaign in (None, event.campaign)
         and wanted.bounce_category in (None, event.bounce_category)
         and (wanted.url is None or wanted.url in (event.url or ""))
