@@ -14,6 +14,7 @@ import structlog
 
 from receiver.store.schema import migrate
 from tests.postgres import FAST, OVERRIDE, Cluster, RunServer
+from tests.scratch import use_memory
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _SERVER = pytest.StashKey[RunServer]()
 _CLUSTER = pytest.StashKey[Cluster]()
 
+use_memory()
 hypothesis.settings.register_profile("thorough", max_examples=4000, deadline=None)
 
 

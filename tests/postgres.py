@@ -25,7 +25,7 @@ from receiver.store.schema import migrate
 OVERRIDE = "RECEIVER_TEST_DATABASE_URL"
 
 # Nothing of a test run needs to outlive the machine; what a test sees of a commit is the same.
-FAST = {"fsync": "off", "full_page_writes": "off", "max_connections": "200"}
+FAST = {"fsync": "off", "full_page_writes": "off", "max_connections": "200", "max_wal_size": "256MB"}
 
 
 @dataclass(slots=True, kw_only=True)

@@ -130,7 +130,6 @@ async def test_a_crash_or_restart_of_postgres_loses_nothing(
     sendgrid = play("sendgrid", tmp_path)
     async with site(tmp_path, own_cluster.dsn, sendgrid) as running:
         connection = await prepared(own_cluster.dsn, running)
-        await connection.close()
         serve, worker = running.process("serve", "--no-dispatch"), running.process("work")
         for process in (serve, worker):
             await process.start()
@@ -139,13 +138,15 @@ async def test_a_crash_or_restart_of_postgres_loses_nothing(
         loading = asyncio.create_task(load.run())
 
         async def some() -> bool:
-            return load.succeeded >= 80
+            """Both are at work: a process that finds no database at its start ends."""
+            return load.succeeded >= 80 and bool(await connection.fetchval("SELECT EXISTS (SELECT FROM ledger)"))
 
         await until(some, within=60)
+        await connection.close()
         end(own_cluster)
         await asyncio.sleep(0.5)
         own_cluster.start()
         await asyncio.wait_for(loading, 120)
-        assert serve.running
-        assert worker.running
+        assert serve.running, serve.log()
+        assert worker.running, worker.log()
         await check_all_once(own_cluster.dsn, 300)

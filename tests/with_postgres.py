@@ -15,12 +15,14 @@ from pathlib import Path
 from receiver.embedded.places import Account, Places, account_for
 from receiver.embedded.server import USER, launch
 from tests.postgres import FAST, OVERRIDE
+from tests.scratch import use_memory
 
 OLDEST = 15
 
 
 def main() -> int:
     programs = find_programs()
+    use_memory()
     with tempfile.TemporaryDirectory(prefix="receiver-tests-") as name:
         data_dir = Path(name)
         account = account_for(data_dir)
