@@ -123,7 +123,7 @@ async def test_what_the_provider_has_was_sent(asking: Asking, name: str) -> None
         case "postmark":
             assert (query["metadata_send_id"], query["messagestream"]) == (str(id_), "outbound")
         case _:
-            assert 'to_email = "ann@example.com" AND' in json.loads(first.body)["query"]
+            assert "to_email = 'ann@example.com' AND" in json.loads(first.body)["query"]
             assert [one.path for one in asking.api.asked[1:]] == [
                 f"/v3/logs/sg-{n}.recvd-5d8f-x2-1-64.0" for n in (1, 2)
             ]

@@ -146,11 +146,11 @@ def x_message_id(raw: str) -> str:
 def _query(lost: Lost) -> str:
     """The question in SendGrid's language. Raises ListFault for an address that cannot be quoted in it."""
     address = wire_address(lost.address)
-    if '"' in address or "\\" in address:
+    if not {"'", '"', "\\"}.isdisjoint(address):
         raise ListFault("an address with quotes cannot be asked for")
     begin, end = (f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" for at in _window(lost))
     created = "sg_message_id_created_at"
-    return f'to_email = "{address}" AND {created} >= TIMESTAMP "{begin}" AND {created} <= TIMESTAMP "{end}"'
+    return f'to_email = \'{address}\' AND {created} >= TIMESTAMP "{begin}" AND {created} <= TIMESTAMP "{end}"'
 
 
 def _window(lost: Lost) -> tuple[datetime, datetime]:
