@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from math import ceil
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import asyncpg
@@ -23,9 +23,10 @@ import structlog
 
 from receiver.sending.accounts import Account, default_accounts
 from receiver.sending.finding import can_be_asked
-from receiver.sending.guard import Check, Facts, check
+from receiver.sending.guard import Check, check
+from receiver.sending.known import behind, facts_of
 from receiver.sending.message import Message
-from receiver.sending.outcomes import LONGEST, Settled, deadline_of, has_worked, settled
+from receiver.sending.outcomes import LONGEST, Settled, has_worked, settled
 from receiver.sending.templates import Unfit
 from receiver.sending.transport import Outcome, Pause, Rejected, Retry, Sent, Unknown
 from receiver.sending.turns import Full, take_turn
@@ -33,7 +34,6 @@ from receiver.sending_settings import SendingSettings
 from receiver.store import outbox
 from receiver.store.connect import AWAY, create_pool
 from receiver.store.sql import Sql
-from receiver.store.standing import standings
 from receiver.store.tasks import this_process
 from receiver.vault import Vault
 
@@ -48,8 +48,6 @@ GRACE: Final = 25.0  # seconds that messages in hand get at the end
 LOUD: Final = 60  # times that an outcome cannot be stored, between two errors that say so
 REST: Final = timedelta(seconds=30)  # for an account that is asked to wait, and not told how long
 BREAKER: Final = 5  # failures of an account in a row
-SUPPRESSION: Final = "suppression"  # the handler that marketing mail waits for
-LATE: Final = 60.0  # seconds that it may lag behind
 
 Compose = Callable[[Sql, asyncpg.Record, Account], Awaitable[Message]]
 Bounced = Callable[[Sql, asyncpg.Record, str, Rejected], Awaitable[None]]
@@ -182,7 +180,7 @@ class Sender:
             )
             for id_ in await outbox.expire(sql, self._rules.deadline):
                 log.warning("a message is too late", action="send_expired", send=str(id_))
-            self._suppression = await _suppression(sql)
+            self._suppression = await behind(sql)
         self._looked.set()
 
     async def _renew(self) -> None:
@@ -291,7 +289,7 @@ class Sender:
         found = await outbox.facts(sql, row["id"], account.name, self._vault.address_hash(row["recipient"]))
         if found is None or found["state"] != "leased" or found["worker"] != self._worker:
             return None
-        checks = check(_facts(row, found, self._suppression, self._rules), self._rules)
+        checks = check(facts_of(row, found, self._suppression, self._rules), self._rules)
         last = checks[-1]
         if last.verdict == "go":
             return checks
@@ -430,33 +428,3 @@ async def _asked(account: Account, message: Message) -> Outcome:
     except Exception as error:  # a fault of ours: nobody knows how far it came
         log.exception("a transport failed", action="transport_failed", account=account.name)
         return Unknown(detail=f"a fault in the transport: {type(error).__name__}")
-
-
-def _facts(row: asyncpg.Record, found: Any, suppression: str | None, rules: SendingSettings) -> Facts:
-    return Facts(
-        marketing=row["stream"] == "marketing",
-        now=found["now"],
-        depth=row["depth"],
-        paused=found["paused"],
-        paused_until=found["paused_until"],
-        sendable=found["sendable"] is not False,
-        why_not=found["why_not"],
-        done=found["done"],
-        recent=tuple(found["recent"]),
-        time_zone=found["time_zone"],
-        expires_at=deadline_of(row, rules),
-        suppression=suppression,
-    )
-
-
-async def _suppression(sql: Sql) -> str | None:
-    """What keeps the suppression handler from its work; None: nothing, or there is none."""
-    for one in await standings(sql):
-        if one.handler == SUPPRESSION:
-            if one.state in ("paused", "broken"):
-                return f"the handler {SUPPRESSION} is {one.state}"
-            if one.dead_letters:
-                return f"the handler {SUPPRESSION} has dead letters"
-            if one.lag_seconds > LATE:
-                return f"the handler {SUPPRESSION} lags behind"
-    return None
