@@ -15,6 +15,7 @@ async def follow_up(event: Event, ctx: Context) -> Outcome | None:
         return unsettled
     await ctx.send(
         template="trial-tips",
+        topic="tips",
         to=event.recipient,
         key=f"trial-tips:{event.recipient}",
         delay=timedelta(days=2),

@@ -431,6 +431,7 @@ async def test_sends(database: str, sql: asyncpg.Connection) -> None:
     async def sender(event: Event, ctx: Context) -> None:
         id_ = await ctx.send(
             template="tips",
+            topic="news",
             to="Ann <ANN@Example.com>",
             key="tips:ann",
             data={"subject": event.subject},
@@ -467,8 +468,10 @@ async def test_replaying(database: str, sql: asyncpg.Connection) -> None:
     @handler()
     async def resends(_event: Event, ctx: Context) -> None:
         flags.append(ctx.replaying)
-        await ctx.send(template="a", to="a@example.com", key=f"a {ctx.replaying}")
-        await ctx.send(template="b", to="a@example.com", key=f"b {ctx.replaying}", even_when_replaying=True)
+        await ctx.send(template="a", topic="news", to="a@example.com", key=f"a {ctx.replaying}")
+        await ctx.send(
+            template="b", topic="news", to="a@example.com", key=f"b {ctx.replaying}", even_when_replaying=True
+        )
 
     await store(sql)
     await prepared(sql, [resends])

@@ -156,7 +156,7 @@ async def test_def_handlers(database: str, sql: asyncpg.Connection) -> None:
         with ctx.sql.savepoint():
             ctx.sql.execute(EFFECT, "kept", event.id)
         assert ctx.event is not None
-        ctx.send(template="tips", to="ann@example.com", key=f"tips:{ctx.event.id}")
+        ctx.send(template="tips", topic="news", to="ann@example.com", key=f"tips:{ctx.event.id}")
         if event.subject == "bad":
             raise ValueError("cannot do this one")
         return GiveUp("hopeless") if event.subject == "hopeless" else None
@@ -313,7 +313,7 @@ async def test_trying_a_def_handler(database: str) -> None:
     @handler()
     def plain(event: Event, ctx: SyncContext) -> None:
         ctx.contacts.update(event.recipient or "", attempt=ctx.attempt)
-        ctx.send(template="tips", to=event.recipient or "", key=f"tips:{ctx.handler}")
+        ctx.send(template="tips", topic="news", to=event.recipient or "", key=f"tips:{ctx.handler}")
         if ctx.replaying:
             raise LookupError("enough")
 

@@ -133,13 +133,26 @@ async def test_what_makes_a_message_pointless(database: str) -> None:
 
     @receiver.handler(types=[EventType.CLICKED])
     async def offer(event: Event, ctx: Context) -> None:
-        await ctx.send(template="x", to=event.recipient or "", key="k", cancel_on=words)
+        await ctx.send(template="x", topic="news", to=event.recipient or "", key="k", cancel_on=words)
 
     async with Trial(database) as trial:
         (send,) = (await trial.run(offer, event("clicked"))).sends
         assert send.cancel_on == ["unsubscribed", "clicked:offer"]
         words.append("click")
         with pytest.raises(ValueError, match="'click' is no event type"):
+            await trial.run(offer, event("clicked"))
+
+
+async def test_marketing_needs_a_topic(database: str) -> None:
+    """whose consent counts has to be said; only transactional mail needs none"""
+
+    @receiver.handler(types=[EventType.CLICKED])
+    async def offer(event: Event, ctx: Context) -> None:
+        await ctx.send(template="x", to=event.recipient or "", key="r", stream="transactional")
+        await ctx.send(template="x", to=event.recipient or "", key="k")
+
+    async with Trial(database) as trial:
+        with pytest.raises(ValueError, match="topic: say whose consent counts"):
             await trial.run(offer, event("clicked"))
 
 

@@ -257,7 +257,7 @@ def in_thread(event: Event, ctx: SyncContext[Shop]) -> GiveUp | None:
     reveal_type(ctx.sql.fetchrow("SELECT 1", event.id))
     with ctx.sql.savepoint():
         ctx.contacts.suppress("ann@example.com", at=ctx.now)
-    ctx.send(template="a", to="ann@example.com", key="a")
+    ctx.send(template="a", topic="news", to="ann@example.com", key="a")
     return None
 
 @handler(batch=True)
@@ -348,7 +348,7 @@ async def test_a_trial_of_a_batch(database: str) -> None:
 
     @handler(batch=True)
     async def count(events: Sequence[Event], ctx: Context) -> None:
-        await ctx.send(template="count", to="ann@example.com", key=f"count:{len(events)}")
+        await ctx.send(template="count", topic="news", to="ann@example.com", key=f"count:{len(events)}")
 
     async with Trial(database) as trial:
         result = await trial.run(count, *(event("delivered") for _ in range(5)))

@@ -66,7 +66,7 @@ class Seen:
     def notes(self, name: str = "notes", **options: Any) -> Handler:
         async def note(event: Event, ctx: Context) -> None:
             self.events.setdefault(name, []).append((event.id, ctx.replaying))
-            await ctx.send(template="t", to="a@example.com", key=f"{name} {event.id} {ctx.replaying}")
+            await ctx.send(template="t", topic="news", to="a@example.com", key=f"{name} {event.id} {ctx.replaying}")
 
         decorate: Callable[..., Callable[..., Handler]] = cast("Any", handler)
         return decorate(name=name, **options)(note)

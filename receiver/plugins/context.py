@@ -80,9 +80,12 @@ class Context(Generic[Settings]):
         give one key; an event's id is rarely right.
         `cancel_on`: types of later events of this recipient that make the message pointless, or a type with a tag, such
         as `clicked:offer`.
-        Does nothing and returns None when old events are replayed. Raises ValueError where `to` is no address, and for
-        a word in `cancel_on` that no event has.
+        `topic`: what the message is about, and the recipient has to have subscribed to; transactional mail may do
+        without. Does nothing and returns None when old events are replayed. Raises ValueError where `to` is no address,
+        for marketing mail without a topic, and for a word in `cancel_on` that no event has.
         """
+        if stream == "marketing" and topic is None:
+            raise ValueError('topic: say whose consent counts, or that the mail needs none: stream="transactional"')
         for word in cancel_on:
             if word.partition(":")[0] not in _TYPES:
                 raise ValueError(f"cancel_on: {word!r} is no event type, nor one with a tag such as clicked:offer")
