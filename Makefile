@@ -4,7 +4,7 @@ python := .venv/bin/python
 code := $(wildcard receiver handlers tests bench)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-peers test-pooler check docs bench bench-quick bench-growth bench-contacts chaos chaos-sending lock clean
+.PHONY: help run test test-peers test-pooler check docs bench bench-quick bench-growth bench-contacts bench-broadcast chaos chaos-sending lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -53,6 +53,10 @@ bench-growth: ## whether a backlog of a million events, or a table of twenty mil
 bench-contacts: ## a million contacts and five million events: who may be mailed, and keeping up (long, 15 GB of disk)
 	@locks/install dev
 	@$(python) -m bench.contacts $(ARGS)
+
+bench-broadcast: ## a broadcast to a million contacts by one worker: memory, the outbox, what one message costs (very long)
+	@locks/install dev
+	@$(python) -m bench.broadcast $(ARGS)
 
 chaos: ## ten minutes of kills and cuts under load; writes docs/chaos.md (ARGS="--seconds 60" for less)
 	@locks/install dev
