@@ -148,6 +148,18 @@ async def test_a_refused_recipient(sending: Sending) -> None:
         await sending.state("ours", "sent")
 
 
+async def test_a_limited_account_begins_with_one(sending: Sending) -> None:
+    """where a rate is kept, nothing gathers behind the first connection, to go out at once when it is there"""
+    sending.peer.hold = asyncio.Event()
+    for number in range(5):
+        await sending.queue(f"{number}", to=f"to{number}@example.com")
+    async with sending.running(sending.sender(per_second=100)):
+        await value(sending.sql, "SELECT count(*) FROM sends WHERE begun_at IS NOT NULL", 1)
+        assert await sending.sql.fetchval("SELECT count(*) FROM sends WHERE state = 'leased'") == 1
+        sending.peer.hold.set()
+        await value(sending.sql, "SELECT count(*) FROM sends WHERE state = 'sent'", 5)
+
+
 async def test_what_a_killed_sender_leaves(sending: Sending) -> None:
     """killed in the middle: marketing mail stays unknown, transactional mail goes again under the same Message-ID"""
     await sending.subscribed("bob@example.com")

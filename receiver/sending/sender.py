@@ -94,6 +94,7 @@ class Sender:
         self._pool: asyncpg.Pool | None = None
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
         self._busy: Counter[str] = Counter()
+        self._answered: set[str] = set()  # accounts whose server has
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._suppression: str | None = "nobody has looked yet"
@@ -218,8 +219,13 @@ class Sender:
         return began
 
     def _most(self, name: str) -> int:
-        """How many of an account may be in hand: one that is limited must not keep the others waiting."""
+        """How many of an account may be in hand: one that is limited must not keep the others waiting.
+
+        Nor send at once what has waited for the first connections: until one message has gone, it is one at a time.
+        """
         rate = self._accounts[name].settings.per_second
+        if rate is not None and name not in self._answered:
+            return 1
         return self._rules.concurrency if rate is None else min(self._rules.concurrency, ceil(rate * 3) + 1)
 
     @property
@@ -273,7 +279,9 @@ class Sender:
             if begun is None:
                 await outbox.give_back(self._sql, account.name, turn)
         if begun is not None:
-            await self._surely_settle(begun, await _asked(account, message))
+            outcome = await _ask(account, message)
+            self._answered.add(account.name)
+            await self._surely_settle(begun, outcome)
 
     async def _give_up(self, row: asyncpg.Record, account: Account, reason: str, detail: str) -> None:
         await outbox.keep(self._sql, row["id"], self._worker, "failed", reason=reason, detail=detail)
@@ -422,7 +430,7 @@ async def _store(sql: Sql, begun: Begun, outcome: Outcome, found: Settled) -> No
     )
 
 
-async def _asked(account: Account, message: Message) -> Outcome:
+async def _ask(account: Account, message: Message) -> Outcome:
     try:
         return await account.transport.send(message)
     except Exception as error:  # a fault of ours: nobody knows how far it came
