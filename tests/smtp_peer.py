@@ -23,6 +23,8 @@ class Peer:
     """`mail`, `rcpt`, `data`: the next answers to these commands, the last of which stays; none: it is taken.
 
     `drop`: the connection ends instead. `hold`: a message is answered only once it is set.
+    `closes`: the connection, after it has refused a password. `silent`: to MAIL it says nothing any more; `waits`:
+    how many wait for it.
     """
 
     port: int = 0
@@ -36,12 +38,18 @@ class Peer:
     passwords: set[str] = field(default_factory=set)
     logins: int = 0
     connections: int = 0
+    closes: bool = False
+    silent: bool = False
+    waits: int = 0
     hold: asyncio.Event | None = None
 
     async def handle_MAIL(  # noqa: N802 - aiosmtpd's
         self, server: SMTP, _session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
         self.asked.append(asyncio.get_running_loop().time())
+        if self.silent:
+            self.waits += 1
+            await asyncio.sleep(3600)  # aiosmtpd cancels it with the connection
         said = await self._next(self.mail, server)
         if said.startswith("2"):
             envelope.mail_from = address
@@ -79,8 +87,11 @@ class Peer:
     def authenticate(self, *given: Any) -> AuthResult:
         """The last of what aiosmtpd gives has the password."""
         self.logins += 1
-        data = given[-1]
-        return AuthResult(success=data.password.decode() in self.passwords, handled=False)
+        server, data = given[0], given[-1]
+        found = data.password.decode() in self.passwords
+        if not found and self.closes:
+            asyncio.get_running_loop().call_later(0.05, server.transport.close)
+        return AuthResult(success=found, handled=False)
 
 
 @asynccontextmanager

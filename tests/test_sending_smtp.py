@@ -20,6 +20,7 @@ from receiver.sending.transport import Outcome, Pause, Rejected, Retry, Sent, Un
 from tests.api_peer import RESET, Said, api_peer
 from tests.ports import free_port
 from tests.smtp_peer import DROP, Peer, smtp_peer
+from tests.workers import true
 
 SEND_ID = UUID("0f0e0d0c-0b0a-4908-8706-050403020100")
 
@@ -100,6 +101,8 @@ async def test_the_message_arrives_whole() -> None:
         ({"data": "421 closing"}, (Retry, "account")),
         ({"rcpt": DROP}, (Retry, "message")),
         ({"data": DROP}, (Unknown,)),
+        ({"data": "OK, taken"}, (Unknown,)),
+        ({"data": "252 2.0.0 perhaps"}, (Unknown,)),
     ],
     ids=str,
 )
@@ -139,12 +142,15 @@ async def test_no_server_is_tried_again() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")
-async def test_a_password_is_rotated() -> None:
-    """of two passwords the one that the server takes is used; none taken: the account is paused"""
-    async with smtp_peer(Peer(passwords={"the new one"}), authenticated=True) as peer:
+@pytest.mark.parametrize("closes", [False, True])
+async def test_a_password_is_rotated(closes: bool) -> None:  # noqa: FBT001 - pytest's
+    """of two passwords the one that the server takes is used, also where it closes after the other; none: a pause"""
+    async with smtp_peer(Peer(passwords={"the new one"}, closes=closes), authenticated=True) as peer:
         given: Any = {"username": "shop", "private": True}
         assert isinstance(await outcome(peer, password=["the old one", "the new one"], **given), Sent)
         assert isinstance(await outcome(peer, password=["the old one"], **given), Pause)
+        assert isinstance(await outcome(peer, password=["an old one", "the old one"], **given), Pause)
+    assert peer.logins == 5
 
 
 @dataclass
@@ -250,6 +256,22 @@ async def test_a_kept_connection_that_the_server_ends(how: str) -> None:
     assert (found, len(peer.taken), peer.connections) == ([Sent] * 3, 3, 2)
 
 
+async def test_kept_connections_that_have_died_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """who waits for the first of them waits for no other"""
+    monkeypatch.setattr("receiver.sending.smtp.KEPT", 0.3)
+    peer = Peer()
+    async with smtp_peer(peer) as peer:
+        transport = smtp(peer)
+        await asyncio.gather(*(transport.send(message()) for _ in range(3)))
+        before, peer.silent = peer.connections, True
+        sent = asyncio.create_task(transport.send(message()))
+        await true(lambda: peer.waits == 1)
+        peer.silent = False
+        assert isinstance(await sent, Sent)
+        assert (peer.connections, peer.waits) == (before + 1, 1)
+        await transport.aclose()
+
+
 async def test_where_to_leave_stands_in_plain_letters() -> None:
     """List-Unsubscribe is folded between its URLs and never encoded, however long they are; no header loses a blank"""
     url, mailto = f"<https://hooks.shop.example/u/{'a1B2' * 40}>", f"<mailto:leave+{'c3' * 30}@shop.example>"
@@ -288,6 +310,11 @@ async def test_letters_outside_of_ascii() -> None:
         {"headers": {"X-A": "1\n2"}},
         {"headers": {"X A": "1"}},
         {"headers": {"bcc": "x@example.com"}},
+        {"subject": "a" * 70 + "\x1fBcc: everybody@example.com"},
+        {"subject": "a" * 998},
+        {"headers": {"X-A": "a" * 995}},
+        {"headers": {"Content-Language": "de"}},
+        {"headers": {"x-send-id": "1"}},
         {"to": Mailbox},
         {"text": None},
     ],
@@ -299,5 +326,7 @@ def test_nothing_breaks_out_of_a_header(changes: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match="line break"):
             Mailbox("a@example.com", "Ann\r\nBcc: b@example.com")
         return
-    with pytest.raises(ValueError, match=r"line break|name of a header|made from other fields|needs a text"):
+    with pytest.raises(
+        ValueError, match=r"line break|longer than|name of a header|made from other fields|needs a text"
+    ):
         message(**changes)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from receiver.sending.accounts import Account, AccountSettings
 from receiver.sending.content import Content, mailbox
-from receiver.sending.message import Mailbox, Message
+from receiver.sending.message import Mailbox, Message, one_line
 from receiver.sending.templates import Templates, Unfit
 from receiver.store.sql import Sql
 
@@ -99,7 +99,7 @@ def _message(
         send_id=row["id"],
         message_id=f"{row['id'].hex}@{account.domain}",
         sender=mailbox(content.sender) if content.sender else account.mailbox,
-        to=Mailbox(address, contact["name"] or ""),
+        to=Mailbox(address, one_line(contact["name"] or "")),
         subject=content.subject,
         text=content.text,
         html=content.html,

@@ -11,8 +11,9 @@ from uuid import UUID
 import idna
 
 MAX_HEADER: Final = 998  # characters of one line (RFC 5322, section 2.1.1)
+MAX_NAME: Final = 200
 _NAME: Final = re.compile(r"[\x21-\x39\x3b-\x7e]{1,100}")  # of a header (RFC 5322, section 2.2)
-_BREAKS: Final = re.compile(r"[\r\n\0\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
+_BREAKS: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]")
 
 # What a message has from its other fields, or its transport. A second one would contradict the first.
 _TAKEN: Final = frozenset(
@@ -27,13 +28,12 @@ _TAKEN: Final = frozenset(
         "date",
         "message-id",
         "mime-version",
-        "content-type",
-        "content-transfer-encoding",
         "list-unsubscribe",
         "list-unsubscribe-post",
         "auto-submitted",
         "feedback-id",
         "return-path",
+        "x-send-id",
     )
 )
 
@@ -101,7 +101,7 @@ class Message:
     stream: str = "transactional"
 
     def __post_init__(self) -> None:
-        _one_line("the subject", self.subject)
+        _one_line("the subject", self.subject, beside=len("Subject: "))
         _one_line("the message's id", self.message_id)
         _one_line("the feedback id", self.feedback_id)
         for box in (self.sender, *self.recipients, *self.reply_to):
@@ -111,9 +111,9 @@ class Message:
         for name, value in self.headers.items():
             if not _NAME.fullmatch(name):
                 raise ValueError(f"{name!r} is not the name of a header")
-            if name.lower() in _TAKEN:
+            if name.lower() in _TAKEN or name.lower().startswith("content-"):
                 raise ValueError(f"the header {name} is made from other fields of the message")
-            _one_line(f"the header {name}", value)
+            _one_line(f"the header {name}", value, beside=len(name) + 2)
         if self.text is None and self.html is None and not self.template_id:
             raise ValueError("a message needs a text, an HTML part or the id of a template")
 
@@ -134,8 +134,14 @@ def wire_address(address: str) -> str:
         raise ValueError("the domain of an address is none: it has no form in ASCII") from None
 
 
-def _one_line(what: str, value: str) -> None:
+def one_line(text: str) -> str:
+    """What a person or a form has given, without what cannot stand in a header."""
+    return " ".join(_BREAKS.sub(" ", text).split())[:MAX_NAME]
+
+
+def _one_line(what: str, value: str, *, beside: int = 0) -> None:
+    """`beside`: characters that stand before it on its line."""
     if _BREAKS.search(value):
         raise ValueError(f"{what} has a line break or a control character in it")
-    if len(value) > MAX_HEADER:
-        raise ValueError(f"{what} is longer than {MAX_HEADER} characters")
+    if beside + len(value) > MAX_HEADER:
+        raise ValueError(f"{what} is longer than {MAX_HEADER - beside} characters")

@@ -18,7 +18,7 @@ from receiver.sending.message import Mailbox, Message, wire_address
 
 SEND_ID: Final = "X-Send-Id"
 LINE: Final = 78  # characters (RFC 5322, 2.1.1)
-_WORD: Final = re.compile(r"\s*\S+")
+_WORD: Final = re.compile(r"[ \t]*[^ \t]+")
 
 
 class _Written(str):
@@ -102,7 +102,8 @@ def headers_of(message: Message) -> Iterable[tuple[str, str]]:
 
 def needs_utf8(message: Message) -> bool:
     """Whether an address has a local part that only SMTPUTF8 (RFC 6531) can carry."""
-    return not all(one.address.rpartition("@")[0].isascii() for one in (message.sender, *message.recipients))
+    boxes = (message.sender, *message.recipients, *message.reply_to)
+    return not all(one.address.rpartition("@")[0].isascii() for one in boxes)
 
 
 def _boxed(box: Mailbox) -> str:

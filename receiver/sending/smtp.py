@@ -12,8 +12,10 @@ import contextlib
 import re
 import ssl
 import time
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Final, Literal, Self
+from functools import partial
+from typing import Final, Literal, Self, TypeAlias
 
 import certifi
 from aiosmtplib import (
@@ -41,11 +43,16 @@ from receiver.sending.transport import Outcome, Pause, Rejected, Retry, Sent, Un
 COMMAND: Final = 300.0  # seconds for a reply (RFC 5321, section 4.5.3.2)
 FINAL_DOT: Final = 600.0  # likewise, after the message (section 4.5.3.2.6)
 CLOSING: Final = 421
+KEPT: Final = 15.0  # seconds for the first reply on a connection that was kept: it may be dead without a word
 IDLE: Final = 30.0  # seconds that a connection is kept unused; servers end it after some minutes
 USES: Final = 100  # messages after which a connection is given up: some servers limit them
+_OTHER_METHOD: Final = frozenset({500, 501, 502, 503, 504, 534})  # it is not known, or too weak for this user
 _PORTS: Final = {"tls": 465, "starttls": 587, "none": 25}
 _ENHANCED: Final = re.compile(r"^([245]\.\d{1,3}\.\d{1,3})\b")
 _ADDRESS: Final = re.compile(r"\S+@\S+")
+
+
+LogIn: TypeAlias = Callable[[SMTP], Awaitable[object]]
 
 
 class Settings(AccountSettings):
@@ -94,7 +101,11 @@ class Settings(AccountSettings):
 
 
 class _Closed(Exception):
-    """The server closed a connection that was kept, as it may at any time; nothing was sent."""
+    """A connection that was kept is closed, as the server may do at any time, or silent; nothing was sent."""
+
+    def __init__(self, *, silent: bool) -> None:
+        super().__init__()
+        self.silent = silent
 
 
 class _Connection:
@@ -145,40 +156,52 @@ class Smtp:
             return Retry(detail=f"no connection: {_said(error)}", account=busy)
         try:
             outcome, usable = await self._talk(connection, message, content)
-        except _Closed:
-            await _quit(connection.client)
+        except _Closed as closed:
+            connection.client.close()
+            if closed.silent:  # the others go the same way
+                await self._drop_idle()
             return await self._sent(message, content)
+        except BaseException:
+            connection.client.close()
+            raise
         await self._put_back(connection, usable=usable, clean=isinstance(outcome, Sent))
         return outcome
 
     async def aclose(self) -> None:
         """End the connections that are kept."""
-        idle, self._idle = self._idle, []
-        await asyncio.gather(*(_quit(one.client) for one in idle))
+        await self._drop_idle()
         if self._tokens is not None:
             await self._tokens.aclose()
+
+    async def _drop_idle(self) -> None:
+        idle, self._idle = self._idle, []
+        await asyncio.gather(*(_quit(one.client) for one in idle))
 
     async def _talk(self, connection: _Connection, message: Message, content: bytes) -> tuple[Outcome, bool]:
         """What became of it, and whether the connection can be used again. Raises _Closed."""
         try:
-            await self._envelope(connection.client, message)
+            await self._envelope(connection, message)
         except (SMTPException, OSError, TimeoutError) as error:
             if connection.uses and _is_end(error):
-                raise _Closed from error
+                raise _Closed(silent=isinstance(error, TimeoutError)) from error
             return _before_the_message(error)
+        except (ValueError, UnicodeError) as error:  # the driver's, of an address
+            return Rejected(detail=f"an address cannot be written: {_hidden(str(error))}"), False
         try:
             _, said = await connection.client.data(content, timeout=self._final_dot)
         except (SMTPException, OSError, TimeoutError) as error:
             return _after_the_message(error)
         return Sent(detail=_hidden(said)), True
 
-    async def _envelope(self, client: SMTP, message: Message) -> None:
+    async def _envelope(self, connection: _Connection, message: Message) -> None:
+        client = connection.client
         utf8 = needs_utf8(message)
         if utf8 and not client.supports_extension("smtputf8"):
             raise SMTPNotSupported("the server does not take addresses with letters outside of ASCII")
         options, encoding = (["SMTPUTF8", "BODY=8BITMIME"], "utf-8") if utf8 else ([], "ascii")
         limit = self._command
-        await client.mail(wire_address(message.sender.address), options=options, encoding=encoding, timeout=limit)
+        first = min(limit, KEPT) if connection.uses else limit
+        await client.mail(wire_address(message.sender.address), options=options, encoding=encoding, timeout=first)
         await client.rcpt(wire_address(message.to.address), encoding=encoding, timeout=limit)
         for one in (*message.cc, *message.bcc):  # a copy that is refused does not keep the message from its recipient
             try:
@@ -198,6 +221,14 @@ class Smtp:
         return _Connection(await self._connect())
 
     async def _connect(self) -> SMTP:
+        if self._tokens is not None:
+            return await self._with_token(self._tokens)
+        if self._settings.username:
+            return await self._with_password(self._settings.username)
+        return await self._open(None)
+
+    async def _open(self, log_in: LogIn | None) -> SMTP:
+        """A connection that may send. A server may close after it has refused: each secret has one of its own."""
         settings = self._settings
         client = SMTP(
             hostname=settings.host,
@@ -211,44 +242,42 @@ class Smtp:
             await client.connect()
             if client.is_ehlo_or_helo_needed:
                 await client.ehlo()
-            await self._log_in(client)
+            if log_in is not None:
+                await log_in(client)
         except BaseException:
             client.close()
             raise
         return client
 
-    async def _log_in(self, client: SMTP) -> None:
-        if self._tokens is not None:
-            await self._with_token(client, self._tokens)
-        elif self._settings.username:
-            await self._with_password(client, self._settings.username)
-
-    async def _with_token(self, client: SMTP, tokens: AccessTokens) -> None:
+    async def _with_token(self, tokens: AccessTokens) -> SMTP:
         """A token that was good and is refused may have been revoked: then another one is tried."""
         while True:
             token = await tokens.get()
             try:
-                await client.auth_xoauth2(self._settings.username or "", token)
+                client = await self._open(partial(_by_token, username=self._settings.username or "", token=token))
             except SMTPAuthenticationError as error:
                 if error.code < 500 or not tokens.refused(token):
                     raise
             else:
                 tokens.accepted(token)
-                return
+                return client
 
-    async def _with_password(self, client: SMTP, username: str) -> None:
+    async def _with_password(self, username: str) -> SMTP:
         """With the password that was taken last; where it is refused, with the others: they are being rotated."""
         passwords = self._settings.password
-        for offset in range(len(passwords)):
-            number = (self._password + offset) % len(passwords)
+        for left in reversed(range(len(passwords))):
+            number = self._password
             try:
-                await client.login(username, passwords[number].get_secret_value())
-            except SMTPAuthenticationError:
-                if offset == len(passwords) - 1:
+                return await self._open(
+                    partial(_log_in, username=username, password=passwords[number].get_secret_value())
+                )
+            except SMTPAuthenticationError as error:
+                if error.code < 500:
                     raise
-            else:
-                self._password = number
-                return
+                self._password = (number + 1) % len(passwords)
+                if not left:
+                    raise
+        raise AssertionError("a user name has a password")
 
     def _context(self) -> ssl.SSLContext:
         if self._trust is None:
@@ -268,6 +297,29 @@ class Smtp:
 def open(settings: Settings) -> Smtp:  # noqa: A001 - what every transport's file calls it
     """The transport of one account; does not connect yet."""
     return Smtp(settings)
+
+
+async def _by_token(client: SMTP, *, username: str, token: str) -> None:
+    await client.auth_xoauth2(username, token)
+
+
+async def _log_in(client: SMTP, *, username: str, password: str) -> None:
+    """By the first method that the server takes: some name methods that they do not know (RFC 4954, section 6).
+
+    Wrong credentials are not tried by the next: the server may close, and what it said would be lost.
+    """
+    refused: SMTPAuthenticationError | None = None
+    for name in client.supported_auth_methods:
+        method = getattr(client, f"auth_{name.replace('-', '')}")
+        try:
+            await method(username, password)
+        except SMTPAuthenticationError as error:
+            if error.code not in _OTHER_METHOD:
+                raise
+            refused = error
+        else:
+            return
+    raise refused or SMTPException("the server offers no way to log in that we know")
 
 
 def _before_the_message(error: Exception) -> tuple[Outcome, bool]:
@@ -296,9 +348,9 @@ def _before_the_message(error: Exception) -> tuple[Outcome, bool]:
 
 
 def _after_the_message(error: Exception) -> tuple[Outcome, bool]:
-    """Likewise, once the message is on its way. A reply is definite; none leaves everything open."""
-    if not isinstance(error, SMTPResponseException):
-        return Unknown(detail=f"no reply to the message: {_said(error)}"), False
+    """Likewise, once the message is on its way. A refusal is definite; no reply, or an odd one, leaves all open."""
+    if not isinstance(error, SMTPResponseException) or not 400 <= error.code < 600:
+        return Unknown(detail=f"no clear reply to the message: {_said(error)}"), False
     if error.code == CLOSING:
         return Retry(detail=f"the server is closing: {_said(error)}", account=True), False
     detail = f"the server refuses the message: {_said(error)}"
