@@ -19,6 +19,7 @@ from receiver.alert_settings import AlertSettings
 from receiver.cli.app import tree
 from receiver.cli.place import who
 from receiver.contract import SourceSettings
+from receiver.demo import make_demo
 from receiver.errors import ConfigError
 from receiver.policy_settings import PolicySettings
 from receiver.privacy_settings import PrivacySettings
@@ -139,6 +140,23 @@ async def test_init_then_check(receiver: Receiver, tmp_path: Path) -> None:
     assert tomllib.loads(path.read_text())["secret_key"] not in done.out + done.err
 
 
+async def test_beside_a_demo(receiver: Receiver, database: str, tmp_path: Path) -> None:
+    """init takes the demo's key, so that commands beside it go on; check is about the file, not about the demo"""
+    data_dir = tmp_path / ".receiver"
+    run = this_run(url="http://127.0.0.1:1", admin_url="http://127.0.0.1:1", database=database, demo=True, config=None)
+    with kept(data_dir, run):
+        demo = make_demo(data_dir)
+        ada = ("suppressions", "add", "ada@example.com")
+        assert (await receiver(*ada)).code == 0
+        made = await receiver("init")
+        assert "the demo's secret_key" in made.out
+        assert tomllib.loads((tmp_path / "receiver.toml").read_text())["secret_key"] == demo.secret_key
+        assert (await receiver(*ada)).code == 0
+        refused = await receiver("check")
+        assert ("database: is missing" in refused.err, "sources: is missing" in refused.err) == (True, True)
+        assert (await receiver("init", "--force", "--no-secret-key")).out.splitlines()[0] == "wrote receiver.toml"
+
+
 async def test_init_shows_everything(receiver: Receiver, tmp_path: Path) -> None:
     """every setting and every provider that is asked for with its own settings stands in the file, all of it TOML"""
     chosen = [option for name in providers() for option in ("--provider", name)]
@@ -153,6 +171,8 @@ async def test_init_shows_everything(receiver: Receiver, tmp_path: Path) -> None
         assert set(values["sources"][name]) == own | again | {"provider"}
     assert RetentionSettings.model_validate(values["retention"]) == RetentionSettings()
     assert set(values["retention"]) == set(RetentionSettings.model_fields)
+    assert PrivacySettings.model_validate(values["privacy"]).drop
+    assert values["address_key"] == "..."
 
 
 async def test_init_keeps_what_is_there(receiver: Receiver, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import getpass
 import os
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -78,22 +78,24 @@ def find_place(context: typer.Context) -> Place:
     place, problems = look_around(context)
     if problems:
         raise ConfigError(problems)
-    return place
+    if place.run is None or not place.run.demo:
+        return place
+    from receiver.demo import read_demo, with_demo
+
+    demo = read_demo(place.settings.data_dir)
+    return replace(place, settings=with_demo(place.settings, demo), demo=demo) if demo else place
 
 
 def look_around(context: typer.Context) -> tuple[Place, list[Problem]]:
-    """As `find_place`, but hands over what is wrong with the settings. From here on logs go to standard error."""
+    """What the configuration alone says, without a demo that runs beside us, and what is wrong with it.
+
+    From here on logs go to standard error.
+    """
     from receiver.logs import set_up_logs
 
     settings, problems = read_settings(invocation(context).config)
     set_up_logs(settings.log_level, settings.log_format)  # structlog's own default would be standard output
-    run = find_run(settings.data_dir)
-    if run is None or not run.demo:
-        return Place(settings=settings, run=run), problems
-    from receiver.demo import read_demo, with_demo
-
-    demo = read_demo(settings.data_dir)
-    return Place(settings=with_demo(settings, demo) if demo else settings, run=run, demo=demo), problems
+    return Place(settings=settings, run=find_run(settings.data_dir)), problems
 
 
 def run_async(coroutine: Coroutine[Any, Any, T]) -> T:

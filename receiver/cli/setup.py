@@ -24,6 +24,8 @@ def init(
 ) -> None:
     """Write a commented configuration file, readable by its owner alone, with a generated secret key.
 
+    Where a demo has run, it is the demo's key, so that what the demo has stored can still be read.
+
     Example: receiver init
 
     Example: receiver init --provider sparkpost --provider brevo
@@ -35,12 +37,16 @@ def init(
     from receiver.cli.place import invocation
     from receiver.cli.sources import provider_named
     from receiver.cli.template import USUAL, template
-    from receiver.settings import config_path
+    from receiver.demo import read_demo
+    from receiver.settings import config_path, read_settings
 
     chosen = [provider_named(name).name for name in provider or USUAL]
-    path, _ = config_path(invocation(context).config, os.environ)
-    _write(path, template(secrets.token_urlsafe(48) if secret_key else None, chosen), force=force)
-    say(f"wrote {path}")
+    config = invocation(context).config
+    path, _ = config_path(config, os.environ)
+    demo = read_demo(read_settings(config)[0].data_dir)
+    key = (demo.secret_key if demo else secrets.token_urlsafe(48)) if secret_key else None
+    _write(path, template(key, chosen), force=force)
+    say(f"wrote {path}" + (", with the demo's secret_key, so that its data stays readable" if demo and key else ""))
     say("Now set `database`, add a source, and run `receiver check`.")
 
 
@@ -94,6 +100,8 @@ def check(
     ] = False,
 ) -> None:
     """Check all that `serve` checks, without starting: settings, sources, handlers. Shows no secret.
+
+    A demo that runs here counts for nothing: it is about `serve` without --demo.
 
     Example: receiver check --database
     """

@@ -18,6 +18,7 @@ from receiver.faults import toml_value
 from receiver.oauth import ClientSettings
 from receiver.page_settings import PageSettings
 from receiver.policy_settings import EXAMPLE, PolicySettings
+from receiver.privacy_settings import PrivacySettings
 from receiver.providers import provider, provider_names
 from receiver.retention_settings import RetentionSettings
 from receiver.sending_settings import SendingSettings
@@ -33,7 +34,9 @@ _HEAD: Final = """\
 """
 USUAL: Final = ("sendgrid", "mailgun", "postmark", "ses", "resend", "standard_webhooks")
 _FIRST: Final = ("database", "secret_key")
-_TABLES: Final = ("sources", "handlers", "accounts", "rules", "sending", "retention", "alerts", "policy", "pages")
+_TABLES: Final = (
+    "sources", "handlers", "accounts", "rules", "sending", "retention", "privacy", "alerts", "policy", "pages",
+)  # fmt: skip
 _KINDS: Final = (
     ("username", "password"),
     ("bearer_token",),
@@ -50,6 +53,7 @@ def template(secret_key: str | None, chosen: Sequence[str] = USUAL) -> str:
     parts = (
         _settings(secret_key),
         _retention(),
+        _privacy(),
         _alerts(),
         _policy(),
         _pages(),
@@ -80,7 +84,7 @@ def _field(name: str, field: FieldInfo) -> Iterator[str]:
     example = (
         field.examples[0] if field.examples and (default is None or isinstance(field.default, timedelta)) else default
     )
-    yield f"# {name} = {toml_value(example)}"
+    yield f"# {name} = {toml_value('...' if example is None else example)}"
 
 
 def _plain(value: Any) -> Any:
@@ -99,6 +103,15 @@ def _retention() -> Iterator[str]:
     yield "# [retention]"
     for name, field in RetentionSettings.model_fields.items():
         yield f"# {name} = {toml_value((field.examples or [''])[0])}  # {field.description}"
+
+
+def _privacy() -> Iterator[str]:
+    yield ""
+    yield f"# Privacy: {Settings.model_fields['privacy'].description}."
+    yield "# [privacy]"
+    for name, field in PrivacySettings.model_fields.items():
+        yield from _comment(field.description or "")
+        yield f"# {name} = {toml_value((field.examples or [''])[0])}"
 
 
 def _alerts() -> Iterator[str]:
