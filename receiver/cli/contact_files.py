@@ -96,7 +96,7 @@ def import_(  # noqa: PLR0913, PLR0917 - the options of the command
         source=f"import:{source or file.name}",
         erased=even_erased,
     )
-    _show_columns(listing, wishes.fields)
+    _show_columns(listing, wishes.fields, wishes.consented)
     answers = {"yes": yes, "dry_run": dry_run, "as_json": as_json}
     run_async(_import(place, listing, wishes, rejects_of(file, rejects), **answers))
 
@@ -143,7 +143,7 @@ def _fields(listing: Listing, given: Sequence[str], consented: str | None) -> di
     return fields
 
 
-def _show_columns(listing: Listing, fields: Mapping[str, str]) -> None:
+def _show_columns(listing: Listing, fields: Mapping[str, str], consented: str | None) -> None:
     """On standard error, so that a report can be piped."""
     from receiver.cli.lines import note
     from receiver.contacts.people import LEAVE_OUT
@@ -152,7 +152,8 @@ def _show_columns(listing: Listing, fields: Mapping[str, str]) -> None:
     note(f"{listing.path.name}: {kind}, {listing.encoding}" + ("" if listing.header else ", without a header"))
     width = max(map(len, fields))
     for column, field_ in fields.items():
-        note(f"  {column:{width}}  {'(left out)' if field_ == LEAVE_OUT else field_}")
+        left = "(when they agreed)" if column == consented else "(left out)"
+        note(f"  {column:{width}}  {left if field_ == LEAVE_OUT else field_}")
 
 
 def export(  # noqa: PLR0917 - the options of the command

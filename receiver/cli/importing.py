@@ -132,7 +132,7 @@ def _show(wanted: Wanted, report: Report, *, final: bool) -> None:
         lines |= {f"{name}: {word}": count for word, count in _worded(counts).items()}
     show(pairs(lines))
     if rejected:
-        note(f"{rejected} rejected rows with their reasons are in {wanted.rejects}: mend and import that file")
+        note(f"the rejected rows ({rejected}) are in {wanted.rejects} with their reasons: mend and import that file")
 
 
 def _as_json(wanted: Wanted, report: Report) -> dict[str, Any]:

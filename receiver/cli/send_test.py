@@ -47,12 +47,12 @@ def send_test(
 
 def _account(place: Place, name: str) -> Account:
     from receiver.cli.failures import CommandError
-    from receiver.faults import did_you_mean
     from receiver.sending.accounts import bind_accounts
 
     accounts = bind_accounts(place.settings)
     if name not in accounts:
-        raise CommandError(f"there is no account {name} in the configuration{did_you_mean(name, list(accounts))}")
+        known = ", ".join(accounts) or "none: add a table [accounts.<name>]"
+        raise CommandError(f"there is no account {name} in the configuration: it has {known}")
     return accounts[name]
 
 

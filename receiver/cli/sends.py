@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 from uuid import UUID
@@ -18,10 +19,18 @@ if TYPE_CHECKING:
 
     from receiver.cli.place import Place
     from receiver.store.send_list import State, Which
+    from receiver.store.sql import Sql
 
 group = options.group(
     "The outbox: `list`, `show`, `retry` and `cancel` messages, `pause` and `resume` accounts, and list `accounts`."
 )
+
+
+def _id_of(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text} is not a message's id; `receiver sends list` shows them") from error
 
 
 def _state_of(text: str) -> str:
@@ -30,8 +39,10 @@ def _state_of(text: str) -> str:
     return text
 
 
-Ids = Annotated[list[UUID], typer.Argument(metavar="ID...", help="Messages, as `list` shows them.")]
-SomeIds = Annotated[list[UUID] | None, typer.Argument(metavar="[ID]...", help="Messages, as `list` shows them.")]
+Ids = Annotated[list[UUID], typer.Argument(metavar="ID...", parser=_id_of, help="Messages, as `list` shows them.")]
+SomeIds = Annotated[
+    list[UUID] | None, typer.Argument(metavar="[ID]...", parser=_id_of, help="Messages, as `list` shows them.")
+]
 Account = Annotated[str, typer.Argument(metavar="[ACCOUNT]", help="One account; else every one: the kill switch.")]
 
 _HEAD: Final = ("id", "created", "to", "what", "state", "reason", "attempts", "due")
@@ -76,7 +87,7 @@ def list_(
 @group.command()
 def show(
     context: typer.Context,
-    id_: Annotated[UUID, typer.Argument(metavar="ID", help="A message, as `list` shows it.")],
+    id_: Annotated[UUID, typer.Argument(metavar="ID", parser=_id_of, help="A message, as `list` shows it.")],
     *,
     as_json: AsJson = False,
 ) -> None:
@@ -241,6 +252,16 @@ def _no_send(id_: UUID) -> Exception:
     return CommandError(f"there is no message {id_}; `receiver sends list` shows those there are")
 
 
+async def _named(sql: Sql, ids: Sequence[UUID]) -> list[asyncpg.Record]:
+    """Raises CommandError where one of them is not there."""
+    from receiver.store import send_list
+
+    rows = await send_list.page(sql, send_list.Which(ids=ids), limit=len(ids))
+    for id_ in set(ids) - {row["id"] for row in rows}:
+        raise _no_send(id_)
+    return rows
+
+
 async def _retry(place: Place, ids: list[UUID], *, yes: bool, dry_run: bool) -> None:
     from receiver.cli.asking import go_on
     from receiver.cli.database import connected
@@ -251,9 +272,7 @@ async def _retry(place: Place, ids: list[UUID], *, yes: bool, dry_run: bool) -> 
     from receiver.store.queries import write_audit
 
     async with connected(place.database()) as connection:
-        rows = await send_list.page(connection, send_list.Which(ids=ids), limit=len(ids))
-        for id_ in set(ids) - {row["id"] for row in rows}:
-            raise _no_send(id_)
+        rows = await _named(connection, ids)
         fit = [row for row in rows if row["state"] in ("failed", "unknown")]
         for row in rows:
             if row not in fit:
@@ -282,7 +301,12 @@ async def _cancel(place: Place, which: Which, *, yes: bool, dry_run: bool) -> No
     from receiver.store.queries import write_audit
 
     async with connected(place.database()) as connection:
-        note(f"{await send_list.count_waiting(connection, which)} not sent yet, to be cancelled")
+        rows = await _named(connection, which.ids or ())
+        waiting = await send_list.count_waiting(connection, which)
+        if not waiting:
+            note("there is none that is not sent yet" + "".join(f"; {row['id']} is {row['state']}" for row in rows))
+            return
+        note(f"{waiting} not sent yet, to be cancelled")
         if not go_on(dry_run=dry_run, yes=yes):
             return
         async with connection.transaction():
@@ -317,6 +341,7 @@ async def _resume(place: Place, account: str) -> None:
 
     async with connected(place.database()) as connection, connection.transaction():
         if not await outbox.resume(connection, account):
+            _known(place, account)
             note(f"{_name(account)} not paused")
             return
         await write_audit(connection, who(), "sends resume", account)

@@ -31,7 +31,7 @@ def list_(context: typer.Context, *, as_json: AsJson = False) -> None:
         for row in rows:
             json_line(row)
     else:
-        empty = f"no templates in {templates.directory}"
+        empty = f"no templates in {templates.directory}: one is {templates.directory}/NAME/subject.txt and body.html"
         table(("name", "stream", "topic", "parts", "wrong"), (list(row.values()) for row in rows), empty=empty)
     if any(row["wrong"] for row in rows):
         raise typer.Exit(1)
@@ -56,7 +56,8 @@ def preview(
     from receiver.printable import printable
 
     content = rendered(_templates(context), name, data, sample=sample or data is None)
-    say(f"Subject: {content.subject}\n")
+    say(f"Subject: {content.subject}")
+    say("")
     write("".join(f"{printable(line)}\n" for line in (content.text or "").splitlines()))
     if html is not None:
         if content.html is None:
@@ -77,7 +78,7 @@ def rendered(templates: Templates, name: str, data: str | None, *, sample: bool)
         values = {**(templates.meta(name).sample if sample else {}), **given}
         return preview(templates, name, values)
     except Unfit as error:
-        hint = "" if data else "; its values are those of `sample` in its meta.toml"
+        hint = "" if data else "; its values are those of `sample` in its meta.toml, or of --data"
         raise CommandError(f"{error.detail}{hint if error.reason == 'wrong_template' else ''}") from error
 
 

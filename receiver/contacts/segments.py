@@ -65,7 +65,8 @@ async def get(sql: Sql, name: str) -> Segment:
     row = await store.get_segment(sql, name)
     if row is None:
         known = [one["name"] for one in await store.list_segments(sql)]
-        raise UnknownSegment(f"there is no segment {name}{did_you_mean(name, known)}")
+        hint = did_you_mean(name, known) or "; `receiver segments` shows those there are"
+        raise UnknownSegment(f"there is no segment {name}{hint}")
     return _segment(row)
 
 

@@ -115,7 +115,7 @@ def _check(means: Means, one: Ready, known: Mapping[str, Mapping[str, Any]]) -> 
         if word.partition(":")[0] not in frozenset(EventType):
             raise WrongSend("cancel_on", "holds what is no event type, nor one with a tag such as clicked:offer")
     if one.stream == "marketing" and one.topic is None:
-        raise WrongSend("topic", "marketing mail needs one, to which the recipient is subscribed")
+        raise WrongSend("topic", "marketing mail needs a topic, to which the recipient is subscribed")
     if one.stream == "marketing" and not means.reachable:
         raise WrongSend("stream", NO_PUBLIC_URL)
     topic = known.get(one.topic or "")

@@ -153,7 +153,7 @@ class Smtp:
             return Pause(detail=str(error)) if error.ours else Retry(detail=str(error), account=True)
         except (SMTPException, OSError, TimeoutError, ValueError) as error:
             busy = isinstance(error, SMTPConnectResponseError)
-            return Retry(detail=f"no connection: {_said(error)}", account=busy)
+            return Retry(detail=f"no connection: {_said(error)}{_hint(error)}", account=busy)
         try:
             outcome, usable = await self._talk(connection, message, content)
         except _Closed as closed:
@@ -380,6 +380,11 @@ async def _quit(client: SMTP) -> None:
 def _said(error: BaseException) -> str:
     text = f"{error.code} {error.message}" if isinstance(error, SMTPResponseException) else str(error)
     return _hidden(text or type(error).__name__)
+
+
+def _hint(error: BaseException) -> str:
+    """The library has no type of its own for a server without STARTTLS, which most that are for trying are."""
+    return ' Set tls = "tls" or "none"' if "STARTTLS extension not supported" in str(error) else ""
 
 
 def _hidden(text: str) -> str:

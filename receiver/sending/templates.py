@@ -134,7 +134,7 @@ class Templates:
                     return directory / name
             except OSError as error:  # a name that is too long, a directory that is not ours to read
                 raise Unfit("no_template", f"{name} in {directory}: {error.strerror}") from None
-        raise Unfit("no_template", f"there is no template {name} in {self.directory}, with a {SUBJECT}")
+        raise Unfit("no_template", f"there is no template {name}: {self.directory}/{name}/{SUBJECT} is not there")
 
 
 def _shipped() -> Path:
