@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -131,6 +132,25 @@ async def test_what_nobody_sends(sending: Sending) -> None:
     assert (await sending.why("old"), await sending.sql.fetchval(STATE, "new")) == ("too_late", "queued")
     noted = await sending.sql.fetch("SELECT account, outcome, detail FROM send_attempts")
     assert [tuple(row) for row in noted] == [("gone", "skipped", "too_late")] * 2
+
+
+async def test_what_the_release_before_has_queued(sending: Sending, tmp_path: Path) -> None:
+    """what it has queued for ten days on is not late then: its deadline begins when it was to be sent"""
+    sending.templates = tmp_path
+    (tmp_path / "welcome").mkdir()
+    for part in ("subject.txt", "body.txt"):
+        (tmp_path / "welcome" / part).write_text("Welcome")
+    await sending.sql.execute("""
+        INSERT INTO sends (key, recipient, template, stream, topic, data, cancel_on, not_before, handler, event_id)
+        VALUES ('k', 'a@example.com', 'welcome', 'transactional', NULL, '{}', '{}', now() + interval '10 d', 'h', NULL)
+    """)
+    await sending.sql.execute("""
+        UPDATE sends SET not_before = not_before - interval '10 d', due_at = due_at - interval '10 d',
+               created_at = created_at - interval '10 d'
+    """)
+    async with sending.running(sending.sender()):
+        await sending.state("k", "sent")
+    assert await sending.sql.fetchval("SELECT due_at = not_before FROM sends")
 
 
 async def test_marketing_leaves_a_tenth(sending: Sending) -> None:

@@ -15,7 +15,7 @@ from receiver.store.sql import Sql
 EVERY: Final = "*"  # send_accounts.name of the kill switch
 
 # Those of paused accounts and broadcasts stay where they are. Ours alone: another process may have accounts that we do
-# not have.
+# not have. The release before knows no due_at, and moves no not_before: when they are first taken, both are the same.
 _CLAIM: Final = """
 WITH due AS (
     SELECT s.id FROM sends s
@@ -27,7 +27,8 @@ WITH due AS (
       AND NOT EXISTS (SELECT FROM broadcasts b WHERE b.id = s.broadcast_id AND b.state IN ('paused', 'cancelled'))
     ORDER BY s.not_before LIMIT $4 FOR UPDATE SKIP LOCKED
 )
-UPDATE sends s SET state = 'leased', worker = $5, lease_until = clock_timestamp() + $6::interval, begun_at = NULL
+UPDATE sends s SET state = 'leased', worker = $5, lease_until = clock_timestamp() + $6::interval, begun_at = NULL,
+       due_at = coalesce(s.due_at, s.not_before)
 FROM due WHERE s.id = due.id
 RETURNING s.*
 """
@@ -71,7 +72,8 @@ _EXPIRE: Final = """
 WITH late AS (
     SELECT s.id FROM sends s
     WHERE s.state = 'queued' AND s.not_before <= clock_timestamp()
-      AND (s.expires_at <= clock_timestamp() OR greatest(s.created_at, s.due_at) <= clock_timestamp() - $1::interval)
+      AND (s.expires_at <= clock_timestamp()
+           OR greatest(s.created_at, coalesce(s.due_at, s.not_before)) <= clock_timestamp() - $1::interval)
     LIMIT 1000 FOR UPDATE SKIP LOCKED
 ), ended AS (
     UPDATE sends s SET state = 'skipped', reason = 'too_late', settled_at = clock_timestamp(),

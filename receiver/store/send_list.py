@@ -18,8 +18,8 @@ STATES: Final[tuple[State, ...]] = ("queued", "leased", "sent", "unknown", "fail
 
 _COLUMNS: Final = """
 s.id, s.key, s.state, s.recipient, s.template, s.stream, s.topic, s.brand, s.account, s.handler, s.rule, s.event_id,
-s.broadcast_id, s.depth, s.cancel_on, s.attempts, s.not_before, s.due_at, s.expires_at, s.begun_at, s.settled_at,
-s.reason, s.detail, s.provider_message_id, s.internet_message_id, s.created_at
+s.broadcast_id, s.depth, s.cancel_on, s.attempts, s.not_before, coalesce(s.due_at, s.not_before) AS due_at,
+s.expires_at, s.begun_at, s.settled_at, s.reason, s.detail, s.provider_message_id, s.internet_message_id, s.created_at
 """
 _GET: Final = f"SELECT {_COLUMNS}, s.data::text AS data, s.message IS NOT NULL AS message FROM sends s WHERE s.id = $1"
 _ATTEMPTS: Final = """

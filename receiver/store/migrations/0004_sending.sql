@@ -7,7 +7,7 @@ ALTER TABLE sends
     ADD COLUMN depth smallint NOT NULL DEFAULT 0,
     ADD COLUMN broadcast_id bigint,
     ADD COLUMN message jsonb,
-    ADD COLUMN due_at timestamptz NOT NULL DEFAULT now(),
+    ADD COLUMN due_at timestamptz,
     ADD COLUMN expires_at timestamptz,
     ADD COLUMN worker text,
     ADD COLUMN lease_until timestamptz,
@@ -33,7 +33,7 @@ COMMENT ON COLUMN sends.rule IS 'The rule that asked for it; NULL: a handler, or
 COMMENT ON COLUMN sends.depth IS 'How many sends of rules led to it: the event that caused it was about a send of depth one less.';
 COMMENT ON COLUMN sends.broadcast_id IS 'broadcasts.id, for a message of a broadcast.';
 COMMENT ON COLUMN sends.message IS 'The message, where the API was given one; NULL: it is made of the template.';
-COMMENT ON COLUMN sends.due_at IS 'When it was first to be sent; not_before moves on with holds and retries.';
+COMMENT ON COLUMN sends.due_at IS 'When it was first to be sent: not_before moves on with holds and retries. NULL: as not_before says, until somebody takes it in hand.';
 COMMENT ON COLUMN sends.expires_at IS 'Not to be sent later; NULL: no limit but the account''s deadline.';
 COMMENT ON COLUMN sends.worker IS 'Process that has leased it.';
 COMMENT ON COLUMN sends.lease_until IS 'Another process may take it over after this time.';
