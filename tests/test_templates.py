@@ -65,6 +65,15 @@ def test_what_is_wrong_is_said(tmp_path: Path, parts: dict[str, Any], reason: st
     assert found.value.reason == reason
 
 
+def test_what_is_said_names_no_address(tmp_path: Path) -> None:
+    """an error that quotes a value tells what is wrong without the address in it, and as a text that can be kept"""
+    templates = write(tmp_path, subject="x", text="{{ {}[contact + '\0'] }}")
+    with pytest.raises(Unfit) as found:
+        templates.render("welcome", {"contact": "ann@example.com"})
+    for text in (found.value.detail, str(found.value)):
+        assert ("has no attribute" in text, "ann" in text, "\0" in text) == (True, False, False)
+
+
 def test_problems_show_at_the_start(tmp_path: Path) -> None:
     """a template with a mistake in it is named with its line before any mail depends on it"""
     (problem,) = write(tmp_path, subject="x", text="one\n{% if %}").problems()

@@ -23,6 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import override
 
 from receiver.errors import Problem
+from receiver.payload import clean_text
+from receiver.printable import without_addresses
 from receiver.sending.content import Box, Content
 
 SUBJECT: Final = "subject.txt"
@@ -52,12 +54,15 @@ class Meta(BaseModel):
 
 
 class Unfit(Exception):
-    """The template cannot be used, or not with these values: `reason` in a word, and why."""
+    """The template cannot be used, or not with these values: `reason` in a word, and why.
+
+    `detail` is kept: it names no address, also where an error quotes a value, and holds nothing that no text can hold.
+    """
 
     def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
         self.reason = reason
-        self.detail = detail
+        self.detail = clean_text(without_addresses(detail)[:500])
+        super().__init__(self.detail)
 
 
 @dataclass(frozen=True, slots=True)
