@@ -182,8 +182,10 @@ async def test_an_event_proves_a_send(trial: Trial) -> None:
     await trial.run(PROVING, event(EventType.BOUNCED, attribution="unverified", **told))
     await trial.run(PROVING, event(EventType.DELIVERED, recipient="a@example.com", metadata={"send_id": "no uuid"}))
     assert await trial.sql.fetchval(state, id_) == "unknown"
-    await trial.run(PROVING, event(EventType.DELIVERED, **told))
-    assert await trial.sql.fetchval(state, id_) == "sent"
+    await trial.run(PROVING, event(EventType.DELIVERED, **told), event(EventType.OPENED, **told | {"message_id": None}))
+    row = await trial.sql.fetchrow("SELECT state, provider_message_id FROM sends WHERE id = $1", id_)
+    assert row is not None
+    assert tuple(row) == ("sent", "m1")
 
 
 @pytest.mark.parametrize(

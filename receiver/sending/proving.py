@@ -21,7 +21,10 @@ _PROOFS: Final = frozenset(EventType) - {EventType.REJECTED, EventType.FAILED, E
 
 async def prove(events: Sequence[Event], ctx: Context) -> None:
     """Settle messages of which nobody knew whether they were sent."""
-    told = {id_: event.message_id for event in events if (id_ := send_id_of(event)) is not None}
+    told: dict[UUID, str | None] = {}
+    for event in events:
+        if (id_ := send_id_of(event)) is not None:  # not every event of a message has its id
+            told[id_] = event.message_id or told.get(id_)
     await outbox.prove(ctx.sql, sorted(told.items(), key=lambda one: one[0]))
 
 
