@@ -21,7 +21,7 @@ from receiver.sending.finding import x_message_id
 from receiver.sending.reconciling import ASKS, ask_providers
 from receiver.sending.running import sender_of
 from receiver.settings import Settings
-from receiver.store import outbox
+from receiver.store import outbox, unknown_sends
 from tests.api_peer import RESET, ApiPeer, Said, api_peer
 from tests.cli import command_for
 from tests.outbox import Sending
@@ -145,6 +145,24 @@ async def test_transactional_mail_goes_again(asking: Asking) -> None:
     assert (await asking.row(id_))[3:] == ("pm-2", 2, 0)
     await asking.sql.execute("UPDATE sends SET state = 'unknown', settled_at = now() - interval '21 minutes'")
     assert await again(asking.sql, timedelta(minutes=10)) == 1
+
+
+async def test_what_is_known_just_before_it_goes_again(asking: Asking) -> None:
+    """a message that the provider turns out to have, when it is in hand to go again, does not go again"""
+    id_ = await asking.lost("postmark")
+    (row,) = await unknown_sends.due(asking.sql, "main", ASKS, until=timedelta(days=1), limit=1)
+    await asking.later(hours=1)
+    again = await outbox.send_again(asking.sql, timedelta(minutes=10), most=12, within=timedelta(days=3))
+    found = list[bool]()
+
+    async def told() -> None:
+        found.append(await unknown_sends.found(asking.sql, row, "Postmark has it", "pm-1"))
+
+    asking.before = told
+    async with asking.running(asking.sender_by(asking.accounts("postmark")["main"])):
+        await asking.state("k", "sent")
+    assert (again, found, asking.api.asked) == (1, [True], [])
+    assert (await asking.row(id_))[2:4] == ("Postmark has it", "pm-1")
 
 
 async def test_marketing_mail_stays_unknown(asking: Asking) -> None:

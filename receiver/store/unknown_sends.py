@@ -25,11 +25,11 @@ WHERE s.state = 'unknown' AND s.account = $1 AND s.begun_at IS NOT NULL AND s.in
 ORDER BY s.stream DESC, s.asks, s.settled_at LIMIT $4
 """
 
-# Also where it has been queued again meanwhile, and no transport has been asked yet.
+# Also where it has been queued again meanwhile, and is in hand, as long as no transport has been asked again.
 _FOUND: Final = """
 UPDATE sends SET state = 'sent', settled_at = coalesce(settled_at, clock_timestamp()), asks = asks + 1, reason = NULL,
-       detail = $3, provider_message_id = coalesce($4, provider_message_id)
-WHERE id = $1 AND attempts = $2 AND state IN ('unknown', 'queued')
+       detail = $3, provider_message_id = coalesce($4, provider_message_id), worker = NULL, lease_until = NULL
+WHERE id = $1 AND attempts = $2 AND (state IN ('unknown', 'queued') OR state = 'leased' AND begun_at IS NULL)
 RETURNING id
 """
 _NOT_FOUND: Final = """
