@@ -16,7 +16,8 @@ import msgspec
 from receiver.sending.accounts import Account
 from receiver.sending.compose import Composer
 from receiver.sending.message import Message
-from receiver.sending.sender import Bounced, Sender
+from receiver.sending.sender import Sender
+from receiver.sending.settling import Bounced
 from receiver.sending.smtp import Settings, Smtp
 from receiver.sending.templates import Templates
 from receiver.sending.transport import Rejected

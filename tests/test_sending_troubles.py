@@ -55,7 +55,7 @@ async def test_a_reply_that_no_text_can_hold(sending: Sending) -> None:
 
 async def test_an_outcome_that_cannot_be_stored_is_told(sending: Sending, monkeypatch: pytest.MonkeyPatch) -> None:
     """an outcome is kept as long as the process lives, which says so again and again, and at its end that it is lost"""
-    monkeypatch.setattr("receiver.sending.sender.POLL", 0.001)
+    monkeypatch.setattr("receiver.sending.settling.AGAIN", 0.001)
     monkeypatch.setattr("receiver.sending.sender.GRACE", 0.1)
     await sending.queue("receipt")
     await sending.sql.execute("""

@@ -22,7 +22,8 @@ from receiver.sending.accounts import Account
 from receiver.sending.compose import Composer
 from receiver.sending.reconciling import ask_providers
 from receiver.sending.rules import Rule, ask_the_silent, find_rules
-from receiver.sending.sender import Bounced, Sender
+from receiver.sending.sender import Sender
+from receiver.sending.settling import Bounced
 from receiver.sending.templates import Templates, Unfit
 from receiver.sending.transport import Rejected
 from receiver.settings import Settings

@@ -11,7 +11,7 @@ import contextlib
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from functools import partial
 from math import ceil
@@ -26,9 +26,9 @@ from receiver.sending.finding import can_be_asked
 from receiver.sending.guard import Check, check
 from receiver.sending.known import behind, facts_of
 from receiver.sending.message import Message
-from receiver.sending.outcomes import LONGEST, Settled, has_worked, settled
+from receiver.sending.settling import Begun, Bounced, Settling, away
 from receiver.sending.templates import Unfit
-from receiver.sending.transport import Outcome, Pause, Rejected, Retry, Sent, Unknown
+from receiver.sending.transport import Outcome, Unknown
 from receiver.sending.turns import Full, take_turn
 from receiver.sending_settings import SendingSettings
 from receiver.store import outbox
@@ -45,23 +45,9 @@ LEASE: Final = timedelta(seconds=60)
 RENEW: Final = 15.0  # seconds
 CHORES: Final = 5.0  # seconds
 GRACE: Final = 25.0  # seconds that messages in hand get at the end
-LOUD: Final = 60  # times that an outcome cannot be stored, between two errors that say so
-REST: Final = timedelta(seconds=30)  # for an account that is asked to wait, and not told how long
-BREAKER: Final = 5  # failures of an account in a row
 
 Compose = Callable[[Sql, asyncpg.Record, Account], Awaitable[Message]]
-Bounced = Callable[[Sql, asyncpg.Record, str, Rejected], Awaitable[None]]
 Chore = Callable[[asyncpg.Pool], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """An attempt that may have left us: its number, and the id of its note."""
-
-    row: asyncpg.Record
-    account: Account
-    attempt: int
-    noted: int
 
 
 class Sender:
@@ -85,7 +71,6 @@ class Sender:
         self._dsn = dsn
         self._accounts = accounts
         self._compose = compose
-        self._bounced = bounced
         self._rules = rules
         self._vault = vault
         self._chores = chores
@@ -101,6 +86,7 @@ class Sender:
         self._looked = asyncio.Event()
         self._troubles: dict[str, str] = {}  # by what was tried
         self.counts: Counter[tuple[str, str]] = Counter()  # (account, outcome)
+        self._settling = Settling(bounced, rules, self.counts)
 
     def wake(self) -> None:
         """Something may be due."""
@@ -108,7 +94,7 @@ class Sender:
 
     def trouble(self) -> str | None:
         """Why nothing may be going out, or None."""
-        return next(iter(self._troubles.values()), None)
+        return next(iter(self._troubles.values()), self._settling.trouble)
 
     def counted(self) -> Mapping[tuple[str, str], int]:
         """How many, by account and outcome."""
@@ -157,15 +143,12 @@ class Sender:
                 await what()
                 self._troubles.pop(name, None)
             except AWAY as error:
-                self._away(name, error)
+                self._troubles[name] = away(error)
                 log.warning("the outbox was not looked after", action="sending_failed", error=type(error).__name__)
             except Exception as error:  # a fault of ours must not end for good what else is to be looked after
                 self._troubles[name] = f"the outbox is not looked after: {type(error).__name__}"
                 log.exception("the outbox was not looked after", action="sending_failed")
             await asyncio.sleep(seconds * random.uniform(0.8, 1.2))  # noqa: S311 - spreads processes
-
-    def _away(self, what: str, error: BaseException) -> None:
-        self._troubles[what] = f"the database cannot be used: {type(error).__name__}"
 
     async def _look_after(self) -> None:
         assert self._pool is not None
@@ -214,7 +197,7 @@ class Sender:
                             self._begin(row, self._accounts[name])
             self._troubles.pop("claim", None)
         except AWAY as error:
-            self._away("claim", error)
+            self._troubles["claim"] = away(error)
             await asyncio.sleep(POLL)
         return began
 
@@ -281,7 +264,7 @@ class Sender:
         if begun is not None:
             outcome = await _ask(account, message)
             self._answered.add(account.name)
-            await self._surely_settle(begun, outcome)
+            await self._settling.surely(self._sql, begun, outcome)
 
     async def _give_up(self, row: asyncpg.Record, account: Account, reason: str, detail: str) -> None:
         await outbox.keep(self._sql, row["id"], self._worker, "failed", reason=reason, detail=detail)
@@ -354,80 +337,6 @@ class Sender:
             told = [asdict(one) for one in checks]
             begun = await outbox.begin(sql, row["id"], self._worker, account.name, message.message_id, told)
             return None if begun is None else Begun(row, account, *begun)
-
-    async def _surely_settle(self, begun: Begun, outcome: Outcome) -> None:
-        """Once the database can be had again: what is not stored now would be sent twice, or stay unknown."""
-        send, failures, stored = str(begun.row["id"]), 0, False
-        try:
-            while not (stored := await self._stored(begun, outcome)):
-                tell = log.error if failures % LOUD == LOUD - 1 else log.warning
-                tell("an outcome waits to be stored", action="send_waits", send=send, why=self._troubles.get("settle"))
-                failures += 1
-                await asyncio.sleep(POLL)
-        finally:
-            if not stored:  # the process ends
-                log.error("an outcome is lost", action="outcome_lost", send=send, outcome=type(outcome).__name__)
-
-    async def _stored(self, begun: Begun, outcome: Outcome) -> bool:
-        """False: not now."""
-        try:
-            await self._settle(begun, outcome)
-        except AWAY as error:
-            self._away("settle", error)
-            return False
-        self._troubles.pop("settle", None)
-        return True
-
-    async def _settle(self, begun: Begun, outcome: Outcome) -> None:
-        row, account = begun.row, begun.account
-        if isinstance(outcome, Sent):  # the usual, in one statement
-            found = Settled(state="sent", outcome="sent", reason=None, detail=outcome.detail)
-            await _store(self._sql, begun, outcome, found)
-        else:
-            async with self._sql.acquire() as sql, sql.transaction():
-                now: datetime = await sql.fetchval("SELECT clock_timestamp()")
-                blamed = await self._judge_account(sql, account, outcome, now)
-                found = settled(row, await outbox.tried(sql, row["id"]), outcome, now, self._rules, blamed=blamed)
-                await _store(sql, begun, outcome, found)
-                if isinstance(outcome, Rejected) and outcome.recipient:
-                    await self._bounced(sql, row, account.name, outcome)
-        self.counts[account.name, found.outcome] += 1
-        log.info("asked to send", action="send", send=str(row["id"]), account=account.name, outcome=found.outcome)
-
-    async def _judge_account(self, sql: Sql, account: Account, outcome: Outcome, now: datetime) -> bool:
-        """Pause the account for everybody where the outcome is about it and not about the message; whether it is."""
-        match outcome:
-            case Pause(detail=detail):
-                await outbox.pause(sql, account.name, None, by=None, reason=detail)
-                log.error("an account cannot send", action="account_paused", account=account.name, why=detail)
-            case Retry(account=True, after=after, detail=detail):
-                await outbox.pause(sql, account.name, now + (after or REST), by=None, reason=detail)
-            case Retry(recipient=False, detail=detail) | Unknown(detail=detail):
-                failures = await outbox.count_failure(sql, account.name)
-                if failures is not None and failures < BREAKER:
-                    return False
-                if failures is not None:
-                    rest = min(REST * 2 ** min(failures - BREAKER, 10), LONGEST)
-                    await outbox.pause(sql, account.name, now + rest, by=None, reason=f"{failures} failures: {detail}")
-            case _:
-                return False
-        return True
-
-
-async def _store(sql: Sql, begun: Begun, outcome: Outcome, found: Settled) -> None:
-    await outbox.settle(
-        sql,
-        begun.row["id"],
-        begun.attempt,
-        begun.noted,
-        state=found.state,
-        outcome=found.outcome,
-        reason=found.reason,
-        detail=found.detail,
-        not_before=found.not_before,
-        provider_message_id=outcome.provider_message_id if isinstance(outcome, Sent) else None,
-        worked=begun.account.name if has_worked(outcome) else None,
-    )
 
 
 async def _ask(account: Account, message: Message) -> Outcome:
