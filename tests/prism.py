@@ -14,6 +14,7 @@ from tests.ports import free_port
 
 PEERS = Path(__file__).parent.parent / ".peers"  # what tests/install-peers installs there
 BIN = PEERS / "node_modules/.bin"
+OPENAPI = PEERS / "openapi"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,7 @@ class Call:
 
     file: str
     path: str
+    directory: Path = OPENAPI
     prefix: str = ""
     otherwise: tuple[str, ...] = ()
     needless: tuple[str, ...] = ()
@@ -76,7 +78,7 @@ def _described(calls: list[Call]) -> dict[str, Any]:
     """One description of all of them, in which a name that is not described is a mistake."""
     paths = {}
     for call in calls:
-        whole = json.loads((PEERS / "openapi" / call.file).read_text())
+        whole = json.loads((call.directory / call.file).read_text())
         schema = _whole(whole["paths"][call.path]["post"]["requestBody"], whole)["content"]["application/json"][
             "schema"
         ]

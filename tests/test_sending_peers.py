@@ -28,7 +28,11 @@ from tests.test_sending_smtp import message
 pytestmark = pytest.mark.peers
 
 TEMPLATE = message(template_id="welcome", data={"NAME": "Ann", "COUNT": 2}, text=None, tags=["welcome"])
+# No registry of packages has Resend's description. This is what its version 1.5.0 says of one call, in our words:
+# https://github.com/resend/resend-openapi, resend.yaml (seen 2026-11).
+DESCRIBED = Path(__file__).parent / "described"
 CALLS = [
+    Call(file="resend.json", path="/emails", directory=DESCRIBED),
     Call(file="sendgrid.com.json", path="/mail/send", prefix="/v3", needless=("content",)),
     # https://postmarkapp.com/developer/api/templates-api (seen 2026-11): streams and metadata are newer than the
     # description, a template has an id or an alias, and a name may stand before an address.
@@ -49,13 +53,17 @@ def theirs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_requests_are_as_openapi_describes_them(tmp_path: Path) -> None:
-    """SendGrid's and Postmark's published descriptions allow our requests, and nothing that they do not name"""
+    """SendGrid's, Postmark's and Resend's descriptions allow our requests, and nothing that they do not name"""
+    names = ("sendgrid", "postmark", "resend")
     async with prism(tmp_path, CALLS) as peer:
-        found = [await _sent(name, peer.url, one) for name in ("sendgrid", "postmark") for one in (WHOLE, TEMPLATE)]
-        assert [type(one) for one in found] == [Sent] * 4, "".join(peer.lines[-40:])
+        found = [await _sent(name, peer.url, one) for name in names for one in (WHOLE, TEMPLATE)]
+        assert [type(one) for one in found] == [Sent] * 6, "".join(peer.lines[-40:])
         async with httpx.AsyncClient() as client:
-            wrong = await client.post(f"{peer.url}/email", json={"From": "a@shop.example", "Too": "b@example.com"})
-    assert wrong.status_code == 422
+            wrong = [
+                await client.post(f"{peer.url}/email", json={"From": "a@shop.example", "Too": "b@example.com"}),
+                await client.post(f"{peer.url}/emails", json={"from": "a", "to": "b", "subject": "s", "replyTo": "c"}),
+            ]
+    assert [one.status_code for one in wrong] == [422, 422]
 
 
 async def _sent(name: str, url: str, given: Message) -> Outcome:
