@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 import asyncpg
@@ -13,6 +14,8 @@ from receiver.contacts.addresses import entered
 from receiver.contacts.links import Leaving, unsubscribe_token
 from receiver.contacts.opt_in import Asked, Request, request
 from receiver.page_settings import PageSettings
+from receiver.sending.means import Means
+from receiver.sending.templates import Templates
 from receiver.store.consent import Action, Statement, record
 from receiver.vault import Vault
 from tests.service import SECRET_KEY
@@ -21,6 +24,7 @@ VAULT: Final = Vault(SECRET_KEY)
 ADA: Final = "ada@example.com"
 URL: Final = "https://hooks.example.net"
 PAGES: Final = PageSettings(name="Acme", brands={"shop": "Acme Shop"}, support="help@acme.example")
+MEANS: Final = Means(templates=Templates(Path("templates")), accounts=("main",), public_url=URL)
 OLD: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 

@@ -16,6 +16,7 @@ from receiver.event import EventType
 from receiver.web.api import OPERATIONS
 from receiver.web.api.reading import MAX_BODY
 from tests.api import Api, api
+from tests.pages import MEANS
 from tests.service import play
 from tests.tcp_proxy import proxied
 from tests.waiting import until
@@ -201,7 +202,7 @@ async def test_a_subscription_that_is_not_enough(database: str) -> None:
 
 async def test_evidence_of_long_ago_is_no_way_around_the_limits(database: str) -> None:
     """a link is good from when it is mailed, whatever time the client gives, and a second mail is not had by another"""
-    async with api(database, public_url="https://hooks.example.net") as one:
+    async with api(database, public_url="https://hooks.example.net", means=MEANS) as one:
         await one.post("/topics", {"name": "club", "title": "The club", "double_opt_in": True})
         said = {"address": "ada@one.test", "topic": "club", "action": "subscribe"}
         times = [datetime.now(UTC) - timedelta(days=days) for days in (20, 8)]
@@ -209,6 +210,17 @@ async def test_evidence_of_long_ago_is_no_way_around_the_limits(database: str) -
         assert mails == ["queued", "limited"]
         sql = one.service.connection
         assert await sql.fetchval("SELECT expires_at > now() + interval '6 days' FROM confirmations")
+
+
+async def test_a_confirmation_that_nothing_would_send_is_refused(database: str) -> None:
+    """without an account a double opt-in is answered 409, which says what to add, and leaves nothing behind"""
+    async with api(database, public_url="https://hooks.example.net") as one:
+        await one.post("/topics", {"name": "club", "title": "The club", "double_opt_in": True})
+        said = {"address": "ada@one.test", "topic": "club", "action": "subscribe"}
+        answer = await one.call("POST", "/subscriptions", json=said)
+        assert (answer.status_code, "[accounts.<name>]" in answer.json()["detail"]) == (409, True)
+        for table in ("sends", "confirmations", "contacts"):
+            assert await one.service.connection.fetchval(f"SELECT count(*) FROM {table}") == 0
 
 
 async def test_topics_that_change_while_they_are_listed(database: str) -> None:

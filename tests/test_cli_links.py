@@ -18,6 +18,7 @@ def receiver(
 ) -> Receiver:
     run = command_for(database, tmp_path, capsys, monkeypatch)
     monkeypatch.setenv("RECEIVER_PUBLIC_URL", URL)
+    monkeypatch.setenv("RECEIVER_ACCOUNTS__MAIN__TRANSPORT", "smtp")
     return run
 
 
@@ -52,6 +53,26 @@ async def test_mailing_the_preferences(receiver: Receiver, database: str) -> Non
     assert (again.code, "10 minutes" in again.err) == (1, True)
     assert "no contact has this address" in (await receiver("links", "preferences", "who@example.com")).err
     assert len(await mailed(sql, "preferences")) == 1
+    await sql.close()
+
+
+async def test_without_an_account_no_mail_is_promised(
+    receiver: Receiver, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """what nothing would send is not queued, and what is missing is said; a subscription without a mail is taken"""
+    sql = await asyncpg.connect(database)
+    await contact(sql)
+    await topic(sql, "news")
+    await topic(sql, "club", double_opt_in=True)
+    monkeypatch.setenv("RECEIVER_ACCOUNTS__MAIN__STREAMS", "marketing")
+    assert "put transactional into the streams" in (await receiver("links", "preferences", ADA)).err
+    for name in ("TRANSPORT", "STREAMS"):
+        monkeypatch.delenv(f"RECEIVER_ACCOUNTS__MAIN__{name}")
+    for arguments in (("links", "preferences", ADA), ("contacts", "subscribe", ADA, "club", "--wording", "Yes.")):
+        refused = await receiver(*arguments)
+        assert (refused.code, "add a table [accounts.<name>]" in refused.err, refused.out) == (1, True, "")
+    assert [await sql.fetchval(f"SELECT count(*) FROM {name}") for name in ("sends", "confirmations")] == [0, 0]
+    assert (await receiver("contacts", "subscribe", ADA, "news", "--wording", "Yes.")).code == 0
     await sql.close()
 
 

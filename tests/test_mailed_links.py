@@ -21,7 +21,7 @@ from receiver.sending.smtp import Smtp
 from receiver.sending.templates import Templates
 from receiver.settings import Settings
 from receiver.store import sends
-from tests.pages import ADA, PAGES, URL, VAULT, ask, may_be_mailed, topic
+from tests.pages import ADA, MEANS, PAGES, URL, VAULT, ask, may_be_mailed, topic
 from tests.pgbouncer import through
 from tests.service import running
 from tests.smtp_peer import Peer, smtp_peer
@@ -67,7 +67,7 @@ def link_in(message: EmailMessage) -> str:
 
 async def test_the_whole_way(database: str) -> None:
     """asked for, confirmed by the link in one mail, and left by the headers of another as a mailbox provider does it"""
-    async with running(database, pages=PAGES, public_url=URL) as service, smtp_peer() as peer:
+    async with running(database, pages=PAGES, public_url=URL, means=MEANS) as service, smtp_peer() as peer:
         sql = service.connection
         await topic(sql, "club", "The club", description="Meetings.", double_opt_in=True)
         async with sending(database, peer):

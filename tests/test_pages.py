@@ -15,6 +15,7 @@ from receiver.contacts import choices
 from receiver.networks import Proxies, read_network
 from tests.pages import (
     ADA,
+    MEANS,
     PAGES,
     URL,
     contact,
@@ -38,7 +39,7 @@ FORM = "application/x-www-form-urlencoded"
 async def service(database: str) -> AsyncIterator[Running]:
     """A service with two topics, to both of which Ada is subscribed."""
     proxies = Proxies([read_network("127.0.0.1")])
-    async with running(database, pages=PAGES, public_url=URL, proxies=proxies) as found:
+    async with running(database, pages=PAGES, public_url=URL, proxies=proxies, means=MEANS) as found:
         await topic(found.connection, "news", "Weekly news")
         await topic(found.connection, "offers")
         await contact(found.connection)
@@ -268,17 +269,20 @@ async def test_no_mail_to_who_must_not_be_mailed(service: Running) -> None:
     assert await service.count("sends") == 0
 
 
-async def test_without_a_public_url_no_link_is_offered(database: str) -> None:
-    """where links cannot be made, the page does not offer one"""
+async def test_without_a_public_url_or_an_account_no_link_is_offered(database: str) -> None:
+    """where links cannot be made, or nothing sends mail, the page does not offer one"""
     async with running(database) as service:
         assert "?preferences" not in (await service.client.get(leave_path())).text
         assert (await service.client.post(leave_path() + "?preferences")).status_code == 404
         assert await states(service.connection) == {}
+    async with running(database, pages=PAGES, public_url=URL) as service:  # and no account that would send it
+        assert "?preferences" not in (await service.client.get(leave_path())).text
+        assert (await service.client.post(leave_path() + "?preferences")).status_code == 404
 
 
 async def test_an_outage_is_never_a_success(own_cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
     """without the database the answer is 503 with Retry-After, and the link works afterwards; no log line has it"""
-    async with running(own_cluster.dsn, pages=PAGES, public_url=URL) as service:
+    async with running(own_cluster.dsn, pages=PAGES, public_url=URL, means=MEANS) as service:
         assert (await service.client.post(leave_path())).status_code == 200
         await asyncio.to_thread(own_cluster.kill)
         for method in ("GET", "POST"):

@@ -15,7 +15,7 @@ from typing import Final
 import pytest
 from playwright.async_api import Page, async_playwright
 
-from tests.pages import PAGES, URL, ask, contact, leave_path, mailed, said, states, topic
+from tests.pages import MEANS, PAGES, URL, ask, contact, leave_path, mailed, said, states, topic
 from tests.service import Running, running
 
 pytestmark = pytest.mark.peers
@@ -98,7 +98,7 @@ class Visitor:
 
 @pytest.fixture
 async def visitor(database: str) -> AsyncIterator[Visitor]:
-    async with running(database, pages=PAGES, public_url=URL) as service, async_playwright() as playwright:
+    async with running(database, pages=PAGES, public_url=URL, means=MEANS) as service, async_playwright() as playwright:
         sql = service.connection
         await topic(sql, "news", "Weekly news", description="What is new, every Friday.")
         await topic(sql, "offers", "Offers", description="Discounts, about twice a month.")

@@ -14,6 +14,7 @@ import pytest
 from receiver.page_settings import CONSENT
 from tests.pages import (
     ADA,
+    MEANS,
     OLD,
     PAGES,
     URL,
@@ -37,7 +38,7 @@ FIELD: Final = re.compile(r'<input type="(hidden|checkbox)"(?: id="[^"]+")? name
 @pytest.fixture
 async def service(database: str) -> AsyncIterator[Running]:
     """Ada gets the news; offers, receipts and a closed list are there too."""
-    async with running(database, pages=PAGES, public_url=URL) as found:
+    async with running(database, pages=PAGES, public_url=URL, means=MEANS) as found:
         sql = found.connection
         await topic(sql, "news", "Weekly news", description="What is new.")
         await topic(sql, "offers")

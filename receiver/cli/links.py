@@ -92,13 +92,15 @@ async def _preferences(place: Place, address: str, brand: str) -> None:
     from receiver.cli.lines import say
     from receiver.cli.person import looked_up
     from receiver.contacts.opt_in import mail_preferences
+    from receiver.sending.means import means_of
     from receiver.store.address_keys import check_address_key
 
     vault, key = place.vault(), looked_up(address)
+    url, no_account = place.settings.public_url, means_of(place.settings).no_links
     async with connected(place.database()) as connection, connection.transaction():
         await check_address_key(connection, vault.address_fingerprint)
         hashed, now = vault.address_hash(key), datetime.now(UTC)
-        became = await mail_preferences(connection, vault, place.settings.public_url, hashed, brand, now)
+        became = await mail_preferences(connection, vault, url, hashed, brand, now, no_account=no_account)
     if became != "queued":
         raise CommandError(_NOT_QUEUED[became])
     say("queued: the link in it works for 24 hours")

@@ -12,6 +12,7 @@ from receiver.cli.output import json_line
 from receiver.cli.place import Place, who
 from receiver.contacts.addresses import Address, WrongAddress, entered
 from receiver.contacts.opt_in import Asked, Request, request
+from receiver.sending.means import means_of
 from receiver.store.address_keys import check_address_key
 from receiver.store.consent import sendable
 
@@ -24,8 +25,9 @@ _MAIL: Final = {
 
 
 async def subscribe(place: Place, address: str, topic: str, wording: str, *, as_json: bool) -> None:
-    """Raises CommandError, UnknownTopic, NoPublicUrl."""
+    """Raises CommandError, UnknownTopic, NoAccount, NoPublicUrl."""
     vault, now = place.vault(), datetime.now(UTC)
+    url, no_account = place.settings.public_url, means_of(place.settings).no_links
     asked = Request(
         address=entered_address(address),
         topic=topic,
@@ -39,7 +41,7 @@ async def subscribe(place: Place, address: str, topic: str, wording: str, *, as_
     async with connected(place.database()) as connection:
         await check_address_key(connection, vault.address_fingerprint)
         async with connection.transaction():
-            became = await request(connection, vault, place.settings.public_url, asked)
+            became = await request(connection, vault, url, asked, no_account=no_account)
         (may,) = await sendable(connection, [vault.address_hash(asked.address.key)], topic, "marketing")
     _show(became, may["reason"], as_json=as_json)
 

@@ -38,6 +38,10 @@ class UnknownTopic(ReceiverError):
     """There is no such topic, or it was archived."""
 
 
+class NoAccount(ReceiverError):
+    """A mail would wait for ever, because nothing here sends it; the message says what to set."""
+
+
 class ErasedSince(ReceiverError):
     """What comes late does not bring an erased person back."""
 
@@ -70,11 +74,14 @@ class Request:
     detail: Mapping[str, Any] = field(default_factory=dict)
 
 
-async def request(sql: Sql, vault: Vault, public_url: str | None, asked: Request) -> Asked:
+async def request(
+    sql: Sql, vault: Vault, public_url: str | None, asked: Request, *, no_account: str | None = None
+) -> Asked:
     """Subscribe an address or, where the topic wants a confirmation, mail the link for it; in the caller's transaction.
 
     Without double opt-in the subscription counts at once, but lifts nothing that stands against mail. With it, nothing
-    but the mail is done until the link is used. Raises UnknownTopic, ErasedSince, and links.NoPublicUrl.
+    but the mail is done until the link is used. `no_account`: why nothing would send that mail; None: something does.
+    Raises UnknownTopic, ErasedSince, NoAccount, and links.NoPublicUrl.
     """
     topic = await choices.topic(sql, asked.topic)
     if topic is None:
@@ -102,6 +109,7 @@ async def request(sql: Sql, vault: Vault, public_url: str | None, asked: Request
     if link is None:
         return Asked(state="pending", mail="limited")
     await record(sql, [_statement(asked, address_hash, "requested", topic.brand)])
+    _check_account(no_account)
     url = links.mailed_url(vault, public_url, "confirmation", link.id)
     data = {"topic": topic.name, "title": topic.title, "description": topic.description, "brand": topic.brand}
     await _queue(sql, CONFIRM, asked.address.key, link, {"url": url, **data})
@@ -109,9 +117,19 @@ async def request(sql: Sql, vault: Vault, public_url: str | None, asked: Request
 
 
 async def mail_preferences(
-    sql: Sql, vault: Vault, public_url: str | None, address_hash: bytes, brand: str, at: datetime
+    sql: Sql,
+    vault: Vault,
+    public_url: str | None,
+    address_hash: bytes,
+    brand: str,
+    at: datetime,
+    *,
+    no_account: str | None = None,
 ) -> Mailed:
-    """Mail a link to the preference page to the address with this hash, if we know it. Raises links.NoPublicUrl."""
+    """Mail a link to the preference page to the address with this hash, if we know it.
+
+    Raises NoAccount, as `request` does, and links.NoPublicUrl.
+    """
     address = await choices.address(sql, address_hash)
     (may,) = await sendable(sql, [address_hash], None, "transactional")
     if address is None or not may["sendable"]:
@@ -121,6 +139,7 @@ async def mail_preferences(
     )
     if link is None:
         return "limited"
+    _check_account(no_account)
     url = links.mailed_url(vault, public_url, "preferences", link.id)
     await _queue(sql, PREFERENCES, address, link, {"url": url, "brand": brand})
     return "queued"
@@ -157,6 +176,11 @@ def _statement(
         user_agent=asked.user_agent,
         detail=asked.detail,
     )
+
+
+def _check_account(no_account: str | None) -> None:
+    if no_account is not None:
+        raise NoAccount(no_account)
 
 
 async def _queue(sql: Sql, template: str, recipient: str, link: Confirmation, data: dict[str, str]) -> None:

@@ -34,6 +34,15 @@ class Means:
         """Whether people can leave by a link in their mail."""
         return (self.public_url or "").startswith("https://")
 
+    @property
+    def no_links(self) -> str | None:
+        """Why no mail with a link would be sent, to confirm a subscription or to choose topics; None: it would."""
+        if not self.accounts:
+            return "there is no account in the configuration, so the mail would never go: add a table [accounts.<name>]"
+        if "transactional" not in self.streams:
+            return "no account sends transactional mail: put transactional into the streams of one"
+        return None
+
     def no_account(self, name: str | None, stream: str) -> str | None:
         """Why nothing would be sent through this account; None stands for the one of the message's stream."""
         if not self.accounts:

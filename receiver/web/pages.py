@@ -65,7 +65,7 @@ _Page: TypeAlias = Callable[[Sql, _Call], Awaitable[Answer]]
 
 
 class Pages:
-    """The pages' part of the public listener."""
+    """The pages' part of the public listener. `public_url`: for links in mail; None where none can be mailed."""
 
     paths: Final = frozenset(links.PATHS.values())
 

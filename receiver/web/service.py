@@ -118,6 +118,11 @@ class Service:
     policy: PolicySettings = field(default_factory=PolicySettings)
     watch_every: float = EVERY
 
+    @property
+    def mailed_url(self) -> str | None:
+        """Where links in mail lead; None where nothing would send that mail."""
+        return self.public_url if self.means.no_links is None else None
+
 
 @dataclass(frozen=True, slots=True)
 class Listening:
@@ -172,7 +177,7 @@ async def _run(
         budget,
         body_timeout=service.body_timeout,
         proxies=service.proxies,
-        pages=Pages(for_pages, service.vault, service.pages, service.public_url, service.proxies),
+        pages=Pages(for_pages, service.vault, service.pages, service.mailed_url, service.proxies),
     )
     async with (
         api.routes(service.dsn, service.vault, service.public_url, service.policy, service.means) as routes,

@@ -53,12 +53,12 @@ async def _subscribe(call: Call, asked: Said, at: datetime, now: datetime) -> He
         client_ip=asked.client_ip, user_agent=asked.user_agent, detail=asked.detail,
     )  # fmt: skip
     try:
-        done = await opt_in.request(call.sql, call.vault, call.public_url, request)
+        done = await opt_in.request(call.sql, call.vault, call.public_url, request, no_account=call.means.no_links)
     except opt_in.UnknownTopic:
         raise wrong("/topic", "there is no such topic, or it was archived") from None
     except opt_in.ErasedSince as error:
         raise wrong("/at", str(error)) from None
-    except NoPublicUrl as error:
+    except (NoPublicUrl, opt_in.NoAccount) as error:
         raise Problem(Kind.CONFLICT, f"no confirmation can be mailed: {error}") from None
     if done.mail == "not_needed":  # it was said earlier than something else, perhaps
         (may,) = await sendable(call.sql, [call.hash_of(asked.address)], asked.topic, "marketing")
