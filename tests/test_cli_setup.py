@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import subprocess
@@ -187,6 +188,23 @@ async def test_init_keeps_what_is_there(receiver: Receiver, tmp_path: Path) -> N
     assert "RECEIVER_SECRET_KEY_FILE" in text
     assert "secret_key" not in tomllib.loads(text)
     assert (tmp_path / "receiver.toml").stat().st_mode & 0o077 == 0
+
+
+async def test_a_file_that_is_replaced_hands_its_keys_on(receiver: Receiver, tmp_path: Path) -> None:
+    """with another key nothing stored could be read and no suppressed address be known: init --force keeps it"""
+    path = tmp_path / "receiver.toml"
+    data_dir = tmp_path / ".receiver"
+    data_dir.mkdir()
+    make_demo(data_dir)  # its key is not that of the file
+    keys = {"secret_key": KEY, "previous_secret_keys_file": ["old.key"], "address_key": f'{KEY} "the first"'}
+    path.write_text("port = 1\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in keys.items()))
+    made = await receiver("init", "--force")
+    assert "with the secret_key of the file that it replaces" in made.out.splitlines()[0]
+    assert tomllib.loads(path.read_text()) == keys
+    path.write_text(f'secret_key = "{KEY}')  # not TOML
+    refused = await receiver("init", "--force")
+    assert (refused.code, "its secret_key would be lost" in refused.err, KEY in refused.err) == (1, True, False)
+    assert KEY in path.read_text()
 
 
 @pytest.mark.parametrize("name", ["serve", "check", "work"])

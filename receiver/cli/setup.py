@@ -24,30 +24,61 @@ def init(
 ) -> None:
     """Write a commented configuration file, readable by its owner alone, with a generated secret key.
 
-    Where a demo has run, it is the demo's key, so that what the demo has stored can still be read.
+    A file that is replaced hands its keys on; else, where a demo has run, the key is the demo's: so what is stored
+    can still be read, and addresses that must not be mailed are still known.
 
     Example: receiver init
 
     Example: receiver init --provider sparkpost --provider brevo
     """
     import os
-    import secrets
 
     from receiver.cli.lines import say
     from receiver.cli.place import invocation
     from receiver.cli.sources import provider_named
     from receiver.cli.template import USUAL, template
-    from receiver.demo import read_demo
-    from receiver.settings import config_path, read_settings
+    from receiver.settings import config_path
 
     chosen = [provider_named(name).name for name in provider or USUAL]
     config = invocation(context).config
     path, _ = config_path(config, os.environ)
-    demo = read_demo(read_settings(config)[0].data_dir)
-    key = (demo.secret_key if demo else secrets.token_urlsafe(48)) if secret_key else None
-    _write(path, template(key, chosen), force=force)
-    say(f"wrote {path}" + (", with the demo's secret_key, so that its data stays readable" if demo and key else ""))
+    keys, whose = _keys(path, config, force=force) if secret_key else ({}, "")
+    _write(path, template(keys, chosen), force=force)
+    say(f"wrote {path}" + (f", with {whose}, so that what is stored can still be read" if whose else ""))
     say("Now set `database`, add a source, and run `receiver check`.")
+
+
+def _keys(path: Path, config: Path | None, *, force: bool) -> tuple[dict[str, object], str]:
+    """The keys that the file is to have, and whose they were before. Raises CommandError."""
+    import secrets
+
+    from receiver.demo import read_demo
+    from receiver.settings import read_settings
+
+    before = _keys_in(path) if force else {}
+    if "secret_key" in before or "secret_key_file" in before:
+        return before, "the secret_key of the file that it replaces"
+    demo = read_demo(read_settings(config)[0].data_dir)
+    key = demo.secret_key if demo else secrets.token_urlsafe(48)
+    return {**before, "secret_key": key}, "the demo's secret_key" if demo else ""
+
+
+def _keys_in(path: Path) -> dict[str, object]:
+    """Those of a file that is to be replaced, under the names that they have there. Raises CommandError."""
+    import tomllib
+
+    from receiver.cli.failures import CommandError
+    from receiver.settings import KEYS
+
+    try:
+        written = tomllib.loads(path.read_bytes().decode())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:  # no UTF-8, no TOML
+        why = error.strerror if isinstance(error, OSError) else "it is not TOML"
+        right = "mend it, or move it away and keep its key"
+        raise CommandError(f"{path} cannot be read ({why}), and its secret_key would be lost: {right}") from error
+    return {one: written[one] for name in KEYS for one in (name, f"{name}_file") if one in written}
 
 
 def _write(path: Path, text: str, *, force: bool) -> None:
@@ -96,7 +127,7 @@ def check(
     context: typer.Context,
     *,
     database: Annotated[
-        bool, typer.Option("--database", help="Also connect to the database and check its schema.")
+        bool, typer.Option("--database", help="Also connect to the database: its schema, and the key of its addresses.")
     ] = False,
 ) -> None:
     """Check all that `serve` checks, without starting: settings, sources, handlers. Shows no secret.

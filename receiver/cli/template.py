@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -48,10 +48,12 @@ _WITH_KINDS: Final = (CredentialSettings, ClientSettings)
 _FROM_ENVIRONMENT: Final = "not written here: set RECEIVER_SECRET_KEY or RECEIVER_SECRET_KEY_FILE"
 
 
-def template(secret_key: str | None, chosen: Sequence[str] = USUAL) -> str:
-    """The file's text. `secret_key`: a generated one, or None to leave it to the environment. `chosen`: providers."""
+def template(keys: Mapping[str, object], chosen: Sequence[str] = USUAL) -> str:
+    """The file's text. `keys`: settings with keys, as they are to stand in it; without a `secret_key` it is left to
+    the environment. `chosen`: providers.
+    """
     parts = (
-        _settings(secret_key),
+        _settings(keys),
         _retention(),
         _privacy(),
         _alerts(),
@@ -64,17 +66,22 @@ def template(secret_key: str | None, chosen: Sequence[str] = USUAL) -> str:
     return "\n".join(line for part in parts for line in part) + "\n"
 
 
-def _settings(secret_key: str | None) -> Iterator[str]:
+def _settings(keys: Mapping[str, object]) -> Iterator[str]:
     yield _HEAD
     fields = Settings.model_fields
     yield from _field("database", fields["database"])
     yield ""
     yield from _comment(fields["secret_key"].description or "")
-    yield f"secret_key = {toml_value(secret_key)}" if secret_key else f"# {_FROM_ENVIRONMENT}"
+    yield from list(_given("secret_key", keys)) or [f"# {_FROM_ENVIRONMENT}"]
     for name, field in fields.items():
         if name not in (*_FIRST, *_TABLES):
             yield ""
             yield from _field(name, field)
+            yield from _given(name, keys)
+
+
+def _given(name: str, keys: Mapping[str, object]) -> Iterator[str]:
+    yield from (f"{one} = {toml_value(keys[one])}" for one in (name, f"{name}_file") if one in keys)
 
 
 def _field(name: str, field: FieldInfo) -> Iterator[str]:
