@@ -68,6 +68,22 @@ async def test_commands_with_another_key_are_refused(
     assert "Set address_key to the first secret_key" in ended.err, ended.err + ended.out
 
 
+async def test_a_check_finds_another_key(
+    database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """check --database refuses the key that a start would refuse, says how to get rid of a trial, and notes none"""
+    receiver = command_for(database, tmp_path, capsys, monkeypatch)
+    (tmp_path / "receiver.toml").write_text(
+        '[sources.shop]\nprovider = "postmark"\npassword = "a long random password"\n'
+    )
+    assert "ok  address key: fits" in (await receiver("check", "--database")).out
+    await check_database(database, Vault(OLD))
+    refused = await receiver("check", "--database")
+    assert (refused.code, "was only a trial" in refused.err, ".receiver" in refused.err) == (1, True, True)
+    monkeypatch.setenv("RECEIVER_ADDRESS_KEY", OLD)
+    assert (await receiver("check", "--database")).code == 0
+
+
 def test_a_rotation_keeps_what_the_old_key_made() -> None:
     """after a rotation hashes stay, and what was encrypted or signed before is good; the other way round it is not"""
     old, new = Vault(OLD), Vault(NEW, previous=[OLD], address_key=OLD)

@@ -21,6 +21,8 @@ from receiver.plugins.handlers import Handler
 from receiver.printable import printable
 from receiver.settings import Settings, missing_settings, without_password
 from receiver.sources import Source, find_sources, source_warnings, webhook_url
+from receiver.store.address_keys import check_address_key
+from receiver.store.log import check_generation
 from receiver.store.schema import check as check_schema
 
 if TYPE_CHECKING:
@@ -99,15 +101,21 @@ def check_all(place: Place, problems: Sequence[Problem], *, database: bool) -> N
         _ok(f"account {name}: {account.settings.transport}, {', '.join(account.settings.streams)}")
     _ok(f"alerts: {'posted' if settings.alerts.url else 'logged and listed, [alerts] url is not set'}")
     if database:
-        version = run_async(_schema_version(place))
+        version, fingerprint = run_async(_check_database(place))
         _ok(f"schema: version {version}")
+        _ok(f"address key: fits the database (fingerprint {fingerprint})")
     for warning in warnings_of(checked):
         show(Text(f"WARNING  {printable(warning)}", style="bold yellow"))
 
 
-async def _schema_version(place: Place) -> int:
+async def _check_database(place: Place) -> tuple[int, str]:
+    """Its version, and the fingerprint of our address key. Raises SchemaError as a start would; changes nothing."""
+    fingerprint = place.vault().address_fingerprint
     async with connected(place.database()) as connection:
-        return await check_schema(connection)
+        version = await check_schema(connection)
+        await check_address_key(connection, fingerprint, note=False)
+        await check_generation(connection)
+        return version, fingerprint
 
 
 def _ok(text: str) -> None:
