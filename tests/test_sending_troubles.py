@@ -17,9 +17,11 @@ from receiver.contacts.configured import policy_of
 from receiver.contacts.rules import Rules
 from receiver.policy_settings import PolicySettings
 from receiver.sending.running import suppressing
+from receiver.sending.transport import Rejected
 from receiver.sending.turns import Full, take_turn
 from receiver.sending_settings import SendingSettings
 from receiver.store import outbox
+from receiver.store.sql import Sql
 from tests.outbox import STATE, Sending
 from tests.smtp_peer import DROP
 from tests.workers import VAULT, true, value
@@ -67,6 +69,43 @@ async def test_an_outcome_that_cannot_be_stored_is_told(sending: Sending, monkey
             await true(lambda: sum(one["log_level"] == "error" for one in told) > 5)
     *waits, last = [one["action"] for one in told if one["log_level"] == "error"]
     assert (set(waits), last) == ({"send_waits"}, "outcome_lost")
+
+
+async def test_an_outcome_that_is_refused_for_good(sending: Sending) -> None:
+    """an outcome that the database would refuse again and again is told to be lost, and keeps nobody waiting"""
+    first = await sending.queue("first")
+    await sending.sql.execute(f"""
+        CREATE FUNCTION never() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE EXCEPTION 'never' USING ERRCODE = 'data_exception'; END $$;
+        CREATE TRIGGER never BEFORE UPDATE ON send_attempts FOR EACH ROW WHEN (new.send_id = '{first}')
+            EXECUTE FUNCTION never()
+    """)
+    with capture_logs() as told:
+        async with sending.running(sending.sender(rules=SendingSettings(concurrency=1))):
+            await true(lambda: len(sending.peer.taken) == 1)
+            await sending.queue("second", to="bob@example.com")
+            await sending.state("second", "sent")
+    assert [one["action"] for one in told if one["log_level"] == "error"] == ["outcome_lost"]
+
+
+@pytest.mark.parametrize("fault", [KeyError(), asyncpg.DeadlockDetectedError("deadlock")], ids=repr)
+async def test_a_refusal_is_stored_whatever_follows(sending: Sending, fault: Exception) -> None:
+    """a message that was refused stays so where a fault keeps the address from being suppressed, and counts as one"""
+    calls = list[str]()
+
+    async def bounced(_sql: Sql, _row: asyncpg.Record, _account: str, _why: Rejected) -> None:
+        calls.append(await sending.sql.fetchval("SELECT state FROM sends"))
+        if len(calls) == 1:
+            raise fault
+
+    sending.bounced = bounced
+    sending.peer.rcpt = deque(["550 5.1.1 no such user"])
+    await sending.queue("dead")
+    sender = sending.sender()
+    async with sending.running(sender):
+        await true(lambda: len(calls) > 0 and not sender._tasks)
+    assert calls == ["failed"] * (2 if isinstance(fault, asyncpg.PostgresError) else 1)
+    assert (await sending.why("dead"), sender.counted()) == ("recipient_refused", {("main", "rejected"): 1})
 
 
 async def test_what_is_known_after_the_lease_was_lost(sending: Sending) -> None:

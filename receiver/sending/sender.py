@@ -53,7 +53,7 @@ Chore = Callable[[asyncpg.Pool], Awaitable[None]]
 class Sender:
     """Sends through the accounts until told to stop. `compose` makes a message of a row of `sends`.
 
-    `bounced` is told of recipients that a server refused through an account, in the transaction that settles the send.
+    `bounced` is told of recipients that a server refused through an account, in a transaction.
     `chores`: what else there is to do every few seconds; none waits for another.
     """
 
@@ -245,7 +245,7 @@ class Sender:
         except AWAY:
             raise
         except Exception as error:  # a fault of ours, which would be the same the next time
-            log.exception("a message cannot be sent", action="send_fault", send=str(row["id"]))
+            log.exception("a fault while a message was sent", action="send_fault", send=str(row["id"]))
             await self._give_up(
                 row, account, "fault", f"the log tells of a fault of the service: {type(error).__name__}"
             )
@@ -267,8 +267,8 @@ class Sender:
             await self._settling.surely(self._sql, begun, outcome)
 
     async def _give_up(self, row: asyncpg.Record, account: Account, reason: str, detail: str) -> None:
-        await outbox.keep(self._sql, row["id"], self._worker, "failed", reason=reason, detail=detail)
-        self.counts[account.name, "failed"] += 1
+        if await outbox.keep(self._sql, row["id"], self._worker, "failed", reason=reason, detail=detail):
+            self.counts[account.name, "failed"] += 1
 
     async def _may_go(self, row: asyncpg.Record, account: Account) -> bool:
         """A look before the last one: those that may not go need no turn, and no message that can be written."""

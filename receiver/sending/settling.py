@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 import asyncpg
@@ -17,7 +18,7 @@ from receiver.sending.outcomes import LONGEST, Settled, has_worked, settled
 from receiver.sending.transport import Outcome, Pause, Rejected, Retry, Sent, Unknown
 from receiver.sending_settings import SendingSettings
 from receiver.store import outbox
-from receiver.store.connect import AWAY
+from receiver.store.connect import AWAY, FOR_GOOD
 from receiver.store.sql import Sql
 
 log = structlog.get_logger("sending")
@@ -41,7 +42,7 @@ class Begun:
 
 
 class Settling:
-    """Stores outcomes. `bounced` is told of recipients that a server refused, in the transaction that settles the send.
+    """Stores outcomes. `bounced` is told of recipients that a server refused, once that is stored, in a transaction.
 
     `counts`: by account and outcome. `trouble`: why nothing can be stored, or None.
     """
@@ -53,22 +54,33 @@ class Settling:
         self.trouble: str | None = None
 
     async def surely(self, sql: asyncpg.Pool, begun: Begun, outcome: Outcome) -> None:
-        """Once the database can be had again: what is not stored now would be sent twice, or stay unknown."""
+        """Once the database can be had again: what is not stored now would be sent twice, or stay unknown.
+
+        Raises what would fail in the same way the next time.
+        """
+        await self._surely("the send", begun, outcome, partial(self._settle, sql, begun, outcome))
+        if isinstance(outcome, Rejected) and outcome.recipient:
+            await self._surely("the recipient", begun, outcome, partial(self._tell, sql, begun, outcome))
+
+    async def _surely(self, what: str, begun: Begun, outcome: Outcome, store: Callable[[], Awaitable[None]]) -> None:
         send, failures, stored = str(begun.row["id"]), 0, False
         try:
-            while not (stored := await self._stored(sql, begun, outcome)):
+            while not (stored := await self._stored(store)):
                 tell = log.error if failures % LOUD == LOUD - 1 else log.warning
-                tell("an outcome waits to be stored", action="send_waits", send=send, why=self.trouble)
+                tell("an outcome waits to be stored", action="send_waits", send=send, what=what, why=self.trouble)
                 failures += 1
                 await asyncio.sleep(AGAIN)
         finally:
-            if not stored:  # the process ends
-                log.error("an outcome is lost", action="outcome_lost", send=send, outcome=type(outcome).__name__)
+            if not stored:  # the process ends, or it would fail again
+                lost = type(outcome).__name__
+                log.error("an outcome is lost", action="outcome_lost", send=send, what=what, outcome=lost)
 
-    async def _stored(self, sql: asyncpg.Pool, begun: Begun, outcome: Outcome) -> bool:
+    async def _stored(self, store: Callable[[], Awaitable[None]]) -> bool:
         """False: not now."""
         try:
-            await self._settle(sql, begun, outcome)
+            await store()
+        except FOR_GOOD:
+            raise
         except AWAY as error:
             self.trouble = away(error)
             return False
@@ -86,10 +98,13 @@ class Settling:
                 blamed = await self._judge_account(sql, account, outcome, now)
                 found = settled(row, await outbox.tried(sql, row["id"]), outcome, now, self._rules, blamed=blamed)
                 await _store(sql, begun, outcome, found)
-                if isinstance(outcome, Rejected) and outcome.recipient:
-                    await self._bounced(sql, row, account.name, outcome)
         self._counts[account.name, found.outcome] += 1
         log.info("asked to send", action="send", send=str(row["id"]), account=account.name, outcome=found.outcome)
+
+    async def _tell(self, pool: asyncpg.Pool, begun: Begun, why: Rejected) -> None:
+        """In a transaction of its own: where that fails, it is still known that the message was refused."""
+        async with pool.acquire() as sql, sql.transaction():
+            await self._bounced(sql, begun.row, begun.account.name, why)
 
     async def _judge_account(self, sql: Sql, account: Account, outcome: Outcome, now: datetime) -> bool:
         """Pause the account for everybody where the outcome is about it and not about the message; whether it is."""

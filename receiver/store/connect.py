@@ -19,6 +19,12 @@ Kind = TypeVar("Kind", bound=asyncpg.Connection)
 
 AWAY: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)  # cannot be used for now
 
+# Of these, what fails in the same way the next time: asyncpg refuses a value that it cannot send with a ValueError.
+FOR_GOOD: Final = (
+    *(asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.SyntaxOrAccessError),
+    ValueError,
+)
+
 LENT_FOR: Final = 5.0  # seconds
 
 NO_SETTINGS: Final[Mapping[str, str]] = {}

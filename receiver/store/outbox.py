@@ -288,9 +288,9 @@ async def was_held(sql: Sql, id_: UUID, detail: str) -> bool:
 
 async def keep(
     sql: Sql, id_: UUID, worker: str, state: str, *, reason: str | None, detail: str, not_before: datetime | None = None
-) -> None:
-    """End a lease without an attempt: the send is skipped, or queued for later."""
-    await sql.execute(_KEEP, id_, worker, state, reason, detail, not_before)
+) -> bool:
+    """End a lease without an attempt: the send is skipped, or queued for later; whether it was."""
+    return (await sql.execute(_KEEP, id_, worker, state, reason, detail, not_before)).endswith(" 1")
 
 
 async def settle(  # noqa: PLR0913 - the columns of an outcome
