@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from datetime import datetime, time, timedelta
 from typing import Any
@@ -68,21 +68,28 @@ async def test_who_must_not_be_mailed_is_not(sending: Sending) -> None:
     assert sorted(sending.subjects) == ["ann", "reset"]
 
 
-async def test_the_kill_switch(sending: Sending, monkeypatch: pytest.MonkeyPatch) -> None:
-    """while everything is paused nothing is sent, however often a sender looks; then it goes on"""
-    looks = list[str]()
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each sender has looked for transactional mail that is due; they look often."""
+    found = Counter[str]()
     claim = outbox.claim
 
     async def looking(*args: Any, **options: Any) -> list[asyncpg.Record]:
-        looks.append(options["stream"])
-        return await claim(*args, **options)
+        rows = await claim(*args, **options)
+        found[options["worker"]] += options["stream"] == "transactional"
+        return rows
 
     monkeypatch.setattr(outbox, "claim", looking)
     monkeypatch.setattr("receiver.sending.sender.POLL", 0.01)
+    return found
+
+
+async def test_the_kill_switch(sending: Sending, looks: Counter[str]) -> None:
+    """while everything is paused nothing is sent, however often a sender looks; then it goes on"""
     await outbox.pause(sending.sql, outbox.EVERY, None, by="somebody", reason="an incident")
     await sending.queue("one")
     async with sending.running(sending.sender()):
-        await true(lambda: len(looks) > 10)
+        await true(lambda: looks.total() > 5)
         assert (len(sending.peer.asked), await sending.sql.fetchval(STATE, "one")) == (0, "queued")
         assert await outbox.resume(sending.sql, outbox.EVERY)
         await sending.state("one", "sent")
@@ -116,7 +123,59 @@ async def test_what_is_in_hand_is_stopped(sending: Sending, stopped: str) -> Non
         assert (await sending.why("one"), len(sending.peer.asked)) == (said[stopped], 0)
 
 
-async def test_a_busy_account_rests_for_all(sending: Sending) -> None:
+async def test_what_was_released_and_taken_again(sending: Sending, monkeypatch: pytest.MonkeyPatch) -> None:
+    """who had a message in hand when it was released does not keep its process from renewing the lease it has now"""
+    monkeypatch.setattr("receiver.sending.sender.RENEW", 0.05)
+    gates, in_hand = [asyncio.Event(), asyncio.Event()], list[asyncio.Event]()
+
+    async def wait() -> None:
+        gate = gates[len(in_hand)]
+        in_hand.append(gate)
+        await gate.wait()
+
+    sending.before = wait
+    sending.peer.hold = asyncio.Event()
+    sender = sending.sender()
+    await sending.queue("one")
+    async with sending.running(sender):
+        await true(lambda: len(in_hand) == 1)
+        await sending.sql.execute("UPDATE sends SET state = 'queued', worker = NULL, lease_until = NULL")
+        await true(lambda: len(in_hand) == 2)
+        gates[1].set()
+        await value(sending.sql, "SELECT begun_at IS NOT NULL FROM sends", True)
+        gates[0].set()
+        await true(lambda: sender._busy["main"] == 1)
+        await sending.sql.execute("UPDATE sends SET lease_until = now() + interval '30 s'")
+        await value(sending.sql, "SELECT lease_until > now() + interval '45 s' FROM sends", True)
+        sending.peer.hold.set()
+        await sending.state("one", "sent")
+    assert len(sending.peer.taken) == 1
+
+
+async def test_a_lease_is_its_workers(sending: Sending) -> None:
+    """who has lost a lease can neither begin with, put back nor renew what another has now"""
+    id_, row = await sending.queue("one"), "SELECT s::text FROM sends s"
+    assert id_ is not None
+    for worker in ("first", "second"):
+        await sending.sql.execute("UPDATE sends SET state = 'queued', worker = NULL, lease_until = NULL")
+        assert await outbox.claim(
+            sending.sql,
+            account="main",
+            stream="transactional",
+            default=True,
+            limit=1,
+            worker=worker,
+            lease=timedelta(minutes=1),
+        )
+    before = await sending.sql.fetchval(row)
+    await outbox.renew(sending.sql, [id_], "first", timedelta(hours=1))
+    assert not await outbox.keep(sending.sql, id_, "first", "failed", reason=None, detail="")
+    assert await outbox.begin(sending.sql, id_, "first", "main", "m", []) is None
+    assert await sending.sql.fetchval(row) == before
+    assert await outbox.begin(sending.sql, id_, "second", "main", "m", []) is not None
+
+
+async def test_a_busy_account_rests_for_all(sending: Sending, looks: Counter[str]) -> None:
     """after a 421 no sender asks again until the pause is over, and nothing is lost"""
     sending.peer.mail = deque(["421 4.7.0 too many", "250 OK"])
     await sending.queue("first")
@@ -124,8 +183,10 @@ async def test_a_busy_account_rests_for_all(sending: Sending) -> None:
         await value(sending.sql, "SELECT count(*) FROM send_accounts WHERE paused_until > now()", 1)
         for number in range(5):
             await sending.queue(f"more {number}", to=f"to{number}@example.com")
-        asked = len(sending.peer.asked)
-        assert asked == 1
+        looks.clear()
+        await true(lambda: len(looks) == 3 and min(looks.values()) > 1)
+        assert len(sending.peer.asked) == 1
+        assert await sending.sql.fetchval("SELECT count(*) FROM send_attempts") == 1  # the others are not taken in hand
         await value(sending.sql, "SELECT count(*) FROM sends WHERE state = 'queued'", 6)
         await sending.sql.execute("UPDATE send_accounts SET paused_until = now()")
         await sending.sql.execute("UPDATE sends SET not_before = now()")
@@ -169,7 +230,7 @@ async def test_what_a_killed_sender_leaves(sending: Sending) -> None:
     killed = sending.sender()
     task = asyncio.create_task(killed.run(asyncio.Event()))
     await value(sending.sql, "SELECT count(*) FROM sends WHERE begun_at IS NOT NULL", 2)
-    for one in (*killed._tasks.values(), task):
+    for one in (*killed._tasks, task):
         one.cancel()
     await asyncio.gather(task, return_exceptions=True)
     sending.peer.hold.set()

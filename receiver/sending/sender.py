@@ -77,7 +77,7 @@ class Sender:
         self._asked = [name for name, one in accounts.items() if can_be_asked(one.settings)]
         self._worker = this_process()
         self._pool: asyncpg.Pool | None = None
-        self._tasks: dict[UUID, asyncio.Task[None]] = {}
+        self._tasks: dict[asyncio.Task[None], UUID] = {}  # two may be of one send, which was released meanwhile
         self._busy: Counter[str] = Counter()
         self._answered: set[str] = set()  # accounts whose server has
         self._wake = asyncio.Event()
@@ -127,10 +127,10 @@ class Sender:
             self._stopping.set()
             stopping.cancel()
             if self._tasks:
-                await asyncio.wait(self._tasks.values(), timeout=GRACE)
-            for task in (*keeping, *self._tasks.values()):
+                await asyncio.wait(self._tasks, timeout=GRACE)
+            for task in (*keeping, *self._tasks):
                 task.cancel()
-            await asyncio.gather(*keeping, *self._tasks.values(), return_exceptions=True)
+            await asyncio.gather(*keeping, *self._tasks, return_exceptions=True)
             await asyncio.gather(*(one.transport.aclose() for one in self._accounts.values()), return_exceptions=True)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._pool.close(), 5)
@@ -169,7 +169,7 @@ class Sender:
 
     async def _renew(self) -> None:
         if self._tasks and self._pool is not None:
-            await outbox.renew(self._pool, list(self._tasks), self._worker, LEASE)
+            await outbox.renew(self._pool, list(self._tasks.values()), self._worker, LEASE)
 
     async def _claim(self) -> bool:
         """Begin with what is due; False where nothing was, or nothing more can be in hand.
@@ -218,11 +218,11 @@ class Sender:
 
     def _begin(self, row: asyncpg.Record, account: Account) -> None:
         task = asyncio.create_task(self._one(row, account))
-        self._tasks[row["id"]] = task
+        self._tasks[task] = row["id"]
         self._busy[account.name] += 1
 
-        def done(_: asyncio.Task[None]) -> None:
-            self._tasks.pop(row["id"], None)
+        def done(task: asyncio.Task[None]) -> None:
+            del self._tasks[task]
             self._busy[account.name] -= 1
             self._wake.set()
 
