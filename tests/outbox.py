@@ -42,6 +42,7 @@ class Sending:
         self.sql = sql
         self.peer = peer
         self.refused: list[str] = []
+        self.senders = 0
         self.templates = Path("templates-of-tests")
         self.bounced: Bounced | None = None
         self.before: Callable[[], Awaitable[None]] | None = None  # a message is made
@@ -65,7 +66,7 @@ class Sending:
                 await self.before()
             return await composer(sql, row, account)
 
-        return Sender(
+        sender = Sender(
             dsn=through(self.dsn),
             accounts={account.name: account},
             compose=compose,
@@ -74,6 +75,9 @@ class Sending:
             vault=VAULT,
             chores=[] if chore is None else [chore],
         )
+        self.senders += 1
+        sender._worker += f" {self.senders}"  # as if each were a process of its own
+        return sender
 
     @asynccontextmanager
     async def running(self, *senders: Sender) -> AsyncIterator[None]:
