@@ -98,8 +98,9 @@ async def sending(database: str) -> AsyncIterator[None]:
 
 
 async def filled(database: str, times: int = 1) -> None:
+    accounts = bind_accounts(read_settings(None)[0])
     async with asyncpg.create_pool(database, min_size=1, max_size=3) as pool:
-        await asyncio.gather(*(broadcasts.fill(pool) for _ in range(times)))
+        await asyncio.gather(*(broadcasts.fill(pool, accounts) for _ in range(times)))
 
 
 async def test_everybody_gets_it_once(receiver: Receiver, sql: asyncpg.Connection, database: str, peer: Peer) -> None:
@@ -176,6 +177,26 @@ async def test_who_sleeps_keeps_nobody_waiting(receiver: Receiver, sql: asyncpg.
     await sql.execute("UPDATE sends SET not_before = now() + interval '8 h'")
     await filled(database)
     assert await sql.fetchval("SELECT count(*) FROM sends") == 30
+
+
+async def test_a_limited_account(
+    receiver: Receiver, sql: asyncpg.Connection, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """only as much waits as the account's hour has room for, so that nothing grows too late; it all goes in the end"""
+    monkeypatch.setattr("receiver.sending.sender.FULL", 0.1)
+    with (tmp_path / "receiver.toml").open("a") as file:
+        file.write("per_hour = 10\n")
+    await subscribers(sql, 40)
+    assert (await receiver("broadcast", "start", "slow", *SALE, "--yes")).code == 0
+    async with sending(database):
+        for hour in range(1, 6):
+            await value(sql, "SELECT count(*) FROM sends WHERE state = 'sent'", min(9 * hour, 40))
+            await filled(database)
+            waiting = await sql.fetch("SELECT not_before > now() AS put_off FROM sends WHERE state = 'queued'")
+            assert len(waiting) <= 10, hour  # as many as were in hand when it was looked
+            assert not any(row["put_off"] for row in waiting)
+            await sql.execute("UPDATE send_budgets SET began_at = began_at - interval '1 h'")
+        await value(sql, "SELECT state FROM broadcasts", "done")
 
 
 async def test_what_comes_back_is_cancelled(

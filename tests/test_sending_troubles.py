@@ -18,7 +18,7 @@ from receiver.contacts.rules import Rules
 from receiver.policy_settings import PolicySettings
 from receiver.sending.running import suppressing
 from receiver.sending.transport import Rejected
-from receiver.sending.turns import Full, take_turn
+from receiver.sending.turns import Full, take_turn, turns_free
 from receiver.sending_settings import SendingSettings
 from receiver.store import outbox
 from receiver.store.sql import Sql
@@ -220,6 +220,56 @@ async def test_an_hour_that_is_full_uses_up_no_day(sending: Sending) -> None:
         await value(sending.sql, "SELECT count(*) FROM sends WHERE reason = 'rate_limit' AND state = 'queued'", 4)
         await value(sending.sql, SENT, 2)
     assert await sending.sql.fetchval("SELECT used FROM send_budgets WHERE per = 'day'") == 2
+
+
+async def test_a_limit_holds_the_stream(sending: Sending, monkeypatch: pytest.MonkeyPatch) -> None:
+    """where an hour is used up, messages stay as they were, and are not taken in hand again and again"""
+    monkeypatch.setattr("receiver.sending.sender.CHORES", 0.01)
+    await sending.sql.execute("""
+        CREATE SEQUENCE claimed;
+        CREATE FUNCTION claimed() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN PERFORM nextval('claimed'); RETURN NEW; END $$;
+        CREATE TRIGGER claimed AFTER UPDATE ON sends FOR EACH ROW WHEN (NEW.state = 'leased' AND OLD.state = 'queued')
+        EXECUTE FUNCTION claimed()
+    """)
+    chores = 0
+
+    async def chore(_: asyncpg.Pool) -> None:
+        nonlocal chores
+        chores += 1
+
+    for number in range(15):
+        await sending.queue(f"{number}")
+    async with sending.running(sending.sender(per_hour=2, chore=chore)):
+        await value(
+            sending.sql, "SELECT count(*) > 0 FROM sends WHERE reason = 'rate_limit' AND state = 'queued'", True
+        )
+        since = chores
+        await true(lambda: chores > since + 50)
+    assert await sending.sql.fetchval("SELECT last_value FROM claimed") <= 20
+    assert await sending.sql.fetchval("SELECT count(*) FROM sends WHERE not_before < now() AND state = 'queued'") == 13
+
+
+@pytest.mark.parametrize(
+    ("limits", "held", "free"),
+    [
+        ({}, 1, None),
+        ({"per_hour": 10, "per_day": 100}, 5, 9),
+        ({"per_day": 10}, 8, 1),
+        ({"per_day": 10}, 30, 9),
+        ({"per_second": 0.001}, 30, 4),
+    ],
+)
+async def test_how_many_may_join(sending: Sending, limits: dict[str, Any], held: int, free: int | None) -> None:
+    """so many may be queued as have their turn, and no more than go in a day with those that wait for the morning"""
+    (account,) = sending.sender(**limits)._accounts.values()
+    for number in range(8):
+        delay = timedelta(hours=held)
+        await sending.queue(f"{number}", to=f"to{number}@example.com", stream="marketing", topic="news", delay=delay)
+    assert await turns_free(sending.sql, account, "marketing", default=True) == free
+    if free:
+        await sending.queue("now", stream="marketing", topic="news")
+        assert await turns_free(sending.sql, account, "marketing", default=True) == free - 1
 
 
 async def test_what_was_in_flight_makes_the_rest_no_longer(sending: Sending) -> None:

@@ -19,10 +19,12 @@ from receiver.contacts import segments
 from receiver.contacts.filter_sql import where
 from receiver.contacts.filters import AllOf, Condition, Sendable, parse_filter, to_json
 from receiver.errors import ReceiverError
+from receiver.sending.accounts import Account, default_accounts
 from receiver.sending.compose import contact_of
 from receiver.sending.means import NO_PUBLIC_URL, Means
 from receiver.sending.templates import Templates, Unfit
 from receiver.sending.trying import NOWHERE
+from receiver.sending.turns import turns_free
 from receiver.store import broadcasts as store
 from receiver.store import send_list
 from receiver.store.broadcasts import State
@@ -193,7 +195,7 @@ async def get(sql: Sql, name: str) -> asyncpg.Record:
 # Filling the outbox --------------------------------------------------------------------------------------------------
 
 
-async def fill(pool: asyncpg.Pool) -> None:
+async def fill(pool: asyncpg.Pool, accounts: Mapping[str, Account]) -> None:
     """Queue what there is room for of every running broadcast. Any number of processes may."""
     await store.cancel_rest(pool)
     for id_ in await store.running(pool, SOON):
@@ -201,7 +203,7 @@ async def fill(pool: asyncpg.Pool) -> None:
             more = True
             while more:
                 async with pool.acquire() as sql, sql.transaction():
-                    more = await _fill(sql, id_)
+                    more = await _fill(sql, id_, accounts)
         except Exception as error:  # one that cannot be filled must not keep the others
             if isinstance(error, AWAY) and not isinstance(error, _ITS_OWN):
                 raise
@@ -209,19 +211,19 @@ async def fill(pool: asyncpg.Pool) -> None:
             await store.stop(pool, id_, f"its recipients cannot be found: {type(error).__name__}")
 
 
-async def _fill(sql: Sql, id_: int) -> bool:
+async def _fill(sql: Sql, id_: int, accounts: Mapping[str, Account]) -> bool:
     """One piece of one broadcast; whether there may be more of it now. Within a transaction."""
     row = await store.lock(sql, id_, SOON)
     if row is None:
-        return False
-    start, spacing = max(row["now"], row["not_before"]), _spacing(row["per_minute"])
-    room = _room(row, start, spacing)
-    if room <= 0:
         return False
     upto = await store.next_contacts(sql, row["last_contact_id"], LOOK)
     if upto is None:
         await store.set_state(sql, row["name"], "done", "", only=("running",))
         log.info("a broadcast is queued", action="broadcast_queued", broadcast=row["name"], messages=row["queued"])
+        return False
+    start, spacing = max(row["now"], row["not_before"]), _spacing(row["per_minute"])
+    room = _room(row, start, spacing, await _turns(sql, row, accounts))
+    if room <= 0:
         return False
     condition = _audience(row["topic"], parse_filter(row["filter"]) if row["filter"] else None)
     piece = store.Piece(id=id_, after=row["last_contact_id"], upto=upto, room=room, start=start, spacing=spacing)
@@ -236,7 +238,15 @@ def _spacing(per_minute: int | None) -> timedelta:
     return timedelta(0) if per_minute is None else timedelta(minutes=1) / per_minute
 
 
-def _room(row: asyncpg.Record, start: datetime, spacing: timedelta) -> int:
+async def _turns(sql: Sql, row: asyncpg.Record, accounts: Mapping[str, Account]) -> int | None:
+    """For how many messages its account has turns; None: it has no limits, or another process sends through it."""
+    default, _ = default_accounts(accounts)
+    account = accounts.get(row["account"] or default or "")
+    return None if account is None else await turns_free(sql, account, "marketing", default=account.name == default)
+
+
+def _room(row: asyncpg.Record, start: datetime, spacing: timedelta, turns: int | None) -> int:
     """How many messages may be queued now."""
     room: int = AHEAD - row["waiting"]
-    return min(room, (row["now"] + SOON - start) // spacing) if spacing else room
+    paced = (row["now"] + SOON - start) // spacing if spacing else room
+    return min(room, paced, room if turns is None else turns)

@@ -63,7 +63,7 @@ def sender_of(settings: Settings, accounts: Mapping[str, Account], vault: Vault,
         rules=settings.sending,
         vault=vault,
         chores=[
-            broadcasts.fill,
+            partial(broadcasts.fill, accounts=accounts),
             partial(_ask, rules=[one for one in find_rules(settings)[0] if one.settings.when == SILENT]),
             partial(ask_providers, accounts=accounts),
         ],

@@ -12,9 +12,10 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from math import ceil
+from time import monotonic
 from typing import Final
 from uuid import UUID
 
@@ -45,6 +46,7 @@ LEASE: Final = timedelta(seconds=60)
 RENEW: Final = 15.0  # seconds
 CHORES: Final = 5.0  # seconds
 GRACE: Final = 25.0  # seconds that messages in hand get at the end
+FULL: Final = 60.0  # seconds, at most, until an account whose limit is reached is asked again: turns are given back
 
 Compose = Callable[[Sql, asyncpg.Record, Account], Awaitable[Message]]
 Chore = Callable[[asyncpg.Pool], Awaitable[None]]
@@ -80,6 +82,7 @@ class Sender:
         self._tasks: dict[asyncio.Task[None], UUID] = {}  # two may be of one send, which was released meanwhile
         self._busy: Counter[str] = Counter()
         self._answered: set[str] = set()  # accounts whose server has
+        self._full: dict[tuple[str, str], float] = {}  # until when (monotonic), by account and stream
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._suppression: str | None = "nobody has looked yet"
@@ -182,7 +185,7 @@ class Sender:
             for name in self._accounts:
                 for stream, default in (("transactional", transactional), ("marketing", marketing)):
                     free = self._most(name) - self._busy[name]
-                    if free > 0:
+                    if free > 0 and self._full.get((name, stream), 0) <= monotonic():
                         rows = await outbox.claim(
                             self._sql,
                             account=name,
@@ -304,11 +307,13 @@ class Sender:
     async def _turn(self, row: asyncpg.Record, account: Account) -> Sequence[str] | None:
         """Wait for a turn within the account's rates: what it is taken out of.
 
-        None: that would take too long, or we are to stop; the message is put back.
+        None: that would take too long, or we are to stop; the message is put back, as it was. Where a limit is reached
+        it is the stream that waits: messages put off would be counted as gone, and others queued in their place.
         """
         turn = await take_turn(self._sql, account, row["stream"])
         if isinstance(turn, Full):
-            await self._put_back(row, f"the account's limit for one {turn.per} is reached", turn.until)
+            self._full[account.name, row["stream"]] = monotonic() + min(max(turn.wait, POLL), FULL)
+            await self._put_back(row, f"the account's limit for one {turn.per} is reached")
             return None
         if account.settings.per_second is not None:
             spacing = timedelta(seconds=1 / account.settings.per_second)
@@ -317,14 +322,12 @@ class Sender:
                 await asyncio.wait_for(self._stopping.wait(), wait)
         if self._stopping.is_set():
             await outbox.give_back(self._sql, account.name, turn)
-            await self._put_back(row, "the process was stopped", None)
+            await self._put_back(row, "the process was stopped")
             return None
         return turn
 
-    async def _put_back(self, row: asyncpg.Record, detail: str, until: datetime | None) -> None:
-        await outbox.keep(
-            self._sql, row["id"], self._worker, "queued", reason="rate_limit", detail=detail, not_before=until
-        )
+    async def _put_back(self, row: asyncpg.Record, detail: str) -> None:
+        await outbox.keep(self._sql, row["id"], self._worker, "queued", reason="rate_limit", detail=detail)
 
     async def _mark_begun(self, row: asyncpg.Record, account: Account, message: Message) -> Begun | None:
         """The guard's last word, and the mark, in one transaction."""

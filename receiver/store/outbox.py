@@ -212,7 +212,23 @@ WHERE b.used < $4 OR b.began_at <= clock_timestamp() - $3::interval
 RETURNING used
 """
 _GIVE_BACK: Final = "UPDATE send_budgets SET used = greatest(used - 1, 0) WHERE account = $1 AND per = ANY ($2)"
-_WINDOW_ENDS: Final = "SELECT began_at + $3::interval FROM send_budgets WHERE account = $1 AND per = $2"
+_WINDOW_ENDS: Final = """
+SELECT greatest(extract(epoch FROM began_at + $3::interval - clock_timestamp()), 0)::float8
+FROM send_budgets WHERE account = $1 AND per = $2
+"""
+_USED: Final = """
+SELECT used FROM send_budgets WHERE account = $1 AND per = $2 AND began_at > clock_timestamp() - $3::interval
+"""
+
+_WAITING: Final = """
+SELECT count(*) FROM (
+    SELECT FROM sends s
+    WHERE s.state = 'queued' AND s.stream = $2 AND (s.account = $1 OR s.account IS NULL AND $3)
+      AND s.not_before <= statement_timestamp() + $4::interval
+      AND NOT EXISTS (SELECT FROM broadcasts b WHERE b.id = s.broadcast_id AND b.state IN ('paused', 'cancelled'))
+    LIMIT $5
+) AS found
+"""
 
 # Our id of the send travels in the message's metadata, so an event that carries it proves that it was taken.
 _PROVEN: Final = """
@@ -342,12 +358,27 @@ async def take_slot(sql: Sql, account: str, spacing: timedelta) -> float:
     return found
 
 
-async def take_from_window(sql: Sql, account: str, per: str, span: timedelta, most: int) -> datetime | None:
-    """None: there was something left, and it is taken; else when there will be."""
+async def take_from_window(sql: Sql, account: str, per: str, span: timedelta, most: int) -> float | None:
+    """None: there was something left, and it is taken; else in how many seconds there will be."""
     if await sql.fetchval(_WINDOW, account, per, span, most) is not None:
         return None
-    found: datetime = await sql.fetchval(_WINDOW_ENDS, account, per, span)
+    found: float = await sql.fetchval(_WINDOW_ENDS, account, per, span)
     return found
+
+
+async def waiting(sql: Sql, account: str, stream: str, *, default: bool, within: timedelta, most: int) -> int:
+    """How many sends of one stream wait to go through the account now, or within that time; `most` are counted.
+
+    `default`: also those that name no account.
+    """
+    found: int = await sql.fetchval(_WAITING, account, stream, default, within, max(most, 0))
+    return found
+
+
+async def used(sql: Sql, account: str, per: str, span: timedelta) -> int:
+    """What is taken from the window as it is now."""
+    found: int | None = await sql.fetchval(_USED, account, per, span)
+    return found or 0
 
 
 async def give_back(sql: Sql, account: str, pers: Sequence[str]) -> None:
