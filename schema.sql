@@ -1051,7 +1051,8 @@ CREATE TABLE broadcasts (
     not_before timestamptz NOT NULL DEFAULT now(),
     created_at timestamptz NOT NULL DEFAULT now(),
     created_by text NOT NULL,
-    changed_at timestamptz NOT NULL DEFAULT now()
+    changed_at timestamptz NOT NULL DEFAULT now(),
+    done_at timestamptz
 );
 COMMENT ON TABLE broadcasts IS 'A template to everybody in a segment, or subscribed to a topic.';
 COMMENT ON COLUMN broadcasts.id IS 'Number, for people.';
@@ -1073,6 +1074,7 @@ COMMENT ON COLUMN broadcasts.not_before IS 'When the next message that is not qu
 COMMENT ON COLUMN broadcasts.created_at IS 'When it was made.';
 COMMENT ON COLUMN broadcasts.created_by IS 'Who made it: an API key, or an account of the operating system.';
 COMMENT ON COLUMN broadcasts.changed_at IS 'When its state was last changed.';
+COMMENT ON COLUMN broadcasts.done_at IS 'When all of it was queued; NULL: it is not yet.';
 
 CREATE TABLE click_verdicts (
     event_id uuid PRIMARY KEY,

@@ -64,9 +64,9 @@ def receiver(
     return command_for(database, tmp_path, capsys, monkeypatch)
 
 
-async def subscribers(sql: asyncpg.Connection, count: int) -> list[str]:
+async def subscribers(sql: asyncpg.Connection, count: int, *, first: int = 0) -> list[str]:
     """Contacts with a plan, all subscribed to news; every second one has a tag."""
-    found = [f"to{number}@example.com" for number in range(count)]
+    found = [f"to{number}@example.com" for number in range(first, first + count)]
     await sql.executemany(
         'INSERT INTO contacts (address, address_hash, tags, attributes) VALUES ($1, $2, $3, \'{"plan": "free"}\')',
         [(one, VAULT.address_hash(one), ["buyer"] if n % 2 else []) for n, one in enumerate(found)],
@@ -166,6 +166,19 @@ async def test_it_is_stopped(receiver: Receiver, sql: asyncpg.Connection, databa
     assert "is cancelled" in (await receiver("broadcast", "resume", "wrong")).err
     audited = await sql.fetch("SELECT action FROM audit_log WHERE action LIKE 'broadcast%' ORDER BY at")
     assert [row["action"] for row in audited] == ["broadcast start", "broadcast pause", "broadcast cancel"]
+
+
+async def test_what_is_done_stays_done(receiver: Receiver, sql: asyncpg.Connection, database: str) -> None:
+    """who subscribes after a broadcast was queued does not get it, though it was paused since, and resumed"""
+    await subscribers(sql, 2)
+    assert (await receiver("broadcast", "start", "spring", *SALE, "--yes")).code == 0
+    await filled(database)
+    assert (await receiver("broadcast", "pause", "spring", "--why", "the price")).code == 0
+    await subscribers(sql, 1, first=2)
+    assert (await receiver("broadcast", "resume", "spring")).code == 0
+    await filled(database)
+    assert await sql.fetchval("SELECT state FROM broadcasts") == "done"
+    assert await sql.fetchval("SELECT count(*) FROM sends") == 2
 
 
 async def test_who_sleeps_keeps_nobody_waiting(receiver: Receiver, sql: asyncpg.Connection, database: str) -> None:

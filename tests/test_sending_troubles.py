@@ -362,7 +362,7 @@ async def test_a_refusal_follows_the_policy(
 
 
 async def test_a_rest_does_not_hide_who_has_paused(sending: Sending) -> None:
-    """a message that was in flight and finds the server busy leaves the pause of an operator as it was"""
+    """a message that was in flight and finds the server busy, or closed, leaves the pause of an operator as it was"""
     now = datetime.now(UTC)
     pauses = (
         ("busy", None, now - timedelta(hours=1), "busy"),
@@ -370,6 +370,7 @@ async def test_a_rest_does_not_hide_who_has_paused(sending: Sending) -> None:
         ("busy", None, now + timedelta(hours=1), "a maintenance"),
         ("an incident", "alice", None, "an incident"),
         ("busy", None, now + timedelta(hours=1), "an incident"),
+        ("a wrong password", None, None, "an incident"),
     )
     for reason, by, until, stands in pauses:
         await outbox.pause(sending.sql, "main", until, by=by, reason=reason)

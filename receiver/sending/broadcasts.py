@@ -165,8 +165,9 @@ async def pause(sql: Sql, name: str, why: str) -> None:
 
 
 async def resume(sql: Sql, name: str) -> None:
-    """Raises NoSuchBroadcast, WrongState."""
-    await _set(sql, name, "running", "", only=("paused",))
+    """Let it go on where it was. Raises NoSuchBroadcast, WrongState."""
+    if await store.resume(sql, name) is None:
+        raise await _wrong(sql, name)
 
 
 async def cancel(sql: Sql, name: str) -> int:
@@ -178,10 +179,15 @@ async def cancel(sql: Sql, name: str) -> int:
 async def _set(sql: Sql, name: str, state: State, why: str, *, only: tuple[State, ...]) -> int:
     """Within a transaction: who fills the outbox has the row as long as it does."""
     id_ = await store.set_state(sql, name, state, why, only=only)
-    if id_ is not None:
-        return id_
+    if id_ is None:
+        raise await _wrong(sql, name)
+    return id_
+
+
+async def _wrong(sql: Sql, name: str) -> WrongState:
+    """Raises NoSuchBroadcast."""
     row = await get(sql, name)
-    raise WrongState(f"broadcast {name} is {row['state']}")
+    return WrongState(f"broadcast {name} is {row['state']}")
 
 
 async def get(sql: Sql, name: str) -> asyncpg.Record:

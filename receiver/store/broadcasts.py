@@ -59,8 +59,15 @@ _MOVE: Final = """
 UPDATE broadcasts SET last_contact_id = $2, queued = queued + $3, not_before = greatest(not_before, $4) WHERE id = $1
 """
 _SET: Final = """
-UPDATE broadcasts SET state = $2, reason = $3, changed_at = clock_timestamp() WHERE name = $1 AND state = ANY ($4)
-RETURNING id
+UPDATE broadcasts SET state = $2, reason = $3, changed_at = clock_timestamp(),
+       done_at = CASE WHEN $2 = 'done' THEN clock_timestamp() ELSE done_at END
+WHERE name = $1 AND state = ANY ($4) RETURNING id
+"""
+# One that was queued as a whole is not queued again, for those who have come since.
+_RESUME: Final = """
+UPDATE broadcasts SET state = CASE WHEN done_at IS NULL THEN 'running' ELSE 'done' END, reason = '',
+       changed_at = clock_timestamp()
+WHERE name = $1 AND state = 'paused' RETURNING id
 """
 _STOP: Final = """
 UPDATE broadcasts SET state = 'paused', reason = $2, changed_at = clock_timestamp() WHERE id = $1 AND state = 'running'
@@ -153,6 +160,12 @@ async def move(sql: Sql, id_: int, last: int, queued: int, not_before: datetime)
 async def set_state(sql: Sql, name: str, state: State, reason: str, *, only: Sequence[State]) -> int | None:
     """Its id; None where it is in none of the states `only`, or does not exist."""
     found: int | None = await sql.fetchval(_SET, name, state, reason, list(only))
+    return found
+
+
+async def resume(sql: Sql, name: str) -> int | None:
+    """Its id; None where it is not paused, or does not exist."""
+    found: int | None = await sql.fetchval(_RESUME, name)
     return found
 
 

@@ -173,7 +173,8 @@ WHERE id = $1 AND attempts = $2
   AND ($3 = 'sent' OR state IN ('leased', 'unknown') OR state = 'queued' AND $3 <> 'unknown')
 """
 
-# What people have to end is not taken for a rest that ends by itself, nor a long rest for a short one.
+# What people have to end is not taken for a rest that ends by itself, nor a long rest for a short one. What people have
+# paused stays theirs, with their reason, whatever messages in flight then say of the account.
 _PAUSE: Final = """
 INSERT INTO send_accounts AS a (name, paused_at, paused_until, paused_by, reason)
 VALUES ($1, clock_timestamp(), $2, $3, $4)
@@ -182,7 +183,8 @@ ON CONFLICT (name) DO UPDATE SET
                      ELSE coalesce(a.paused_at, clock_timestamp()) END,
     paused_until = excluded.paused_until, paused_by = excluded.paused_by, reason = excluded.reason,
     changed_at = clock_timestamp()
-WHERE a.paused_at IS NULL OR excluded.paused_until IS NULL OR excluded.paused_until > a.paused_until
+WHERE (a.paused_at IS NULL OR excluded.paused_until IS NULL OR excluded.paused_until > a.paused_until)
+  AND NOT (a.paused_by IS NOT NULL AND a.paused_until IS NULL AND excluded.paused_by IS NULL)
 """
 _RESUME: Final = """
 UPDATE send_accounts SET paused_at = NULL, paused_until = NULL, paused_by = NULL, reason = '', failures = 0,
