@@ -245,6 +245,38 @@ async def test_what_providers_say_in_their_own_words(name: str, said: Said, mean
 
 
 @pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("sendgrid", Said(403, '{"errors": [{"message": "not a verified Sender Identity", "field": "from"}]}')),
+        ("postmark", Said(422, '{"ErrorCode": 400, "Message": "no sender signature"}')),
+        ("postmark", Said(422, '{"ErrorCode": 401, "Message": "not confirmed"}')),
+        ("resend", Said(422, '{"name": "invalid_from_address"}')),
+        ("resend", Said(403, '{"name": "validation_error"}')),
+        ("ses", Said(400, "{}", {"x-amzn-errortype": "MailFromDomainNotVerifiedException"})),
+        ("ses", Said(403, "{}", {"x-amzn-errortype": "AccessDeniedException"})),
+    ],
+    ids=str,
+)
+async def test_whose_sender_is_refused(name: str, said: Said) -> None:
+    """where it is not the account's own the message is refused; for its own, or its key, the account is paused"""
+    other = message(sender=Mailbox("boss@other.example"))
+    async with api_peer() as peer:
+        peer.says(said)
+        own = message(sender=Mailbox("Hello@SHOP.example", "Shop"))
+        assert [type(await outcome(name, peer, one)) for one in (own, other)] == [Pause, Rejected]
+        peer.says(Said(401))
+        assert isinstance(await outcome(name, peer, other), Pause)
+
+
+async def test_a_template_that_is_not_there() -> None:
+    """a message by a template that SES does not know has failed; with no configuration set nothing can be sent"""
+    async with api_peer() as peer:
+        peer.says(Said(404, "{}", {"x-amzn-errortype": "NotFoundException"}))
+        found = [type(await outcome("ses", peer, message(template_id=name))) for name in ("welcome", "")]
+    assert found == [Rejected, Pause]
+
+
+@pytest.mark.parametrize(
     ("headers", "seconds"),
     [
         ({}, None),

@@ -122,6 +122,22 @@ async def test_what_a_reply_means(script: dict[str, str], expected: tuple[Any, .
     assert "ann@example.com" not in found.detail
 
 
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("550 5.7.1 sender not allowed", (Rejected, None)),
+        ("451 4.1.8 domain not found", (Retry, False)),
+        ("421 4.7.0 too many connections", (Retry, True)),
+        ("530 5.7.0 authentication required", (Pause, None)),
+    ],
+)
+async def test_a_sender_that_is_not_the_accounts(said: str, meant: tuple[type[Outcome], bool | None]) -> None:
+    """a server that refuses a sender which a message brings along refuses that message, and not the account"""
+    async with smtp_peer(Peer(mail=deque([said]))) as peer:
+        found = await outcome(peer, message(sender=Mailbox("boss@other.example")))
+    assert (type(found), getattr(found, "account", None)) == meant
+
+
 async def test_a_server_that_closes_at_a_copy() -> None:
     """a 421 to a copy is about us, not about the copy: the message goes later, to all of them"""
     async with smtp_peer(Peer(rcpt=deque(["250 OK", "421 4.7.0 closing"]))) as peer:

@@ -9,13 +9,13 @@ from typing import Any, Final, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from receiver.classify.addresses import domain_of
+from receiver.classify.addresses import domain_of, normalize_address
 from receiver.errors import ConfigError, Problem
 from receiver.faults import did_you_mean, problems_of, setting_names
 from receiver.raw_settings import resolve_files
 from receiver.sending.content import Box, mailbox
 from receiver.sending.message import Mailbox
-from receiver.sending.transport import Transport
+from receiver.sending.transport import Pause, Rejected, Transport
 from receiver.settings import Settings
 from receiver.sources import NAME
 
@@ -42,6 +42,14 @@ class AccountSettings(BaseModel):
     def mailbox(self) -> Mailbox:
         """Who the mail is from."""
         return mailbox(self.sender)
+
+    def is_own(self, sender: Mailbox) -> bool:
+        """Whether it is the account's own sender, and not one that a template or a program has given the message."""
+        return normalize_address(sender.address) == normalize_address(self.mailbox.address)
+
+    def refused(self, sender: Mailbox, detail: str) -> Pause | Rejected:
+        """What it means that a sender is refused: of the account's own, all its mail is; of another, this message."""
+        return Pause(detail=detail) if self.is_own(sender) else Rejected(detail=detail)
 
     @property
     def is_limited(self) -> bool:

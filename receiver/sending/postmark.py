@@ -5,6 +5,7 @@ Documents: https://postmarkapp.com/developer/api/email-api and .../api/overview#
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
 from pydantic import Field, SecretStr
@@ -21,7 +22,8 @@ from receiver.sending.transport import Outcome, Pause, Rejected, Sent
 
 URL: Final = "https://api.postmarkapp.com"
 _INACTIVE: Final = 406  # the recipient is on Postmark's list of suppressions
-_OURS: Final = frozenset([10, 400, 401, 405, 412, 413])  # token, sender's signature, credits, account under review
+_OURS: Final = frozenset([10, 405, 412, 413])  # token, credits, account under review
+_SENDER: Final = frozenset([400, 401])  # its signature is not there, or not confirmed
 
 
 class Settings(AccountSettings):
@@ -47,7 +49,7 @@ class Postmark:
         url = f"{self._settings.url.rstrip('/')}{path}"
         marketing = message.stream == "marketing"
         stream = self._settings.marketing_stream if marketing else self._settings.transactional_stream
-        body = encode(payload(message, stream))
+        body, judge = encode(payload(message, stream)), partial(_judge, self._settings, message)
 
         async def attempt(key: SecretStr) -> Outcome:
             headers = {
@@ -55,7 +57,7 @@ class Postmark:
                 "content-type": "application/json",
                 "accept": "application/json",
             }
-            return await self._api.post(url, body, headers, read=_read, judge=_judge)
+            return await self._api.post(url, body, headers, read=_read, judge=judge)
 
         return await self._keys.use(attempt)
 
@@ -104,11 +106,13 @@ def _read(answer: Answer) -> Sent:
     return Sent(provider_message_id=text(json_of(answer).get("MessageID")))
 
 
-def _judge(answer: Answer) -> Outcome | None:
+def _judge(settings: Settings, message: Message, answer: Answer) -> Outcome | None:
     """By the error's number. Only with 422 is it the message's fault: 429 and 503 carry one too."""
     code = integer(json_of(answer).get("ErrorCode"))
     if code in _OURS:
         return Pause(detail=f"Postmark answers with error {code}")
+    if code in _SENDER:
+        return settings.refused(message.sender, f"Postmark answers with error {code}")
     if code == _INACTIVE:
         return Rejected(detail="Postmark holds mail to the recipient back (error 406)")
     return Rejected(detail=f"Postmark answers with error {code}") if answer.status == 422 and code else None

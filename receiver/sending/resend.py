@@ -7,6 +7,7 @@ A key is remembered for 24 hours, so that what nobody knows can be asked again.
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any, Final
 
 from pydantic import Field, SecretStr
@@ -23,7 +24,8 @@ from receiver.sending.transport import Outcome, Pause, Retry, Sent, Unknown
 
 URL: Final = "https://api.resend.com"
 _NOT_IN_TAG: Final = re.compile(r"[^A-Za-z0-9_-]")
-_OURS: Final = frozenset(["missing_api_key", "invalid_api_key", "restricted_api_key", "invalid_from_address"])
+_OURS: Final = frozenset(["missing_api_key", "invalid_api_key", "restricted_api_key"])
+_SENDER: Final = frozenset([(422, "invalid_from_address"), (403, "validation_error")])  # 403: no domain of ours
 
 
 class Settings(AccountSettings):
@@ -37,13 +39,14 @@ class Resend:
     """Sends through one account."""
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._url = f"{settings.url.rstrip('/')}/emails"
         self._keys = Keys(settings.api_key)
         self._api = Api(self._url, settings)
 
     async def send(self, message: Message) -> Outcome:
         """Hand the message over; the same again within a day is sent once."""
-        body = encode(payload(message))
+        body, judge = encode(payload(message)), partial(_judge, self._settings, message)
 
         async def attempt(key: SecretStr) -> Outcome:
             headers = {
@@ -51,7 +54,7 @@ class Resend:
                 "content-type": "application/json",
                 "idempotency-key": str(message.send_id),
             }
-            return await self._api.post(self._url, body, headers, read=_read, judge=_judge, again=True)
+            return await self._api.post(self._url, body, headers, read=_read, judge=judge, again=True)
 
         return await self._keys.use(attempt)
 
@@ -104,10 +107,12 @@ def _read(answer: Answer) -> Sent:
     return Sent(provider_message_id=text(json_of(answer).get("id")))
 
 
-def _judge(answer: Answer) -> Outcome | None:
+def _judge(settings: Settings, message: Message, answer: Answer) -> Outcome | None:
     name = text(json_of(answer).get("name"))
     if name in _OURS:
         return Pause(detail=f"Resend answers {name}")
+    if (answer.status, name) in _SENDER:
+        return settings.refused(message.sender, f"Resend answers {name}")
     if answer.status == 409 and name == "concurrent_idempotent_requests":
         return Retry(detail=f"Resend answers {name}")
     if answer.status == 409 and name == "invalid_idempotent_request":  # an earlier try, of other content, was taken

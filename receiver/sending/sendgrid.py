@@ -6,14 +6,16 @@ with the message's id in X-Message-Id; webhooks call it sg_message_id, with a su
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
 from pydantic import Field, SecretStr
 
 from receiver.contract import Secrets
 from receiver.outbound import Answer
+from receiver.payload import objects, text
 from receiver.sending.accounts import AccountSettings
-from receiver.sending.api import SEND_ID, Api, base64_of, encode
+from receiver.sending.api import SEND_ID, Api, base64_of, encode, json_of
 from receiver.sending.message import Mailbox, Message, wire_address
 from receiver.sending.mime import headers_of
 from receiver.sending.rotation import Keys
@@ -33,17 +35,18 @@ class SendGrid:
     """Sends through one account."""
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._url = f"{settings.url.rstrip('/')}/v3/mail/send"
         self._keys = Keys(settings.api_key)
         self._api = Api(self._url, settings)
 
     async def send(self, message: Message) -> Outcome:
         """Hand the message over."""
-        body = encode(payload(message))
+        body, judge = encode(payload(message)), partial(_judge, self._settings, message)
 
         async def attempt(key: SecretStr) -> Outcome:
             headers = {"authorization": f"Bearer {key.get_secret_value()}", "content-type": "application/json"}
-            return await self._api.post(self._url, body, headers, read=_read)
+            return await self._api.post(self._url, body, headers, read=_read, judge=judge)
 
         return await self._keys.use(attempt)
 
@@ -98,3 +101,11 @@ def _box(box: Mailbox) -> dict[str, str]:
 
 def _read(answer: Answer) -> Sent:
     return Sent(provider_message_id=answer.headers.get("x-message-id"))
+
+
+def _judge(settings: Settings, message: Message, answer: Answer) -> Outcome | None:
+    """403 is said of the key too; where it is said of the sender, that is the field that is wrong."""
+    fields = [text(one.get("field")) or "" for one in objects(json_of(answer).get("errors"))]
+    if answer.status == 403 and any(one.partition(".")[0] == "from" for one in fields):
+        return settings.refused(message.sender, "SendGrid answers 403: it does not know the sender")
+    return None

@@ -9,6 +9,7 @@ import re
 from base64 import b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final, Self
 
 import msgspec
@@ -30,11 +31,12 @@ _NOT_IN_TAG: Final = re.compile(r"[^A-Za-z0-9_.@-]")
 _ADDRESS: Final = re.compile(r"\S+@\S+")
 _OURS: Final = frozenset(
     (
-        *("AccountSuspendedException", "SendingPausedException", "MailFromDomainNotVerifiedException"),
-        *("ConfigurationSetSendingPausedException", "NotFoundException", "UnrecognizedClientException"),
-        *("InvalidSignatureException", "AccessDeniedException", "MissingAuthenticationTokenException"),
+        *("AccountSuspendedException", "SendingPausedException", "ConfigurationSetSendingPausedException"),
+        *("UnrecognizedClientException", "InvalidSignatureException", "MissingAuthenticationTokenException"),
     )
 )
+_SENDER: Final = frozenset(("MailFromDomainNotVerifiedException", "AccessDeniedException"))  # policies allow by sender
+_NOT_FOUND: Final = "NotFoundException"  # the template, or else the configuration set
 _BUSY: Final = frozenset(("TooManyRequestsException", "LimitExceededException", "ThrottlingException", "Throttling"))
 
 
@@ -83,10 +85,12 @@ class Ses:
         except (ValueError, UnicodeError) as error:
             return Rejected(detail=f"the message cannot be written: {_ADDRESS.sub('(an address)', str(error))}")
 
+        judge = partial(_judge, self._settings, message)
+
         async def attempt(key: SecretStr) -> Outcome:
             credentials = self._settings.credentials(key)
             headers = sign("POST", self._url, body, credentials, self._settings.region, "ses", self._clock())
-            return await self._api.post(self._url, body, headers, read=_read, judge=_judge)
+            return await self._api.post(self._url, body, headers, read=_read, judge=judge)
 
         return await self._keys.use(attempt)
 
@@ -151,13 +155,17 @@ def _read(answer: Answer) -> Sent:
     return Sent(provider_message_id=text(json_of(answer).get("MessageId")))
 
 
-def _judge(answer: Answer) -> Outcome | None:
+def _judge(settings: Settings, message: Message, answer: Answer) -> Outcome | None:
     """By the exception's name: SES answers 400 to much that is not the message's fault."""
     body = json_of(answer)
     given = answer.headers.get("x-amzn-errortype") or body.get("__type") or body.get("code") or ""
     name = str(given).partition(":")[0].rpartition("#")[2]
-    if name in _OURS:
+    if name in _OURS or (name == _NOT_FOUND and not message.template_id):
         return Pause(detail=f"SES answers {name}")
+    if name == _NOT_FOUND:
+        return Rejected(detail=f"SES answers {name}: there is no such template")
+    if name in _SENDER:
+        return settings.refused(message.sender, f"SES answers {name}")
     if name in _BUSY:
         return Retry(detail=f"SES answers {name}", account=True)
     return Rejected(detail=f"SES answers {name}") if answer.status == 400 and name else None

@@ -36,13 +36,14 @@ from receiver.payload import clean_text
 from receiver.sending.access_tokens import AccessTokens, Grant, NoToken
 from receiver.sending.accounts import AccountSettings
 from receiver.sending.api import outbound_to
-from receiver.sending.message import Message, wire_address
+from receiver.sending.message import Mailbox, Message, wire_address
 from receiver.sending.mime import mime_of, needs_utf8
 from receiver.sending.transport import Outcome, Pause, Rejected, Retry, Sent, Unknown
 
 COMMAND: Final = 300.0  # seconds for a reply (RFC 5321, section 4.5.3.2)
 FINAL_DOT: Final = 600.0  # likewise, after the message (section 4.5.3.2.6)
 CLOSING: Final = 421
+_NO_LOGIN: Final = frozenset({530, 534, 535, 538})  # said to MAIL of whom we log in as (RFC 4954, section 6)
 KEPT: Final = 15.0  # seconds for the first reply on a connection that was kept: it may be dead without a word
 IDLE: Final = 30.0  # seconds that a connection is kept unused; servers end it after some minutes
 USES: Final = 100  # messages after which a connection is given up: some servers limit them
@@ -184,7 +185,7 @@ class Smtp:
         except (SMTPException, OSError, TimeoutError) as error:
             if connection.uses and _is_end(error):
                 raise _Closed(silent=isinstance(error, TimeoutError)) from error
-            return _before_the_message(error)
+            return _before_the_message(error, self._settings, message.sender)
         except (ValueError, UnicodeError) as error:  # the driver's, of an address
             return Rejected(detail=f"an address cannot be written: {_hidden(str(error))}"), False
         try:
@@ -322,14 +323,13 @@ async def _log_in(client: SMTP, *, username: str, password: str) -> None:
     raise refused or SMTPException("the server offers no way to log in that we know")
 
 
-def _before_the_message(error: Exception) -> tuple[Outcome, bool]:
+def _before_the_message(error: Exception, account: AccountSettings, sender: Mailbox) -> tuple[Outcome, bool]:
     """What the end of the envelope means, and whether the connection is of use. Nothing was sent."""
     match error:
         case SMTPNotSupported():
             return Rejected(detail=str(error)), True
         case SMTPSenderRefused():
-            detail = f"the server refuses our sender: {_said(error)}"
-            return (Pause(detail=detail) if error.code >= 500 else Retry(detail=detail, account=True)), True
+            return _sender_refused(error, account, sender), True
         case SMTPRecipientRefused(code=code) if code == CLOSING:
             return Retry(detail=f"the server is closing: {_said(error)}", account=True), False
         case SMTPRecipientRefused() if error.code < 500:
@@ -345,6 +345,15 @@ def _before_the_message(error: Exception) -> tuple[Outcome, bool]:
             return refused, True
         case _:
             return Retry(detail=f"the connection ended before the message: {_said(error)}"), False
+
+
+def _sender_refused(error: SMTPSenderRefused, account: AccountSettings, sender: Mailbox) -> Outcome:
+    detail = f"the server refuses our sender: {_said(error)}"
+    if error.code in _NO_LOGIN:
+        return Pause(detail=detail)
+    if error.code >= 500:
+        return account.refused(sender, detail)
+    return Retry(detail=detail, account=error.code == CLOSING or account.is_own(sender))
 
 
 def _after_the_message(error: Exception) -> tuple[Outcome, bool]:
