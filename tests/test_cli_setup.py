@@ -248,6 +248,28 @@ async def test_config_may_stand_anywhere(receiver: Receiver, tmp_path: Path) -> 
     assert (await receiver("check", "--config", str(tmp_path / "gone.toml"))).code == 2
 
 
+async def test_check_tells_all_that_is_wrong_with_an_account(receiver: Receiver, tmp_path: Path) -> None:
+    """a wrong name or transport hides nothing else that can be known; what another transport knows is no fault then"""
+    (tmp_path / "receiver.toml").write_text(
+        f'secret_key = "{KEY}"\ndatabase = "embedded"\n[sources.a]\nprovider = "postmark"\npassword = "{PASSWORD}"\n'
+        '[accounts.Main]\ntransport = "smpt"\nfrom = "nobody"\nhots = "x"\nhost = "x"\nserver_token_file = "gone"\n'
+        "[accounts.other]\nper_day = 0\n"
+    )
+    ended = await receiver("check")
+    faults = [line.strip() for line in ended.err.splitlines()[1:] if not line.startswith("      ")]
+    assert [line.partition(": ")[0] for line in faults] == [
+        "accounts.Main",
+        "accounts.Main.transport",
+        "accounts.Main.server_token_file",
+        "accounts.Main.from",
+        "accounts.Main.hots",
+        "accounts.other.transport",
+        "accounts.other.from",
+        "accounts.other.per_day",
+    ]
+    assert "hots: is not a setting (did you mean host?)" in ended.err
+
+
 async def test_check_warns(receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """check warns of what works and should be known"""
     path = tmp_path / "receiver.toml"

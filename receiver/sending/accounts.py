@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Final, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from receiver.classify.addresses import domain_of, normalize_address
 from receiver.errors import ConfigError, Problem
@@ -111,21 +111,40 @@ def default_accounts(accounts: Mapping[str, Account]) -> tuple[str | None, str |
 
 def _bind(name: str, settings: Settings) -> Account | list[Problem]:
     key, table = f"accounts.{name}", settings.accounts[name]
-    if not NAME.fullmatch(name):
-        return [Problem(key, "is not a name", "Use a to z, 0 to 9, - and _, at most 63 characters")]
     word = table.get("transport")
-    if word not in TRANSPORTS:
-        wrong = "is missing" if word is None else f"is not a transport{did_you_mean(str(word), TRANSPORTS)}"
-        return [Problem(f"{key}.transport", wrong, f"One of: {', '.join(TRANSPORTS)}")]
-    module: Any = import_module(f"receiver.sending.{word}")
-    model: type[AccountSettings] = module.Settings
-    values, problems = resolve_files(table, setting_names(model), f"{key}.")
+    module = _module(word) if word in TRANSPORTS else None
+    model = module.Settings if module else _any_transport()
+    wrong = [*_wrong_names(key, name, word)]
+    values, unreadable = resolve_files(table, setting_names(model), f"{key}.")
     try:
-        bound = model.model_validate(values)
+        bound = model.model_validate(values if module else {**values, "transport": TRANSPORTS[0]})
     except ValidationError as error:
         faults = [problem for _, problem in problems_of(error, model, f"{key}.", settings.origins)]
-        return [*problems, *faults]
-    return problems or Account(name=name, settings=bound, transport=module.open(bound))
+        return [*wrong, *unreadable, *faults]
+    if wrong or unreadable or module is None:
+        return [*wrong, *unreadable]
+    return Account(name=name, settings=bound, transport=module.open(bound))
+
+
+def _wrong_names(key: str, name: str, transport: object) -> Iterator[Problem]:
+    if not NAME.fullmatch(name):
+        yield Problem(key, "is not a name", "Use a to z, 0 to 9, - and _, at most 63 characters")
+    if transport not in TRANSPORTS:
+        wrong = "is missing" if transport is None else f"is not a transport{did_you_mean(str(transport), TRANSPORTS)}"
+        yield Problem(f"{key}.transport", wrong, f"One of: {', '.join(TRANSPORTS)}")
+
+
+def _module(transport: object) -> TransportModule:
+    module: Any = import_module(f"receiver.sending.{transport}")
+    found: TransportModule = module
+    return found
+
+
+def _any_transport() -> type[AccountSettings]:
+    """What shows what else is wrong with an account whose transport is: it takes what any of them knows."""
+    known = {name for transport in TRANSPORTS for name in setting_names(_module(transport).Settings)}
+    own: dict[str, Any] = dict.fromkeys(known - set(setting_names(AccountSettings)), (Any, None))
+    return create_model("AnyTransport", __base__=AccountSettings, **own)
 
 
 def _shared_streams(accounts: Mapping[str, Account]) -> Sequence[Problem]:
