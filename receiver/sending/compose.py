@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, TypeAlias
 
@@ -11,12 +12,14 @@ from pydantic import ValidationError
 
 from receiver.sending.accounts import Account, AccountSettings
 from receiver.sending.content import Content, mailbox
-from receiver.sending.message import Mailbox, Message, one_line
+from receiver.sending.message import Mailbox, Message, one_line, wire_address
 from receiver.sending.templates import Templates, Unfit
 from receiver.store.sql import Sql
 
 # Of a row: the headers List-Unsubscribe and List-Unsubscribe-Post; none where nobody could be told where to leave.
 Unsubscribe: TypeAlias = Callable[[asyncpg.Record], Mapping[str, str]]
+
+_SENDER_ID: Final = (5, 15)  # characters of the last part of Feedback-ID, least and most
 
 _CONTACTS: Final = """
 SELECT address, external_id, display_address, name, locale, time_zone, attributes, tags
@@ -95,10 +98,12 @@ def _message(
     unsubscribe: Mapping[str, str],
 ) -> Message:
     address = contact["display_address"] or row["recipient"]
+    sender = mailbox(content.sender) if content.sender else account.mailbox
+    domain = wire_address(sender.address).rpartition("@")[2].lower()
     return Message(
         send_id=row["id"],
         message_id=f"{row['id'].hex}@{account.domain}",
-        sender=mailbox(content.sender) if content.sender else account.mailbox,
+        sender=sender,
         to=Mailbox(address, one_line(contact["name"] or "")),
         subject=content.subject,
         text=content.text,
@@ -111,17 +116,32 @@ def _message(
         tags=content.tags,
         metadata=content.metadata,
         unsubscribe=unsubscribe,
-        feedback_id=_feedback_id(row),
+        feedback_id=_feedback_id(row, domain),
+        list_id=_list_id(row["topic"], domain) if row["stream"] == "marketing" and row["topic"] else "",
         template_id=content.template_id,
         data=content.data,
         stream=row["stream"],
     )
 
 
-def _feedback_id(row: Mapping[str, Any]) -> str:
+def _feedback_id(row: Mapping[str, Any], domain: str) -> str:
     """campaign:customer:kind:sender, as Google's postmaster tools group complaints; without blanks and colons."""
     parts = (str(row["broadcast_id"] or row["template"] or "api"), row["topic"] or "none", row["stream"])
-    sender = row["brand"] or "receiver"
-    return ":".join(
-        "".join(char if char.isalnum() or char in "-_." else "-" for char in part)[:60] for part in (*parts, sender)
-    )
+    return ":".join((*map(_word, parts), _sender_id(row["brand"], domain)))
+
+
+def _sender_id(brand: str, domain: str) -> str:
+    """The brand, else the domain that the mail is from: 5 to 15 characters, and the same for all of a sender's mail."""
+    short, found = (re.sub(r"[^A-Za-z0-9]", "", one)[: _SENDER_ID[1]] for one in (brand, domain))
+    return short if len(short) >= _SENDER_ID[0] else found.ljust(_SENDER_ID[0], "0")
+
+
+def _list_id(topic: str, domain: str) -> str:
+    """The topic within the sender's domain (RFC 2919), by which people sort their mail."""
+    label = re.sub(r"\.+", ".", _word(topic)).strip(".")  # no part between dots is empty
+    return f"<{label or 'list'}.{domain}>"
+
+
+def _word(text: str) -> str:
+    """What is safe in both headers."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", text)[:60]

@@ -73,7 +73,7 @@ class Message:
     `send_id`: of the row in `sends`: travels in the provider's metadata, so that its webhooks come back to the row.
     `message_id`: the Message-ID header without its angle brackets, the same at each attempt.
     `unsubscribe`: the headers List-Unsubscribe and List-Unsubscribe-Post, or none.
-    `feedback_id`: for Google's postmaster tools.
+    `feedback_id`: for Google's postmaster tools. `list_id`: the header List-Id, unless `headers` has one.
     `template_id`, `data`: a template that the provider keeps, and the values for it.
 
     Raises ValueError for what cannot stand in a header, a header that other fields make, or a domain that has no form
@@ -96,6 +96,7 @@ class Message:
     metadata: Mapping[str, str] = field(default_factory=dict)
     unsubscribe: Mapping[str, str] = field(default_factory=dict)
     feedback_id: str = ""
+    list_id: str = ""
     template_id: str = ""
     data: Mapping[str, object] = field(default_factory=dict)
     stream: str = "transactional"
@@ -104,6 +105,7 @@ class Message:
         _one_line("the subject", self.subject, beside=len("Subject: "))
         _one_line("the message's id", self.message_id)
         _one_line("the feedback id", self.feedback_id)
+        _one_line("the list's id", self.list_id)
         for box in (self.sender, *self.recipients, *self.reply_to):
             wire_address(box.address)
         for one in (*self.tags, *self.metadata, *self.metadata.values(), *self.unsubscribe.values(), self.template_id):

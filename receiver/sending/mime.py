@@ -97,6 +97,8 @@ def headers_of(message: Message) -> Iterable[tuple[str, str]]:
     yield "Auto-Submitted", "auto-generated"  # RFC 3834: no out-of-office answers to it
     if message.feedback_id:
         yield "Feedback-ID", message.feedback_id
+    if message.list_id and not any(name.lower() == "list-id" for name in message.headers):
+        yield "List-Id", message.list_id
     yield SEND_ID, str(message.send_id)
 
 
