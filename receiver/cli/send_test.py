@@ -39,7 +39,7 @@ def send_test(
     place = find_place(context)
     outcome = run_async(_send(place, _account(place, account), to, template))
     if not isinstance(outcome, Sent):
-        raise CommandError(f"not sent ({type(outcome).__name__.lower()}): {outcome.detail}")
+        raise CommandError(f"not sent ({_kind(outcome)}): {outcome.detail}")
     say(f"sent through {account}: {outcome.detail or 'it was taken'}")
     if outcome.provider_message_id:
         say(f"the provider calls it {outcome.provider_message_id}")
@@ -54,6 +54,14 @@ def _account(place: Place, name: str) -> Account:
         known = ", ".join(accounts) or "none: add a table [accounts.<name>]"
         raise CommandError(f"there is no account {name} in the configuration: it has {known}")
     return accounts[name]
+
+
+def _kind(outcome: Outcome) -> str:
+    """The sender tries again where a server has no STARTTLS, as it may be somebody between; a person sets it right."""
+    from receiver.sending.smtp import WITHOUT_STARTTLS
+
+    wrong_setting = outcome.detail.endswith(WITHOUT_STARTTLS)
+    return "a setting of the account" if wrong_setting else type(outcome).__name__.lower()
 
 
 async def _send(place: Place, account: Account, to: str, template: str | None) -> Outcome:

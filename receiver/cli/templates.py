@@ -78,7 +78,7 @@ def rendered(templates: Templates, name: str, data: str | None, *, sample: bool)
         values = {**(templates.meta(name).sample if sample else {}), **given}
         return preview(templates, name, values)
     except Unfit as error:
-        hint = "" if data else "; its values are those of `sample` in its meta.toml, or of --data"
+        hint = "" if data else "; here its values are those of `sample` in its meta.toml, where none are given"
         raise CommandError(f"{error.detail}{hint if error.reason == 'wrong_template' else ''}") from error
 
 

@@ -48,6 +48,7 @@ KEPT: Final = 15.0  # seconds for the first reply on a connection that was kept:
 IDLE: Final = 30.0  # seconds that a connection is kept unused; servers end it after some minutes
 USES: Final = 100  # messages after which a connection is given up: some servers limit them
 _OTHER_METHOD: Final = frozenset({500, 501, 502, 503, 504, 534})  # it is not known, or too weak for this user
+WITHOUT_STARTTLS: Final = 'Set tls = "tls" or "none"'  # how a detail ends that says so of a server
 _PORTS: Final = {"tls": 465, "starttls": 587, "none": 25}
 _ENHANCED: Final = re.compile(r"^([245]\.\d{1,3}\.\d{1,3})\b")
 _ADDRESS: Final = re.compile(r"\S+@\S+")
@@ -393,7 +394,7 @@ def _said(error: BaseException) -> str:
 
 def _hint(error: BaseException) -> str:
     """The library has no type of its own for a server without STARTTLS, which most that are for trying are."""
-    return ' Set tls = "tls" or "none"' if "STARTTLS extension not supported" in str(error) else ""
+    return f" {WITHOUT_STARTTLS}" if "STARTTLS extension not supported" in str(error) else ""
 
 
 def _hidden(text: str) -> str:

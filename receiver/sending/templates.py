@@ -6,6 +6,7 @@ error, not an empty place in a mail.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import css_inline
-from jinja2 import StrictUndefined, TemplateError, TemplateNotFound, select_autoescape
+from jinja2 import StrictUndefined, TemplateError, TemplateNotFound, UndefinedError, select_autoescape
 from jinja2.loaders import ChoiceLoader, FileSystemLoader
 from jinja2.sandbox import SandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -31,6 +32,8 @@ SUBJECT: Final = "subject.txt"
 TEXT: Final = "body.txt"
 HTML: Final = "body.html"
 META: Final = "meta.toml"
+
+_MISSING: Final = re.compile(r"('\w+') is undefined")  # what the template language says of a value that is not there
 
 # What a template raises while it is read and filled: also one that includes itself, or a file that cannot be read.
 _FAULTS: Final = (
@@ -173,6 +176,8 @@ def _first(error: Exception) -> str:
         return f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}"
     if isinstance(error, TemplateNotFound):
         return f"there is no {error.message}"
+    if isinstance(error, UndefinedError) and (found := _MISSING.fullmatch(str(error))):
+        return f"{found[1]} is undefined: give it a value in `data` (on the command line, --data)"
     line = getattr(error, "lineno", None)
     return f"{f'line {line}: ' if line else ''}{' '.join(str(error).split())}"
 
