@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -112,6 +113,9 @@ async def test_everybody_gets_it_once(receiver: Receiver, sql: asyncpg.Connectio
         VAULT.address_hash(addresses[0]),
     )
     await sql.execute("INSERT INTO contacts (address, address_hash) VALUES ('other@example.com', '\\x00')")
+    tried = await receiver("broadcast", "start", "spring", *SALE, "--per-minute", "6000", "--dry-run")
+    assert "to to1@example.com: A sale for free\n  https://example.com/unsubscribe\n" in tried.out
+    assert tried.err.startswith("sale to 39 of news\n")
     assert (await receiver("broadcast", "start", "spring", *SALE, "--yes")).code == 0
     again = await receiver("broadcast", "start", "spring", *SALE, "--yes")
     assert (again.code, "there is a broadcast spring already" in again.err) == (1, True)
@@ -125,6 +129,7 @@ async def test_everybody_gets_it_once(receiver: Receiver, sql: asyncpg.Connectio
     assert {mail["Subject"] for mail in peer.taken} == {"A sale for free"}
     (shown,) = (await receiver("broadcast", "show", "spring", "--json")).rows
     assert (shown["expected"], shown["queued"], shown["messages"]) == (39, 39, {"sent": 39})
+    assert re.search(r"messages +39 sent\n", (await receiver("broadcast", "show", "spring")).out)
 
 
 async def test_a_segment_at_a_pace(receiver: Receiver, sql: asyncpg.Connection, database: str, tmp_path: Path) -> None:

@@ -12,16 +12,20 @@ from receiver.cli.asking import DryRun, Yes
 from receiver.cli.options import AsJson, Limit, moment
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import asyncpg
 
     from receiver.cli.place import Place
     from receiver.sending.broadcasts import Plan, Wanted
+    from receiver.sending.templates import Templates
 
 group = options.group("A template to many: `start`, `list`, `show`, `pause`, `resume` and `cancel` a broadcast.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Its name: a broadcast of one name is made once.")]
 
 _LISTED: Final = ("name", "template", "topic", "segment", "state", "expected", "queued", "created_at", "created_by")
+_BEGINNING: Final = 5  # lines of a text that are shown
 
 
 def _from_now(text: str) -> datetime:
@@ -144,8 +148,10 @@ async def _start(place: Place, wanted: Wanted, *, yes: bool, dry_run: bool) -> N
     from receiver.store.queries import write_audit
 
     async with connected(place.database()) as connection:
-        planned = await plan(connection, means_of(place.settings), wanted)
+        means = means_of(place.settings)
+        planned = await plan(connection, means, wanted)
         _announce(planned)
+        await _show_one(connection, means.templates, planned)
         if not go_on(dry_run=dry_run, yes=yes):
             return
         async with connection.transaction():
@@ -161,15 +167,39 @@ def _announce(planned: Plan) -> None:
     wanted = planned.wanted
     head = ("address", "name", "last_opened_at", "last_clicked_at")
     table(head, ([row[column] for column in head] for row in planned.sample), empty="nobody would get it now")
-    length = "" if wanted.per_minute is None else f", in about {_length(planned.expected, wanted.per_minute)}"
+    length = _length(planned.expected, wanted.per_minute)
     begin = "" if wanted.at is None else f", from {wanted.at:%Y-%m-%d %H:%M} UTC on"
     note(f"{wanted.template} to {planned.expected:,} of {wanted.topic}{begin}{length}")
 
 
-def _length(count: int, per_minute: int) -> str:
+def _length(count: int, per_minute: int | None) -> str:
+    """Nothing where no rate makes it long."""
     from receiver.durations import say_duration
 
-    return say_duration(timedelta(minutes=count / per_minute))
+    length = timedelta(minutes=count / per_minute) if per_minute else timedelta(0)
+    return f", in about {say_duration(length)}" if length >= timedelta(seconds=1) else ""
+
+
+async def _show_one(connection: asyncpg.Connection, templates: Templates, planned: Plan) -> None:
+    """What the first of them would read: the subject, and how the text begins. Raises CommandError."""
+    from receiver.cli.failures import CommandError
+    from receiver.cli.lines import say
+    from receiver.sending.compose import contact_of
+    from receiver.sending.templates import Unfit
+    from receiver.sending.trying import NOWHERE
+
+    if not planned.sample:
+        return
+    address = planned.sample[0]["address"]
+    values = {**planned.wanted.data, "contact": await contact_of(connection, address), "unsubscribe_url": NOWHERE}
+    try:
+        content = templates.render(planned.wanted.template, values)
+    except Unfit as error:  # the file has changed since it was tried
+        raise CommandError(error.detail) from error
+    lines = [line for line in (content.text or "").splitlines() if line.strip()]
+    rest = ["..."] if len(lines) > _BEGINNING else []
+    for line in (f"to {address}: {content.subject}", *(f"  {one}" for one in (*lines[:_BEGINNING], *rest))):
+        say(line)
 
 
 async def _list(place: Place, limit: int, *, as_json: bool) -> None:
@@ -198,7 +228,11 @@ async def _show(place: Place, name: str, *, as_json: bool) -> None:
     if as_json:
         json_line(found)
         return
-    show(pairs(found, title="broadcast"))
+    show(pairs({**found, "messages": _counted(found["messages"])}, title="broadcast"))
+
+
+def _counted(messages: Mapping[str, int]) -> str | None:
+    return ", ".join(f"{count:,} {state}" for state, count in sorted(messages.items())) or None
 
 
 def _shown(row: asyncpg.Record) -> dict[str, Any]:
