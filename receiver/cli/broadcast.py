@@ -285,6 +285,6 @@ async def _cancel(place: Place, name: str, *, yes: bool, dry_run: bool) -> None:
         if not go_on(dry_run=dry_run, yes=yes):
             return
         async with connection.transaction():
-            gone = await cancel(connection, name)
-            await write_audit(connection, who(), "broadcast cancel", f"{name}: {gone} queued messages")
-    say(f"cancelled {name}, and {gone} of its messages that waited")
+            await cancel(connection, name)
+            await write_audit(connection, who(), "broadcast cancel", name)
+    say(f"cancelled {name}, with its messages that waited: none of them is sent any more")

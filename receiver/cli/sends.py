@@ -297,6 +297,7 @@ async def _cancel(place: Place, which: Which, *, yes: bool, dry_run: bool) -> No
     from receiver.cli.database import connected
     from receiver.cli.lines import note, say
     from receiver.cli.place import who
+    from receiver.cli.progress import progress
     from receiver.store import send_list
     from receiver.store.queries import write_audit
 
@@ -309,11 +310,16 @@ async def _cancel(place: Place, which: Which, *, yes: bool, dry_run: bool) -> No
         note(f"{waiting} not sent yet, to be cancelled")
         if not go_on(dry_run=dry_run, yes=yes):
             return
-        async with connection.transaction():
-            done = await send_list.cancel(connection, which)
-            what = f"key {which.key}" if which.key else ", ".join(map(str, which.ids or ()))
-            await write_audit(connection, who(), "sends cancel", f"{what}: {len(done)}")
-    say(f"cancelled {len(done)}")
+        what, total, more = f"key {which.key}" if which.key else ", ".join(map(str, which.ids or ())), 0, True
+        with progress("cancelling", waiting) as advance:
+            while more:
+                async with connection.transaction():
+                    done = len(await send_list.cancel(connection, which))
+                    if done:
+                        await write_audit(connection, who(), "sends cancel", f"{what}: {done}")
+                total, more = total + done, done == send_list.PIECE
+                advance(total)
+    say(f"cancelled {total}")
 
 
 async def _pause(place: Place, account: str, why: str) -> None:

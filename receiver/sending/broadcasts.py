@@ -171,7 +171,10 @@ async def resume(sql: Sql, name: str) -> None:
 
 
 async def cancel(sql: Sql, name: str) -> int:
-    """End it for good, with what waits in the outbox; how many those were. Raises NoSuchBroadcast, WrongState."""
+    """End it for good, with what waits in the outbox: of that a piece at once, and the rest when it is next looked at.
+
+    How many were cancelled at once; nothing of the rest goes out meanwhile. Raises NoSuchBroadcast, WrongState.
+    """
     id_ = await _set(sql, name, "cancelled", "", only=("running", "paused", "done"))
     return len(await send_list.cancel(sql, send_list.Which(broadcast=id_)))
 
@@ -203,7 +206,8 @@ async def get(sql: Sql, name: str) -> asyncpg.Record:
 
 async def fill(pool: asyncpg.Pool, accounts: Mapping[str, Account]) -> None:
     """Queue what there is room for of every running broadcast. Any number of processes may."""
-    await store.cancel_rest(pool)
+    while await store.cancel_rest(pool, send_list.PIECE):
+        pass
     for id_ in await store.running(pool, SOON):
         try:
             more = True

@@ -77,11 +77,14 @@ _RELEASE: Final = """
 UPDATE sends SET state = 'queued', worker = NULL, lease_until = NULL
 WHERE broadcast_id = $1 AND state = 'leased' AND begun_at IS NULL
 """
-# What a message in flight, or somebody, has put back after the rest was cancelled.
+# What cancelling has left, and what a message in flight, or somebody, has put back since. A piece at a time.
 _CANCELLED: Final = """
 UPDATE sends s SET state = 'cancelled', settled_at = clock_timestamp(), reason = 'cancelled',
        detail = 'its broadcast is cancelled'
-FROM broadcasts b WHERE b.state = 'cancelled' AND s.broadcast_id = b.id AND s.state = 'queued'
+WHERE s.id IN (
+    SELECT s.id FROM broadcasts b JOIN sends s ON s.broadcast_id = b.id
+    WHERE b.state = 'cancelled' AND s.state = 'queued' LIMIT $1 FOR UPDATE OF s SKIP LOCKED
+)
 """
 
 
@@ -174,9 +177,9 @@ async def release(sql: Sql, id_: int) -> None:
     await sql.execute(_RELEASE, id_)
 
 
-async def cancel_rest(sql: Sql) -> None:
-    """Cancel what has come back to the outbox of broadcasts that are cancelled."""
-    await sql.execute(_CANCELLED)
+async def cancel_rest(sql: Sql, most: int) -> bool:
+    """Cancel what there is in the outbox of broadcasts that are cancelled, or so many; whether there may be more."""
+    return (await sql.execute(_CANCELLED, most)).endswith(f" {most}")
 
 
 async def stop(sql: Sql, id_: int, reason: str) -> None:

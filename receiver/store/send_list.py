@@ -37,11 +37,12 @@ UPDATE sends SET state = 'queued', settled_at = NULL, begun_at = NULL, worker = 
        reason = 'retry', detail = 'somebody asked for it', not_before = clock_timestamp(), due_at = clock_timestamp()
 WHERE id = ANY ($1) AND state IN ('failed', 'unknown') RETURNING id
 """
+PIECE: Final = 5000  # sends that one statement cancels
 _WAITS: Final = "(s.state = 'queued' OR s.state = 'leased' AND s.begun_at IS NULL)"
 _CANCEL: Final = """
 UPDATE sends s SET state = 'cancelled', settled_at = clock_timestamp(), worker = NULL, lease_until = NULL,
        reason = 'cancelled', detail = 'somebody asked for it'
-WHERE {where} RETURNING id
+WHERE s.id IN (SELECT s.id FROM sends s WHERE {where} LIMIT {most} FOR UPDATE) RETURNING id
 """
 _ACCOUNTS: Final = """
 SELECT name, paused_at, paused_until, paused_by, reason, failures FROM send_accounts ORDER BY name
@@ -124,9 +125,12 @@ async def count_waiting(sql: Sql, which: Which) -> int:
 
 
 async def cancel(sql: Sql, which: Which) -> list[UUID]:
-    """Cancel those that no transport has been asked to send yet, or that wait for another attempt; their ids."""
+    """Cancel those that no transport has been asked to send yet, or that wait for another attempt; their ids.
+
+    Of many a piece at a time, so that no transaction is long: as many as PIECE, and there may be more.
+    """
     where = which.where()
-    rows = await sql.fetch(_CANCEL.format(where=f"{_WAITS} AND {where}"), *where.values)
+    rows = await sql.fetch(_CANCEL.format(where=f"{_WAITS} AND {where}", most=PIECE), *where.values)
     return [row["id"] for row in rows]
 
 
