@@ -938,7 +938,7 @@ CREATE TABLE sends (
     internet_message_id text,
     asks smallint NOT NULL DEFAULT 0
 );
-CREATE INDEX sends_due ON sends (stream, not_before) WHERE state = 'queued';
+CREATE INDEX sends_due ON sends (stream, account, not_before) WHERE state = 'queued';
 CREATE INDEX sends_leased ON sends (lease_until) WHERE state = 'leased';
 CREATE INDEX sends_unknown ON sends (settled_at) WHERE state = 'unknown';
 CREATE INDEX sends_newest ON sends (created_at, id);

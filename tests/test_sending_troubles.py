@@ -300,6 +300,30 @@ async def test_a_busy_account_uses_up_no_attempts(sending: Sending) -> None:
     assert noted == [*["pause"] * 3, "retry", "retry"]
 
 
+@pytest.mark.parametrize(
+    ("statement", "values"),
+    [
+        ("_CLAIM", "'main', 'marketing', true, 10, 'w', '1 m'"),
+        ("_WAITING", "'main', 'marketing', true, '1 d', 10"),
+    ],
+)
+async def test_nobody_reads_past_the_others(sending: Sending, statement: str, values: str) -> None:
+    """what is due is found without a look at what waits for other accounts, or is due later, however much that is"""
+    await sending.sql.execute("""
+        INSERT INTO sends (key, recipient, template, stream, handler, account, not_before)
+        SELECT n, 'ann@example.com', '', 'marketing', 'test', CASE WHEN n % 2 = 0 THEN 'gone' END,
+               CASE WHEN n % 2 = 0 THEN now() ELSE now() + interval '7 d' END
+        FROM generate_series(1, 20000) AS n
+    """)
+    await sending.sql.execute("ANALYZE sends")
+    types = {"_CLAIM": "text, text, bool, bigint, text, interval", "_WAITING": "text, text, bool, interval, bigint"}
+    await sending.sql.execute(f"PREPARE asked ({types[statement]}) AS {getattr(outbox, statement)}")
+    plan = "\n".join(row[0] for row in await sending.sql.fetch(f"EXPLAIN EXECUTE asked ({values})"))
+    for account in ("(account = 'main'::text)", "(account IS NULL)"):
+        assert f"Index Cond: ((stream = 'marketing'::text) AND {account} AND (not_before <=" in plan
+    assert ("Seq Scan on sends" in plan, "Sort Key: s" in plan) == (False, False), plan
+
+
 async def test_transactional_mail_comes_first(sending: Sending) -> None:
     """a password reset does not stand behind a newsletter that was queued before it"""
     people = [f"to{number}@example.com" for number in range(5)]

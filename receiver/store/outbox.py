@@ -16,17 +16,21 @@ EVERY: Final = "*"  # send_accounts.name of the kill switch
 
 # Those of paused accounts and broadcasts stay where they are. Ours alone: another process may have accounts that we do
 # not have. The release before knows no due_at, and moves no not_before: when they are first taken, both are the same.
-_CLAIM: Final = """
-WITH due AS (
-    SELECT s.id FROM sends s
-    WHERE s.state = 'queued' AND s.not_before <= clock_timestamp() AND s.stream = $2
-      AND (s.account = $1 OR s.account IS NULL AND $3)
+# Each arm goes by the index sends_due and reads no more than it takes: therefore in the index's own order, and by a
+# time that does not change meanwhile, as clock_timestamp() does.
+_DUE: Final = """
+    SELECT s.id, s.not_before FROM sends s
+    WHERE s.state = 'queued' AND s.stream = $2 AND {account} AND s.not_before <= statement_timestamp()
       AND NOT EXISTS (SELECT FROM send_accounts a
                       WHERE a.name IN ('*', $1) AND a.paused_at IS NOT NULL
                         AND (a.paused_until IS NULL OR a.paused_until > clock_timestamp()))
       AND NOT EXISTS (SELECT FROM broadcasts b WHERE b.id = s.broadcast_id AND b.state IN ('paused', 'cancelled'))
-    ORDER BY s.not_before LIMIT $4 FOR UPDATE SKIP LOCKED
-)
+    ORDER BY s.account, s.not_before LIMIT $4 FOR UPDATE SKIP LOCKED
+"""
+_CLAIM: Final = f"""
+WITH named AS ({_DUE.format(account="s.account = $1")}),
+unnamed AS ({_DUE.format(account="s.account IS NULL AND $3")}),
+due AS (SELECT id FROM (TABLE named UNION ALL TABLE unnamed) AS found ORDER BY not_before LIMIT $4)
 UPDATE sends s SET state = 'leased', worker = $5, lease_until = clock_timestamp() + $6::interval, begun_at = NULL,
        due_at = coalesce(s.due_at, s.not_before)
 FROM due WHERE s.id = due.id
@@ -222,13 +226,16 @@ _USED: Final = """
 SELECT used FROM send_budgets WHERE account = $1 AND per = $2 AND began_at > clock_timestamp() - $3::interval
 """
 
-_WAITING: Final = """
-SELECT count(*) FROM (
+_WAITS: Final = """
     SELECT FROM sends s
-    WHERE s.state = 'queued' AND s.stream = $2 AND (s.account = $1 OR s.account IS NULL AND $3)
+    WHERE s.state = 'queued' AND s.stream = $2 AND {account}
       AND s.not_before <= statement_timestamp() + $4::interval
       AND NOT EXISTS (SELECT FROM broadcasts b WHERE b.id = s.broadcast_id AND b.state IN ('paused', 'cancelled'))
-    LIMIT $5
+    ORDER BY s.account, s.not_before LIMIT $5
+"""
+_WAITING: Final = f"""
+SELECT least(count(*), $5) FROM (
+    ({_WAITS.format(account="s.account = $1")}) UNION ALL ({_WAITS.format(account="s.account IS NULL AND $3")})
 ) AS found
 """
 
