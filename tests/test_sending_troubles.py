@@ -26,6 +26,10 @@ from tests.outbox import STATE, Sending
 from tests.smtp_peer import DROP
 from tests.workers import VAULT, true, value
 
+DUE = [
+    f"((stream = 'marketing'::text) AND {account} AND (not_before <= "
+    for account in ("(account = 'main'::text)", "(account IS NULL)")
+]
 SENT = "SELECT count(*) FROM sends WHERE state = 'sent'"
 
 
@@ -301,14 +305,22 @@ async def test_a_busy_account_uses_up_no_attempts(sending: Sending) -> None:
 
 
 @pytest.mark.parametrize(
-    ("statement", "values"),
+    ("statement", "types", "values", "conditions"),
     [
-        ("_CLAIM", "'main', 'marketing', true, 10, 'w', '1 m'"),
-        ("_WAITING", "'main', 'marketing', true, '1 d', 10"),
+        ("_CLAIM", "text, text, bool, bigint, text, interval", "'main', 'marketing', true, 10, 'w', '1 m'", DUE),
+        ("_WAITING", "text, text, bool, interval, bigint", "'main', 'marketing', true, '1 d', 10", DUE),
+        (
+            "_EXPIRE",
+            "interval",
+            "'3 d'",
+            ["(expires_at <= ", "(GREATEST(created_at, COALESCE(due_at, not_before)) <= "],
+        ),
     ],
 )
-async def test_nobody_reads_past_the_others(sending: Sending, statement: str, values: str) -> None:
-    """what is due is found without a look at what waits for other accounts, or is due later, however much that is"""
+async def test_nobody_reads_past_the_others(
+    sending: Sending, statement: str, types: str, values: str, conditions: list[str]
+) -> None:
+    """what is due, or late, is found without a look at what waits for other accounts, or for its time, however much"""
     await sending.sql.execute("""
         INSERT INTO sends (key, recipient, template, stream, handler, account, not_before)
         SELECT n, 'ann@example.com', '', 'marketing', 'test', CASE WHEN n % 2 = 0 THEN 'gone' END,
@@ -316,11 +328,9 @@ async def test_nobody_reads_past_the_others(sending: Sending, statement: str, va
         FROM generate_series(1, 20000) AS n
     """)
     await sending.sql.execute("ANALYZE sends")
-    types = {"_CLAIM": "text, text, bool, bigint, text, interval", "_WAITING": "text, text, bool, interval, bigint"}
-    await sending.sql.execute(f"PREPARE asked ({types[statement]}) AS {getattr(outbox, statement)}")
+    await sending.sql.execute(f"PREPARE asked ({types}) AS {getattr(outbox, statement)}")
     plan = "\n".join(row[0] for row in await sending.sql.fetch(f"EXPLAIN EXECUTE asked ({values})"))
-    for account in ("(account = 'main'::text)", "(account IS NULL)"):
-        assert f"Index Cond: ((stream = 'marketing'::text) AND {account} AND (not_before <=" in plan
+    assert all(f"Index Cond: {one}" in plan for one in conditions), plan
     assert ("Seq Scan on sends" in plan, "Sort Key: s" in plan) == (False, False), plan
 
 

@@ -33,7 +33,7 @@ SELECT id FROM broadcasts WHERE state = 'running' AND not_before <= clock_timest
 _LOCK: Final = f"""
 SELECT {_COLUMNS}, clock_timestamp() AS now,
        (SELECT count(*) FROM sends s WHERE s.broadcast_id = b.id AND s.state = 'queued'
-          AND s.not_before <= clock_timestamp() + $2::interval) AS waiting
+          AND s.not_before <= statement_timestamp() + $2::interval) AS waiting
 FROM broadcasts b WHERE id = $1 AND state = 'running' FOR UPDATE SKIP LOCKED
 """
 _UP_TO: Final = "SELECT max(id) FROM (SELECT id FROM contacts WHERE id > $1 ORDER BY id LIMIT $2) AS c"

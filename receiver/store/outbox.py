@@ -71,15 +71,19 @@ WHERE state = 'unknown' AND stream = 'transactional' AND settled_at < clock_time
 RETURNING id
 """
 
-# What nobody takes in hand: its account is in no process's configuration, or paused. A piece at a time.
-_EXPIRE: Final = """
-WITH late AS (
+# What nobody takes in hand: its account is in no process's configuration, or paused. A piece at a time, by the indexes
+# sends_expiring and sends_late.
+_LATE: Final = """
     SELECT s.id FROM sends s
-    WHERE s.state = 'queued' AND s.not_before <= clock_timestamp()
-      AND (s.expires_at <= clock_timestamp()
-           OR greatest(s.created_at, coalesce(s.due_at, s.not_before)) <= clock_timestamp() - $1::interval)
-    LIMIT 1000 FOR UPDATE SKIP LOCKED
-), ended AS (
+    WHERE s.state = 'queued' AND s.not_before <= statement_timestamp() AND {since} <= statement_timestamp() - {within}
+    ORDER BY {since} LIMIT 1000 FOR UPDATE SKIP LOCKED
+"""
+_OLD: Final = _LATE.format(since="greatest(s.created_at, coalesce(s.due_at, s.not_before))", within="$1::interval")
+_EXPIRE: Final = f"""
+WITH expired AS ({_LATE.format(since="s.expires_at", within="interval '0'")}),
+old AS ({_OLD}),
+late AS (TABLE expired UNION TABLE old),
+ended AS (
     UPDATE sends s SET state = 'skipped', reason = 'too_late', settled_at = clock_timestamp(),
            detail = 'no account has sent it in time'
     FROM late WHERE s.id = late.id RETURNING s.id, s.attempts, s.account

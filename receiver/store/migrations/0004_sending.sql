@@ -20,6 +20,8 @@ ALTER TABLE sends
     ADD COLUMN asks smallint NOT NULL DEFAULT 0;
 DROP INDEX sends_due;
 CREATE INDEX sends_due ON sends (stream, account, not_before) WHERE state = 'queued';
+CREATE INDEX sends_late ON sends (greatest(created_at, coalesce(due_at, not_before))) WHERE state = 'queued';
+CREATE INDEX sends_expiring ON sends (expires_at) WHERE state = 'queued' AND expires_at IS NOT NULL;
 CREATE INDEX sends_leased ON sends (lease_until) WHERE state = 'leased';
 CREATE INDEX sends_unknown ON sends (settled_at) WHERE state = 'unknown';
 CREATE INDEX sends_newest ON sends (created_at, id);
