@@ -29,7 +29,7 @@ from rich.console import Console
 
 from bench import cpu, work
 from bench.contacts_fill import VAULT, address, fill, occurrences
-from bench.database import OURS, Server
+from bench.database import LARGE, OURS, Server
 from bench.measure import Pair, Side
 from bench.processes import Failed, Process
 from receiver.event import SHARDS
@@ -46,9 +46,6 @@ PAIRS: Final = 5
 BATCHES: Final = 40
 CLIENTS: Final = 8
 MOST_MS: Final = 20.0
-MEMORY: Final = {
-    "shared_buffers": "1GB"
-}  # as for any database of a million contacts: the indexes do not fit into 128 MB
 LEAST_RATIO: Final = 0.6
 say: Final = Console(stderr=True)
 
@@ -82,7 +79,7 @@ class Contacts:
     def __init__(self, stack: ExitStack, directory: Path, contacts: int, events: int) -> None:
         self._stack, self._directory, self._contacts = stack, directory, contacts
         self._keys = work.make_sources(directory)
-        self.server = Server(stack, directory, MEMORY)
+        self.server = Server(stack, directory, LARGE)
         self._dsn = self.server.dsn(OURS)
         started = time.perf_counter()
         asyncio.run(fill(self._dsn, directory, contacts, events))

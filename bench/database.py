@@ -22,6 +22,8 @@ from receiver.store.schema import migrate
 OURS: Final = embedded.DATABASE
 FLOOR: Final = "floor"
 NO_SETTINGS: Final[Mapping[str, str]] = MappingProxyType({})
+# For a database of many millions of rows: its indexes do not fit into the default of 128 MB.
+LARGE: Final[Mapping[str, str]] = MappingProxyType({"shared_buffers": "1GB"})
 _PATIENCE: Final = 600.0  # seconds
 _LOOK: Final = 0.02  # seconds between looks
 

@@ -24,7 +24,7 @@ import asyncpg
 from rich.console import Console
 
 from bench import cpu, work
-from bench.database import FLOOR, OURS, Server
+from bench.database import FLOOR, LARGE, OURS, Server
 from bench.processes import Failed, Process
 from receiver.store.rows import select_list
 
@@ -63,7 +63,7 @@ class Growth:
         self._stack = stack
         self._directory = directory
         self._keys = work.make_sources(directory)
-        self.server = Server(stack, directory)
+        self.server = Server(stack, directory, LARGE)
         self._runs = 0
 
     def backlog(self, count: int) -> dict[str, float]:
