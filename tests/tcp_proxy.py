@@ -28,13 +28,14 @@ class Proxy:
         self.passing.set()
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self.refusing:
-            writer.close()
-            return
         try:
             up_reader, up_writer = await asyncio.open_unix_connection(str(self._target))
         except OSError:  # the server is down
             writer.close()
+            return
+        if self.refusing:  # asked last: all may have been cut just now
+            writer.close()
+            up_writer.close()
             return
         self._links |= {writer, up_writer}
         for source, sink, client in ((reader, up_writer, True), (up_reader, writer, False)):

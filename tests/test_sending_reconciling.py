@@ -156,7 +156,10 @@ async def test_what_is_known_just_before_it_goes_again(asking: Asking) -> None:
     found = list[bool]()
 
     async def told() -> None:
-        found.append(await unknown_sends.found(asking.sql, row, "Postmark has it", "pm-1"))
+        """By a connection of its own: the other one is asked meanwhile."""
+        sql = await asyncpg.connect(asking.dsn)
+        found.append(await unknown_sends.found(sql, row, "Postmark has it", "pm-1"))
+        await sql.close()
 
     asking.before = told
     async with asking.running(asking.sender_by(asking.accounts("postmark")["main"])):
