@@ -96,7 +96,7 @@ async def test_the_release_before_works_on(database: str, tmp_path: Path) -> Non
             await until(enough, within=60)
 
         await done("before", 60)
-        assert await sql.fetchval("SELECT count(*) FROM dead_letters") > 0
+        await value(sql, "SELECT count(*) > 0 FROM dead_letters", expected=True)
         assert await migrate(database) == (release_before.VERSION, VERSION)
         oldest = await sql.fetchval(release_before.OLDEST)
         assert oldest <= release_before.VERSION  # else its next start would refuse
