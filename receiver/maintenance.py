@@ -19,7 +19,7 @@ import structlog
 from receiver.retention_settings import RetentionSettings
 from receiver.store import retention, schema, tasks
 from receiver.store.address_keys import check_address_key
-from receiver.store.connect import connect
+from receiver.store.connect import AWAY, connect
 from receiver.store.log import check_generation
 from receiver.store.needs import warnings
 from receiver.store.partitions import ensure_partitions
@@ -34,7 +34,6 @@ FIRST: Final = (5.0, 60.0)  # seconds until the first time: soon, as some servic
 RETENTION_EVERY: Final = timedelta(hours=23)  # a little less than a day, so that it stays at the same hour
 WARNINGS_EVERY: Final = timedelta(minutes=50)
 _DEFAULTS: Final = RetentionSettings()
-_AWAY: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 
 async def check_database(dsn: str, vault: Vault, rules: RetentionSettings = _DEFAULTS) -> None:
@@ -65,7 +64,7 @@ async def _maintain(dsn: str, rules: RetentionSettings) -> None:
             await maintain_once(dsn, rules)
         except Busy as error:
             log.warning("retention not finished", action="retention_failed", error=str(error))
-        except _AWAY as error:
+        except AWAY as error:
             log.warning("maintenance not done", action="maintenance_failed", error=type(error).__name__)
         except Exception:  # a fault of ours must not end the service; the next hour tries again
             log.exception("maintenance failed", action="maintenance_failed")

@@ -161,6 +161,22 @@ async def test_a_message_that_cannot_be_made(sending: Sending) -> None:
     assert await sending.sql.fetchval("SELECT used FROM send_budgets WHERE per = 'hour'") == 0
 
 
+async def test_what_the_database_refuses_for_good(sending: Sending) -> None:
+    """a message that the database refuses ends, and says so; it is not taken in hand again and again"""
+    await sending.queue("receipt")
+    await sending.sql.execute("""
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN RAISE EXCEPTION USING ERRCODE = 'data_exception'; END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON send_attempts FOR EACH ROW EXECUTE FUNCTION refuse()
+    """)
+    async with sending.running(sending.sender()):
+        await sending.state("receipt", "failed")
+    row = await sending.sql.fetchrow("SELECT reason, detail, attempts FROM sends")
+    assert row is not None
+    assert (row["reason"], "DataError" in row["detail"], row["attempts"]) == ("fault", True, 0)
+    assert sending.peer.taken == []
+
+
 async def test_what_nobody_sends(sending: Sending) -> None:
     """a message whose account is gone ends once it is too late, and one that is not stays"""
     await sending.queue("old", account="gone")

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from receiver.cli.place import Place
     from receiver.sending.broadcasts import Plan, Wanted
-    from receiver.sending.templates import Templates
 
 group = options.group("A template to many: `start`, `list`, `show`, `pause`, `resume` and `cancel` a broadcast.")
 
@@ -148,10 +147,9 @@ async def _start(place: Place, wanted: Wanted, *, yes: bool, dry_run: bool) -> N
     from receiver.store.queries import write_audit
 
     async with connected(place.database()) as connection:
-        means = means_of(place.settings)
-        planned = await plan(connection, means, wanted)
+        planned = await plan(connection, means_of(place.settings), wanted)
         _announce(planned)
-        await _show_one(connection, means.templates, planned)
+        _show_one(planned)
         if not go_on(dry_run=dry_run, yes=yes):
             return
         async with connection.transaction():
@@ -180,26 +178,17 @@ def _length(count: int, per_minute: int | None) -> str:
     return f", in about {say_duration(length)}" if length >= timedelta(seconds=1) else ""
 
 
-async def _show_one(connection: asyncpg.Connection, templates: Templates, planned: Plan) -> None:
-    """What the first of them would read: the subject, and how the text begins. Raises CommandError."""
-    from receiver.cli.failures import CommandError
+def _show_one(planned: Plan) -> None:
+    """What the first of them would read: the subject, and how the text begins."""
     from receiver.cli.lines import say
-    from receiver.sending.compose import contact_of
-    from receiver.sending.templates import Unfit
-    from receiver.sending.trying import NOWHERE
 
-    if not planned.sample:
+    if planned.example is None:
         return
-    address = planned.sample[0]["address"]
-    values = {**planned.wanted.data, "contact": await contact_of(connection, address), "unsubscribe_url": NOWHERE}
-    try:
-        content = templates.render(planned.wanted.template, values)
-    except Unfit as error:  # the file has changed since it was tried
-        raise CommandError(error.detail) from error
-    lines = [line for line in (content.text or "").splitlines() if line.strip()]
+    lines = [line for line in (planned.example.text or "").splitlines() if line.strip()]
     rest = ["..."] if len(lines) > _BEGINNING else []
-    for line in (f"to {address}: {content.subject}", *(f"  {one}" for one in (*lines[:_BEGINNING], *rest))):
-        say(line)
+    say(f"to {planned.sample[0]['address']}: {planned.example.subject}")
+    for line in (*lines[:_BEGINNING], *rest):
+        say(f"  {line}")
 
 
 async def _list(place: Place, limit: int, *, as_json: bool) -> None:

@@ -21,6 +21,7 @@ from receiver.contacts.filters import AllOf, Condition, Sendable, parse_filter, 
 from receiver.errors import ReceiverError
 from receiver.sending.accounts import Account, default_accounts
 from receiver.sending.compose import contact_of
+from receiver.sending.content import Content
 from receiver.sending.means import NO_PUBLIC_URL, Means
 from receiver.sending.templates import Templates, Unfit
 from receiver.sending.trying import NOWHERE
@@ -28,7 +29,7 @@ from receiver.sending.turns import turns_free
 from receiver.store import broadcasts as store
 from receiver.store import send_list
 from receiver.store.broadcasts import State
-from receiver.store.connect import AWAY
+from receiver.store.connect import is_away
 from receiver.store.sql import Sql
 from receiver.store.topics import topics
 
@@ -37,7 +38,6 @@ log = structlog.get_logger("sending")
 AHEAD: Final = 5000  # messages of one broadcast that wait in the outbox
 LOOK: Final = 2000  # contacts that one transaction looks at
 SOON: Final = timedelta(minutes=2)  # how far ahead a broadcast with `per_minute` is queued
-_ITS_OWN: Final = (asyncpg.DataError, asyncpg.SyntaxOrAccessError)  # of Postgres, by what is asked for
 TRIED: Final = 3  # recipients for whom the template is rendered before it starts
 
 
@@ -78,13 +78,14 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A broadcast that can be started: who would get it now (`expected`), and some of them."""
+    """A broadcast that can be started: who would get it now (`expected`), some of them, what the first would read."""
 
     wanted: Wanted
     brand: str
     filter: str | None
     expected: int
     sample: list[asyncpg.Record]
+    example: Content | None
 
 
 async def plan(sql: Sql, means: Means, wanted: Wanted) -> Plan:
@@ -96,13 +97,14 @@ async def plan(sql: Sql, means: Means, wanted: Wanted) -> Plan:
     filter_ = await _filter(sql, wanted.segment)
     condition, now = _audience(wanted.topic, filter_), datetime.now(UTC)
     sample = await segments.page(sql, condition, now, limit=10)
-    await _try(sql, means.templates, wanted, [row["address"] for row in sample[:TRIED]])
+    tried = await _try(sql, means.templates, wanted, [row["address"] for row in sample[:TRIED]])
     return Plan(
         wanted=wanted,
         brand=brand,
         filter=None if filter_ is None else to_json(filter_),
         expected=await segments.count(sql, condition, now),
         sample=sample,
+        example=tried[0] if tried else None,
     )
 
 
@@ -138,14 +140,16 @@ def _audience(topic: str, filter_: Condition | None) -> Condition:
     return sendable if filter_ is None else AllOf(all=(filter_, sendable))
 
 
-async def _try(sql: Sql, templates: Templates, wanted: Wanted, addresses: list[str]) -> None:
+async def _try(sql: Sql, templates: Templates, wanted: Wanted, addresses: list[str]) -> list[Content]:
     """A value that is missing shows before the first message, not in a million failures."""
+    tried = list[Content]()
     for address in addresses:
         values = {**wanted.data, "contact": await contact_of(sql, address), "unsubscribe_url": NOWHERE}
         try:
-            templates.render(wanted.template, values)
+            tried.append(templates.render(wanted.template, values))
         except Unfit as error:
             raise WrongBroadcast("template", error.detail) from None
+    return tried
 
 
 async def start(sql: Sql, planned: Plan, who: str) -> asyncpg.Record:
@@ -170,13 +174,13 @@ async def resume(sql: Sql, name: str) -> None:
         raise await _wrong(sql, name)
 
 
-async def cancel(sql: Sql, name: str) -> int:
+async def cancel(sql: Sql, name: str) -> None:
     """End it for good, with what waits in the outbox: of that a piece at once, and the rest when it is next looked at.
 
-    How many were cancelled at once; nothing of the rest goes out meanwhile. Raises NoSuchBroadcast, WrongState.
+    Nothing of the rest goes out meanwhile. Raises NoSuchBroadcast, WrongState.
     """
     id_ = await _set(sql, name, "cancelled", "", only=("running", "paused", "done"))
-    return len(await send_list.cancel(sql, send_list.Which(broadcast=id_)))
+    await send_list.cancel(sql, send_list.Which(broadcast=id_))
 
 
 async def _set(sql: Sql, name: str, state: State, why: str, *, only: tuple[State, ...]) -> int:
@@ -215,7 +219,7 @@ async def fill(pool: asyncpg.Pool, accounts: Mapping[str, Account]) -> None:
                 async with pool.acquire() as sql, sql.transaction():
                     more = await _fill(sql, id_, accounts)
         except Exception as error:  # one that cannot be filled must not keep the others
-            if isinstance(error, AWAY) and not isinstance(error, _ITS_OWN):
+            if is_away(error):
                 raise
             log.exception("a broadcast cannot go on", action="broadcast_failed", broadcast=id_)
             await store.stop(pool, id_, f"its recipients cannot be found: {type(error).__name__}")

@@ -33,7 +33,7 @@ from receiver.sending.transport import Outcome, Unknown
 from receiver.sending.turns import Full, take_turn
 from receiver.sending_settings import SendingSettings
 from receiver.store import outbox
-from receiver.store.connect import AWAY, create_pool
+from receiver.store.connect import AWAY, create_pool, is_away
 from receiver.store.sql import Sql
 from receiver.store.tasks import this_process
 from receiver.vault import Vault
@@ -81,7 +81,7 @@ class Sender:
         self._pool: asyncpg.Pool | None = None
         self._tasks: dict[asyncio.Task[None], UUID] = {}  # two may be of one send, which was released meanwhile
         self._busy: Counter[str] = Counter()
-        self._answered: set[str] = set()  # accounts whose server has
+        self._answered: set[str] = set()  # accounts whose server has answered
         self._full: dict[tuple[str, str], float] = {}  # until when (monotonic), by account and stream
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -235,25 +235,33 @@ class Sender:
 
     async def _one(self, row: asyncpg.Record, account: Account) -> None:
         try:
-            await self._tried(row, account)
+            begun = await self._begun(row, account)
+            if begun is not None:
+                outcome = await _ask(account, begun[1])
+                self._answered.add(account.name)
+                await self._settling.surely(self._sql, begun[0], outcome)
         except AWAY as error:  # its lease runs out, and then it is known what that means
             log.warning("a message was left", action="send_left", send=str(row["id"]), error=type(error).__name__)
+        except Exception:  # a fault of ours, once it was asked for: likewise
+            log.exception("a fault while a message was sent", action="send_fault", send=str(row["id"]))
 
-    async def _tried(self, row: asyncpg.Record, account: Account) -> None:
+    async def _begun(self, row: asyncpg.Record, account: Account) -> tuple[Begun, Message] | None:
+        """The message, marked as begun; None: it does not go now, and was put back or ended."""
         try:
             if not account.settings.is_limited or await self._may_go(row, account):
                 turn = await self._turn(row, account)
                 if turn is not None:
-                    await self._send(row, account, turn)
-        except AWAY:
-            raise
-        except Exception as error:  # a fault of ours, which would be the same the next time
-            log.exception("a fault while a message was sent", action="send_fault", send=str(row["id"]))
+                    return await self._made(row, account, turn)
+        except Exception as error:  # a fault of ours, or a refusal of the database's: the same the next time
+            if is_away(error):
+                raise
+            log.exception("a message cannot be sent", action="send_fault", send=str(row["id"]))
             await self._give_up(
                 row, account, "fault", f"the log tells of a fault of the service: {type(error).__name__}"
             )
+        return None
 
-    async def _send(self, row: asyncpg.Record, account: Account, turn: Sequence[str]) -> None:
+    async def _made(self, row: asyncpg.Record, account: Account, turn: Sequence[str]) -> tuple[Begun, Message] | None:
         begun = None
         try:
             message = await self._compose(self._sql, row, account)
@@ -264,10 +272,7 @@ class Sender:
         finally:
             if begun is None:
                 await outbox.give_back(self._sql, account.name, turn)
-        if begun is not None:
-            outcome = await _ask(account, message)
-            self._answered.add(account.name)
-            await self._settling.surely(self._sql, begun, outcome)
+        return None if begun is None else (begun, message)
 
     async def _give_up(self, row: asyncpg.Record, account: Account, reason: str, detail: str) -> None:
         if await outbox.keep(self._sql, row["id"], self._worker, "failed", reason=reason, detail=detail):

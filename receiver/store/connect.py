@@ -25,6 +25,12 @@ FOR_GOOD: Final = (
     ValueError,
 )
 
+
+def is_away(error: BaseException) -> bool:
+    """Whether the database cannot be used for now, and the same may go through the next time."""
+    return isinstance(error, AWAY) and not isinstance(error, FOR_GOOD)
+
+
 LENT_FOR: Final = 5.0  # seconds
 
 NO_SETTINGS: Final[Mapping[str, str]] = {}
