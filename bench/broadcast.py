@@ -34,6 +34,7 @@ from receiver.sending.broadcasts import AHEAD
 from receiver.store.schema import migrate
 from tests.postgres import Cluster
 from tests.processes import Process, Site, site
+from tests.smtp_peer import ACCOUNT
 
 EVERY: Final = 2.0  # seconds between looks
 SHOWN: Final = 20  # lines of a whole run
@@ -41,19 +42,15 @@ GROWTH: Final = 1.1
 MEMORY: Final = {"shared_buffers": "1GB", "max_wal_size": "8GB"}
 say: Final = Console(stderr=True)
 
-CONFIGURATION: Final = """
+CONFIGURATION: Final = (
+    """
 public_url = "https://hooks.shop.example"
 
 [sending]
 templates_dir = "templates"
-
-[accounts.main]
-transport = "smtp"
-from = "Shop <hello@shop.example>"
-host = "127.0.0.1"
-port = {port}
-tls = "none"
 """
+    + ACCOUNT
+)
 _LOOK: Final = """
 SELECT b.state, b.queued, count(*) FILTER (WHERE s.state IN ('queued', 'leased')) AS waiting
 FROM broadcasts b LEFT JOIN sends s ON s.broadcast_id = b.id AND s.state IN ('queued', 'leased') GROUP BY b.id

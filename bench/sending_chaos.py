@@ -36,6 +36,7 @@ from receiver.vault import Vault
 from tests.postgres import Cluster
 from tests.processes import Load, Process, Site, site
 from tests.service import SECRET_KEY, Played, play
+from tests.smtp_peer import ACCOUNT
 from tests.workers import value
 
 DOCS: Final = Path(__file__).parents[1] / "docs"
@@ -44,20 +45,16 @@ CLICKS: Final = 0.05  # share of follow-ups that a click leads to, two minutes l
 PATIENCE: Final = 300.0  # seconds for what is left when the troubles are over: leases last a minute
 say: Final = Console(stderr=True)
 
-CONFIGURATION: Final = """
+CONFIGURATION: Final = (
+    """
 public_url = "https://hooks.shop.example"
 
 [sending]
 reconcile = "5s"
 templates_dir = "templates"
-
-[accounts.main]
-transport = "smtp"
-from = "Shop <hello@shop.example>"
-host = "127.0.0.1"
-port = {port}
-tls = "none"
-
+"""
+    + ACCOUNT
+    + """
 [rules.receipt]
 when = "delivered"
 source = "sendgrid"
@@ -73,6 +70,7 @@ when = "clicked"
 source = "sendgrid"
 send = "receipt"
 """
+)
 TEMPLATES: Final = {"receipt": 'stream = "transactional"', "offer": 'stream = "marketing"\ntopic = "news"'}
 
 

@@ -16,6 +16,15 @@ from typing import Any
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
 DROP = "drop"
+# Of a configuration: the account that sends through the server on `port`.
+ACCOUNT = """
+[accounts.main]
+transport = "smtp"
+from = "Shop <hello@shop.example>"
+host = "127.0.0.1"
+port = {port}
+tls = "none"
+"""
 
 
 @dataclass

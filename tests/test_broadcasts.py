@@ -23,19 +23,10 @@ from receiver.store.consent import Statement
 from tests.cli import Receiver, command_for
 from tests.people import VAULT, people
 from tests.pgbouncer import through
-from tests.smtp_peer import Peer, smtp_peer
+from tests.smtp_peer import ACCOUNT, Peer, smtp_peer
 from tests.workers import value
 
-CONFIG = """
-public_url = "https://mail.shop.example"
-
-[accounts.main]
-transport = "smtp"
-from = "Shop <hello@shop.example>"
-host = "127.0.0.1"
-port = {port}
-tls = "none"
-"""
+CONFIG = 'public_url = "https://mail.shop.example"\n' + ACCOUNT
 SALE = ("--template", "sale", "--topic", "news")
 
 

@@ -11,22 +11,14 @@ import pytest
 from receiver.store import outbox
 from tests.cli import Receiver, command_for
 from tests.outbox import Sending
-
-CONFIG = """
-[accounts.main]
-transport = "smtp"
-from = "Shop <hello@shop.example>"
-host = "127.0.0.1"
-port = {port}
-tls = "none"
-"""
+from tests.smtp_peer import ACCOUNT
 
 
 @pytest.fixture
 def receiver(
     database: str, sending: Sending, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Receiver:
-    (tmp_path / "receiver.toml").write_text(CONFIG.format(port=sending.peer.port))
+    (tmp_path / "receiver.toml").write_text(ACCOUNT.format(port=sending.peer.port))
     return command_for(database, tmp_path, capsys, monkeypatch)
 
 
