@@ -105,8 +105,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return f"Delivery(source={self.source!r}, client={self.client!r}, at={self.at!r})"  # the rest may hold secrets
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """A finished HTTP answer."""
 
     status: int

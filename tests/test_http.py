@@ -147,6 +147,27 @@ async def test_a_refusal_before_the_body_does_not_eat_the_next_request(database:
         assert await one.ended() == b""
 
 
+async def test_headers_behind_a_body_say_nothing(database: str, tmp_path: Path) -> None:
+    """a signature behind a chunked body neither spoils the one before it nor takes its place, however often it comes."""
+    resend = play("resend", tmp_path)
+    post, other = posts(resend, 2)
+    length, chunked = b"Content-Length: %d", b"Transfer-Encoding: chunked"
+    head = head_of(post).replace(length % len(post.body), chunked)
+    late = re.search(rb"svix-signature: [^\r]*\r\n", head_of(other))
+    assert late is not None
+    unsigned = head_of(other).replace(length % len(other.body), chunked).replace(late[0], b"")
+    async with running(database, resend) as service, wire(service) as one:
+        await one.send(head + _in_one_chunk(post.body) + b"svix-signature: v1,AAAA\r\n" * 2000 + b"\r\n")
+        assert (await one.response())[0] == 200
+        await one.send(unsigned + _in_one_chunk(other.body) + late[0] + b"\r\n")
+        assert (await one.response())[0] == 401
+        assert await service.count("events") == 1
+
+
+def _in_one_chunk(body: bytes) -> bytes:
+    return b"%x\r\n%s\r\n0\r\n" % (len(body), body)
+
+
 async def test_an_unwanted_body_is_read_over_or_ends_the_connection(database: str, tmp_path: Path) -> None:
     """a small body for an unknown source is read over, so that the connection goes on; a large one ends it."""
     async with running(database, play("resend", tmp_path)) as service:

@@ -90,12 +90,17 @@ class Request:
 
     def target(self) -> tuple[str, str]:
         """(path, query) of the URL."""
-        path, _, query = self.url.partition(b"?")
-        if not path.startswith(b"/"):  # the absolute form, as clients send it to a proxy
-            path = b"/" + path.partition(b"://")[2].partition(b"/")[2]
-        if b"%" in path:
-            path = unquote_to_bytes(path)
-        return path.decode("latin-1"), query.decode("latin-1")
+        return _target(self.url)
+
+
+@lru_cache(maxsize=1024)  # a provider calls the same URL again and again
+def _target(url: bytes) -> tuple[str, str]:
+    path, _, query = url.partition(b"?")
+    if not path.startswith(b"/"):  # the absolute form, as clients send it to a proxy
+        path = b"/" + path.partition(b"://")[2].partition(b"/")[2]
+    if b"%" in path:
+        path = unquote_to_bytes(path)
+    return path.decode("latin-1"), query.decode("latin-1")
 
 
 class Part(Protocol):
@@ -199,8 +204,10 @@ class Connection(asyncio.Protocol):
         self._reading: Request | None = None  # its head or body is arriving
         self._line: deque[tuple[Request | None, Answer | None]] = deque()  # whole, or answered already; in order
         self._working: Request | None = None  # the site has it
-        self._head_bytes = 0  # of names and values that are whole
-        self._fed = 0  # bytes since the read in which the head began: a header without an end counts too
+        self._fresh = False  # a head or a body has begun to arrive since the deadline was set
+        self._read = 0  # bytes of the read in hand
+        self._first = 0  # bytes of the read in which the head began
+        self._fed = 0  # bytes of the reads since that one: a header without an end counts too
         self._replaced = False  # the parser's head is one of ours
         self._deaf = False  # nothing more is read: the last words are said, or stand in the line
         self._paused = False
@@ -235,6 +242,9 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._deaf:
             return
+        self._read = len(data)
+        if self._reading is not None and not self._reading.since:
+            self._fed += len(data)
         try:
             self._feed(data)
         except httptools.HttpParserCallbackError:
@@ -244,7 +254,7 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError:
             self._end_with(_BAD)
         if self._reading is not None:
-            self._not_whole(self._reading, len(data))
+            self._not_whole(self._reading)
         self._advance()
 
     def _feed(self, data: bytes) -> None:
@@ -269,36 +279,29 @@ class Connection(asyncio.Protocol):
             framing = f"content-length: {reading.headers.get('content-length', '0')}"
         return _BODY_ONLY % framing.encode("latin-1") + rest
 
-    def _not_whole(self, reading: Request, size: int) -> None:
+    def _not_whole(self, reading: Request) -> None:
         if reading.since:
             self._listener.budget.wait(reading)
-        elif self._fed < 0:
-            self._fed = 0
-        else:
-            self._fed += size
-            if self._fed > HEAD_BYTES:
-                self._end_with(_LARGE_HEAD)
+        elif self._fed > HEAD_BYTES:
+            self._end_with(_LARGE_HEAD)
 
     # The parser's calls -------------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
         if not (self._replaced or self._deaf):
             self._reading = Request(self, self._client)
-            self._head_bytes, self._fed = 0, -1
-            self._renew(fresh=True)
+            self._first, self._fed, self._fresh = self._read, 0, True
+            self.idle_since = None
 
     def on_url(self, url: bytes) -> None:
         if self._reading is not None and not self._replaced:
             self._reading.url += url
-            self._head_bytes += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         reading = self._reading
-        if reading is None or self._replaced:
+        if reading is None or self._replaced or reading.since:  # those behind the body say nothing to us
             return
-        self._head_bytes += len(name) + len(value)
-        key = name.decode("latin-1").lower()
-        headers = reading.headers
+        key, headers = name.decode("latin-1").lower(), reading.headers
         if key in headers:
             headers[key] = f"{headers[key]}, {value.decode('latin-1')}"
         else:
@@ -312,8 +315,8 @@ class Connection(asyncio.Protocol):
         reading.method = self._parser.get_method()
         reading.keep_alive = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
         reading.since = self._loop.time()
-        self._renew(fresh=True)
-        if self._head_bytes > HEAD_BYTES:
+        self._fresh = True
+        if self._first + self._fed > HEAD_BYTES and _size(reading) > HEAD_BYTES:
             self._end_with(_LARGE_HEAD)
             return
         early = self._listener.site.begin(reading)
@@ -330,13 +333,14 @@ class Connection(asyncio.Protocol):
         reading = self._reading
         if reading is None:
             return
-        reading.size += len(chunk)
+        size = len(chunk)
+        reading.size += size
         if not reading.wanted:
             if reading.size > SWALLOWED:
                 self._end_with(None)
         elif reading.size > reading.limit:
             self._give_up(reading, GaveUp.TOO_LARGE)
-        elif not self._listener.budget.grow(reading, len(chunk)):
+        elif not self._listener.budget.grow(reading, size):
             self._give_up(reading, GaveUp.TOO_MUCH)
         else:
             reading.add(chunk)
@@ -367,13 +371,12 @@ class Connection(asyncio.Protocol):
             request, answer = self._line.popleft()
             if answer is None and request is not None:
                 self._working = request
-                self.idle_since = None
-                self.deadline = inf
                 self._listener.site.arrived(request)  # it may answer at once
             else:
                 self._write(request, answer)
         self._renew()
-        self._pause_or_resume()
+        if self._line or self._paused or self._clogged:
+            self._pause_or_resume()
 
     def _write(self, request: Request | None, answer: Answer | None) -> None:
         """`request`: None for the connection's last words."""
@@ -417,14 +420,16 @@ class Connection(asyncio.Protocol):
 
     # Time ---------------------------------------------------------------------------------------------------------
 
-    def _renew(self, *, fresh: bool = False) -> None:
-        """The deadline of what it does now. `fresh`: a head or a body has just begun; else it keeps the one it has."""
-        now = self._loop.time()
-        if self._reading is not None or self._working is not None or self._line:
-            self.idle_since = None
+    def _renew(self) -> None:
+        """The deadline of what it does now; it keeps the one it has unless a head or a body has just begun."""
+        fresh, self._fresh = self._fresh, False
         if self._working is not None or self._line:
-            self.deadline = self.deadline if self._clogged else inf
-        elif self._deaf:
+            self.idle_since = None
+            if not self._clogged:
+                self.deadline = inf
+            return
+        now = self._loop.time()
+        if self._deaf:
             self.deadline = min(self.deadline, now + LINGER_TIME)
         elif self._reading is None:
             if self.idle_since is None:
@@ -467,6 +472,11 @@ class Connection(asyncio.Protocol):
         self._hear_no_more()
         self._clear_line()
         self._transport.abort()
+
+
+def _size(request: Request) -> int:
+    """Bytes of the head, as far as it is ours to keep."""
+    return len(request.url) + sum(len(name) + len(value) for name, value in request.headers.items())
 
 
 def _announced(headers: Mapping[str, str]) -> float:

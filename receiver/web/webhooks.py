@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Coroutine, Mapping
 from functools import partial
 from typing import Any, Final
@@ -60,6 +59,8 @@ class Webhooks:
         self._turn: list[Receipt] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
+        self._waits = {name: source.provider.reply.timeout - MARGIN for name, source in sources.items()}
+        self._alone = {name for name, source in sources.items() if getattr(source.provider, "waits", False)}
 
     # What the listener asks ---------------------------------------------------------------------------------------
 
@@ -119,14 +120,13 @@ class Webhooks:
         encoding = request.headers.get("content-encoding")
         if encoding and not self._decompress(request, source, encoding):
             return
-        waits = source.provider.reply.timeout - MARGIN
         receipt = Receipt(
             source,
             self._delivery(request, source, bytes(request.body)),
-            deadline=time.monotonic() + max(waits - (self._loop.time() - request.since), 1.0),
+            deadline=max(request.since + self._waits[source.name], self._loop.time() + 1.0),
             answer=partial(request.connection.answer, request),
         )
-        if request.size > LARGE or getattr(source.provider, "waits", False):
+        if request.size > LARGE or source.name in self._alone:
             self._start(self._receive([receipt]))
             return
         self._turn.append(receipt)
