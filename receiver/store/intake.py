@@ -64,7 +64,9 @@ _BEGIN: Final = """
     BEGIN; SET LOCAL lock_timeout = {lock}; SET LOCAL statement_timeout = '15s'; SET LOCAL synchronous_commit = on;
     SET LOCAL idle_in_transaction_session_timeout = '15s'
 """
-_COMMIT: Final = "COMMIT"
+# What the driver writes behind COPY: both are one message to the server, and one answer. After an error in COPY the
+# server leaves the rest out.
+_AND_COMMIT: Final = "true; COMMIT"
 # A transaction that found duplicates alone has written nothing, so its commit would wait for nobody: not for the
 # standby that the first one's commit never reached, because its wait was cut short. Behind an empty record it waits.
 _COMMIT_KNOWN: Final = "SELECT pg_logical_emit_message(true, 'receiver', ''); COMMIT"
@@ -98,10 +100,13 @@ async def write(
     """
     await connection.execute(_BEGIN.format(lock=lock_timeout))
     try:
-        new = await _insert(connection, rows, privacy) if rows else ()
+        new = await _new(connection, rows, privacy) if rows else ()
         for entry in quarantined:
             await connection.execute(_QUARANTINE, *entry)
-        await connection.execute(_COMMIT if new else _COMMIT_KNOWN)
+        if new:
+            await connection.copy_records_to_table("events", records=new, columns=COLUMNS, where=_AND_COMMIT)
+        else:
+            await connection.execute(_COMMIT_KNOWN)
     except (asyncpg.PostgresError, ValueError, TypeError, OverflowError) as error:
         # The server has refused a statement, or the driver could not encode a value, and the connection is whole: leave
         # the transaction. After anything else (a lost connection, a cancelled task) the caller drops the connection.
@@ -112,7 +117,8 @@ async def write(
     return new
 
 
-async def _insert(connection: asyncpg.Connection, rows: Sequence[Row], privacy: Privacy) -> Collection[Row]:
+async def _new(connection: asyncpg.Connection, rows: Sequence[Row], privacy: Privacy) -> Collection[Row]:
+    """Rows whose ids were not there, as they are to be stored."""
     by_id = {row[0]: row for row in rows}
     # Sorted, because two transactions that insert the same ids in opposite order deadlock.
     fresh = await connection.fetch(_NEW_IDS, sorted(by_id))
@@ -121,7 +127,4 @@ async def _insert(connection: asyncpg.Connection, rows: Sequence[Row], privacy: 
     new: Collection[Row] = by_id.values() if len(fresh) == len(by_id) else [by_id[record[0]] for record in fresh]
     if fresh[0][1]:  # somebody was erased; whose event it is may stand in columns that are left out below
         new = await privacy.hidden(connection, new)
-    if privacy.drops:
-        new = privacy.dropped(new)
-    await connection.copy_records_to_table("events", records=new, columns=COLUMNS)
-    return new
+    return privacy.dropped(new) if privacy.drops else new
