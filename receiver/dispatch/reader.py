@@ -11,6 +11,7 @@ from typing import Any, Final
 import asyncpg
 
 from receiver.dispatch.database import GONE, Database, DatabaseGone
+from receiver.store import wire
 from receiver.store.connect import connect, is_usable
 from receiver.store.leases import Leased
 from receiver.store.log import FRESH, Cursor, CursorKey, Page, check_generation, read_pages
@@ -60,6 +61,7 @@ class LogConnection:
             self.cut()
             connection = await connect(self._dsn, name=self._name, settings=_SETTINGS)
             try:
+                await wire.prepare_moments(connection)
                 self._open = connection, await check_generation(connection)
             except BaseException:
                 connection.terminate()

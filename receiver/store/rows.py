@@ -35,6 +35,7 @@ _METADATA: Final = FIELDS.index("metadata")
 _RAW: Final = FIELDS.index("raw")
 
 _TYPES: Final = {str(word): word for word in EventType}
+_UNKNOWN: Final = EventType.UNKNOWN  # before Python 3.12 looking up a member costs more than all five words
 _BOUNCES: Final = {None: None} | {str(word): word for word in BounceCategory}
 _REASONS: Final = {None: None} | {str(word): word for word in RejectReason}
 _ACTORS: Final = {None: None} | {str(word): word for word in Actor}
@@ -49,7 +50,7 @@ def to_event(record: asyncpg.Record) -> Event:
 
 def event_of(values: list[Any]) -> Event:
     """The event of a record's values, which are changed. A word of a newer release reads as unknown or None."""
-    values[_TYPE] = _TYPES.get(values[_TYPE], EventType.UNKNOWN)
+    values[_TYPE] = _TYPES.get(values[_TYPE], _UNKNOWN)
     values[_BOUNCE] = _BOUNCES.get(values[_BOUNCE])
     values[_REJECT] = _REASONS.get(values[_REJECT])
     values[_ACTOR] = _ACTORS.get(values[_ACTOR])

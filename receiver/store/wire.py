@@ -1,7 +1,7 @@
-"""Values in Postgres's binary form, for connections that write events.
+"""Values in Postgres's binary form, for connections that write events or read the log.
 
-uuid and inet are bytes there, as rows hold them. Times and lists the driver can write too, but takes longer for these
-three or four of fifty columns than for all the others (docs/performance.md).
+uuid and inet are bytes where events are written, as rows hold them. Times and lists the driver knows too, but takes
+longer for these three or four of fifty columns than for all the others (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -29,12 +29,17 @@ _SIXTEEN: Final = _length(16)
 
 
 async def prepare(connection: asyncpg.Connection) -> None:
-    """Make a connection exchange values so. An array must have one dimension and no NULL."""
+    """Make a connection that writes events exchange values so. An array must have one dimension and no NULL."""
     settings: Any = connection._protocol.get_settings()  # type: ignore[attr-defined]  # noqa: SLF001 - no other way for arrays
     settings.add_python_codec(_TEXTS, "_text", "pg_catalog", [], "scalar", texts, texts_of, "binary")
     settings.add_python_codec(_UUIDS, "_uuid", "pg_catalog", [], "scalar", uuids, uuids_of, "binary")
     for name in ("uuid", "inet"):
         await connection.set_type_codec(name, schema="pg_catalog", encoder=bytes, decoder=bytes, format="binary")
+    await prepare_moments(connection)
+
+
+async def prepare_moments(connection: asyncpg.Connection) -> None:
+    """Make a connection exchange times so."""
     await connection.set_type_codec(
         "timestamptz", schema="pg_catalog", encoder=moment, decoder=moment_of, format="binary"
     )
@@ -45,9 +50,11 @@ def moment(value: datetime) -> bytes:
     return ((value - _EPOCH) // _MICROSECOND).to_bytes(8, "big", signed=True)
 
 
+@lru_cache(maxsize=4096)  # likewise
 def moment_of(data: bytes) -> datetime:
     """Raises OverflowError for infinity."""
-    return _EPOCH + timedelta(microseconds=int.from_bytes(data, "big", signed=True))
+    seconds, microseconds = divmod(int.from_bytes(data, "big", signed=True), 1_000_000)
+    return _EPOCH + timedelta(0, seconds, microseconds)
 
 
 def texts(values: Sequence[str]) -> bytes:
