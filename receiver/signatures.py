@@ -42,7 +42,7 @@ def header(headers: Mapping[str, str], *names: str, again: bool = False) -> str:
             break
     else:
         raise Refused(Reason.MISSING_HEADER, f"the header {names[0]} is missing", again=again)
-    if not value.strip():
+    if not value or value.isspace():
         raise Refused(Reason.MISSING_HEADER, f"the header {name} is empty", again=again)
     if len(value) > MAX_HEADER:
         raise Refused(Reason.MALFORMED_HEADER, f"the header {name} is longer than {MAX_HEADER} characters", again=again)
@@ -238,6 +238,10 @@ def standard_webhooks_key(secret: str) -> bytes:
     return base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
 
 
+_WEBHOOK: Final = ("webhook-id", "webhook-timestamp", "webhook-signature")
+_SVIX: Final = ("svix-id", "svix-timestamp", "svix-signature")
+
+
 def standard_webhooks(
     headers: Mapping[str, str],
     body: bytes,
@@ -254,16 +258,15 @@ def standard_webhooks(
     `keys`: as the HMAC takes them; `standard_webhooks_key` makes them where the sender follows the specification in
     that too. `bare`: a signature without `v1,` before it counts.
     """
-    prefix = "webhook" if "webhook-id" in headers else "svix" if "svix-id" in headers else "webhook"
-    message_id = header(headers, f"{prefix}-id")
-    stamp = header(headers, f"{prefix}-timestamp")
-    given = header(headers, f"{prefix}-signature")
-    signed_at = unix_seconds(stamp, f"{prefix}-timestamp")
+    of_id, of_time, of_signature = _SVIX if "svix-id" in headers and "webhook-id" not in headers else _WEBHOOK
+    message_id = header(headers, of_id)
+    stamp = header(headers, of_time)
+    parts = header(headers, of_signature).split()
+    signed_at = unix_seconds(stamp, of_time)
     try:
-        signed = message_id.encode("latin-1") + b"." + stamp.encode() + b"." + body
+        signed = f"{message_id}.{stamp}.".encode("latin-1") + body
     except UnicodeEncodeError as error:
-        raise Refused(Reason.MALFORMED_HEADER, f"{prefix}-id has characters no header can carry") from error
-    parts = given.split()
+        raise Refused(Reason.MALFORMED_HEADER, f"{of_id} has characters no header can carry") from error
     if bare:
         parts = [part if "," in part else f"v1,{part}" for part in parts]
     if not _standard_match(signed, parts, keys, public_keys):

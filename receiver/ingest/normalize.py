@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from receiver.classify.actors import DETECTOR_VERSION, judge
-from receiver.classify.addresses import domain_of, normalize_address
+from receiver.classify.addresses import normalize_address
 from receiver.classify.bounces import CLASSIFIER_VERSION, classify
 from receiver.classify.mailboxes import mailbox_provider
 from receiver.contract import Item
@@ -56,11 +56,16 @@ def rows_of(source: Source, readings: Iterable[tuple[Item, Reading]], accepted_a
     rows = []
     for item, reading in readings:
         type_ = reading.type
-        id_ = event_id(name, _identity(item, reading), reading.identity_time or reading.occurred_at)
+        identity = reading.identity
+        if identity is None:
+            identity = "raw", reading.word, reading.recipient, item.text
+        occurred_at, provider_time, time_note = reading.occurred_at, None, None
+        id_ = event_id(name, identity, reading.identity_time or occurred_at)
         recipient, domain, mailbox = _recipient(reading.recipient) if reading.recipient else _NOBODY
         sender, sender_domain = _sender(reading.sender) if reading.sender else _NO_SENDER
-        message_id = _cut(reading.message_id)
-        occurred_at, provider_time, time_note = reading.occurred_at, None, None
+        message_id = reading.message_id
+        if message_id is not None and len(message_id) > INDEXED:
+            message_id = message_id[:INDEXED]
         if occurred_at is None or not _EARLIEST <= occurred_at <= latest:
             occurred_at, provider_time, time_note = _time(occurred_at, accepted_at)
         category, bounce_class, smtp_code, enhanced_code = (
@@ -149,7 +154,7 @@ def _recipient(text: str) -> tuple[str | None, str | None, str | None]:
     address = normalize_address(text)
     if address is None:
         return _NOBODY
-    domain = domain_of(address)
+    domain = address.rpartition("@")[2]
     return address, domain, _mailbox(domain)
 
 
@@ -157,15 +162,7 @@ def _recipient(text: str) -> tuple[str | None, str | None, str | None]:
 def _sender(text: str) -> tuple[str | None, str | None]:
     """(address, domain)."""
     address = normalize_address(text)
-    return address, domain_of(address) if address else None
-
-
-def _identity(item: Item, reading: Reading) -> Sequence[str | None]:
-    return ("raw", reading.word, reading.recipient, item.text) if reading.identity is None else reading.identity
-
-
-def _cut(value: str | None) -> str | None:
-    return value if value is None or len(value) <= INDEXED else value[:INDEXED]
+    return address, address.rpartition("@")[2] if address else None
 
 
 def _time(occurred_at: datetime | None, accepted_at: datetime) -> tuple[datetime, str | None, str]:
