@@ -148,7 +148,7 @@ async def test_a_refusal_before_the_body_does_not_eat_the_next_request(database:
 
 
 async def test_headers_behind_a_body_say_nothing(database: str, tmp_path: Path) -> None:
-    """a signature behind a chunked body neither spoils the one before it nor takes its place, however often it comes."""
+    """a signature behind a chunked body neither spoils the one before it nor takes its place, however many come."""
     resend = play("resend", tmp_path)
     post, other = posts(resend, 2)
     length, chunked = b"Content-Length: %d", b"Transfer-Encoding: chunked"
