@@ -4,7 +4,7 @@ python := .venv/bin/python
 code := $(wildcard receiver handlers tests bench)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-peers test-pooler check docs bench bench-quick bench-growth bench-contacts bench-broadcast chaos chaos-sending lock clean
+.PHONY: help run test test-peers test-pooler check docs bench bench-quick bench-growth bench-scaling bench-contacts bench-broadcast chaos chaos-sending lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -49,6 +49,10 @@ bench-quick: ## the same in under 45 seconds, with fewer repetitions
 bench-growth: ## whether a backlog of a million events, or a table of twenty million, slows it down (long)
 	@locks/install dev
 	@$(python) -m bench.growth $(ARGS)
+
+bench-scaling: ## whether a second web process receives more, each held to a fifth of a core (some minutes)
+	@locks/install dev
+	@$(python) -m bench.scaling $(ARGS)
 
 bench-contacts: ## a million contacts and five million events: who may be mailed, and keeping up (long, 15 GB of disk)
 	@locks/install dev

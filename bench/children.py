@@ -65,13 +65,14 @@ async def floor() -> None:
     await serving
 
 
-async def service(dsn: str, directory: Path) -> None:
-    """The real service, without handlers."""
+async def service(dsn: str, directory: Path, port: int = 0) -> None:
+    """The real service, without handlers. Several may share a port."""
 
     def ready(listening: Listening) -> None:
         say(url=listening.url)
 
-    configured = Service(dsn=dsn, vault=Vault(SECRET_KEY), sources=sources(directory), port=0, admin_port=0)
+    vault, found = Vault(SECRET_KEY), sources(directory)
+    configured = Service(dsn=dsn, vault=vault, sources=found, port=port, reuse_port=True, admin_port=0)
     await serve(configured, stopped(), ready)
 
 
@@ -149,8 +150,8 @@ def main(role: str, *arguments: str) -> None:
     match role, arguments:
         case "floor", ():
             uvloop.run(floor())
-        case "service", (dsn, directory):
-            uvloop.run(service(dsn, Path(directory)))
+        case "service", (dsn, directory, *port):
+            uvloop.run(service(dsn, Path(directory), *map(int, port)))
         case "worker", (dsn, "contacts"):
             uvloop.run(contacts_worker(dsn))
         case "worker", (dsn, count):

@@ -24,7 +24,7 @@ import asyncpg
 from rich.console import Console
 
 from bench import cpu, work
-from bench.database import FLOOR, LARGE, OURS, Server
+from bench.database import FLOOR, OURS, Server
 from bench.processes import Failed, Process
 from receiver.store.rows import select_list
 
@@ -34,6 +34,8 @@ BATCHES: Final = 40
 CLIENTS: Final = 8
 CHUNK: Final = 200_000  # rows of one INSERT while filling
 PAGE: Final = 1000  # rows that the plain SELECT fetches at a time
+# What a database of so many rows is given: the pages that ingest touches have room, and so have ten minutes of WAL.
+_SETTINGS: Final = {"shared_buffers": "4GB"}
 say: Final = Console(stderr=True)
 
 # Rows as wide as SendGrid's, ids in the order of their time as the service makes them, everything distinct.
@@ -63,7 +65,7 @@ class Growth:
         self._stack = stack
         self._directory = directory
         self._keys = work.make_sources(directory)
-        self.server = Server(stack, directory, LARGE)
+        self.server = Server(stack, directory, _SETTINGS)
         self._runs = 0
 
     def backlog(self, count: int) -> dict[str, float]:
