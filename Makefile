@@ -7,7 +7,7 @@ code := $(wildcard receiver handlers tests bench)
 .PHONY: help run test test-peers test-pooler check docs bench bench-quick bench-growth bench-scaling bench-contacts bench-broadcast chaos chaos-sending lock clean
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 26
 
 run: ## start the receiver, with an embedded Postgres and demo sources unless receiver.toml says otherwise
 	@locks/install embedded

@@ -19,6 +19,7 @@ from tests.postgres import OVERRIDE
 from tests.waiting import until
 
 POOLER = "RECEIVER_TEST_POOLER"  # host and port of one that stands before the server of OVERRIDE
+POOLED = POOLER in os.environ
 
 # No prepared statements, no startup parameter that it does not know by itself: what the oldest in use can do.
 INI = """

@@ -50,7 +50,8 @@ class Proxy:
                 await self.passing.wait()
                 await asyncio.sleep(self.delay)
                 if client and self.cut_at:
-                    said += self.cut_at[said] in chunk
+                    while said < len(self.cut_at) and self.cut_at[said] in chunk:
+                        said += 1
                     if said == len(self.cut_at):
                         await self._cut_at_word(sink, chunk)
                         return
