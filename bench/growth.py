@@ -34,7 +34,7 @@ BATCHES: Final = 40
 CLIENTS: Final = 8
 CHUNK: Final = 200_000  # rows of one INSERT while filling
 PAGE: Final = 1000  # rows that the plain SELECT fetches at a time
-# What a database of so many rows is given: the pages that ingest touches have room, and so have ten minutes of WAL.
+# As much as one gives to a database of so many rows: the pages that ingest touches do not fit into the default.
 _SETTINGS: Final = {"shared_buffers": "4GB"}
 say: Final = Console(stderr=True)
 

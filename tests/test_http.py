@@ -219,14 +219,21 @@ async def test_what_is_no_request_is_told_so(database: str, tmp_path: Path, data
         assert await one.ended() == b""
 
 
-@pytest.mark.parametrize("shape", ["many headers", "one header", "no end", "url"])
+@pytest.mark.parametrize(
+    "shape",
+    ["many headers", "one header", "no end", "url", "one again", "one name again", "empty again", "behind the body"],
+)
 async def test_a_head_has_a_limit(database: str, tmp_path: Path, shape: str) -> None:
-    """a head of more than 32 kB is refused, whether it is made of many headers, one, an endless one or a URL."""
+    """more than 32 kB is refused, whether it is many headers, one, an endless one, a URL, or stands behind the body."""
     start = b"POST /webhooks/resend HTTP/1.1\r\nHost: x\r\n"
     data = {
         "many headers": start + b"".join(b"x-%d: %s\r\n" % (n, b"y" * 100) for n in range(400)) + b"\r\n",
         "one header": start + b"x: " + b"y" * 40_000 + b"\r\n\r\n",
         "no end": start + b"x: " + b"y" * 1_000_000,
+        "one again": start + (b"x: " + b"y" * 100 + b"\r\n") * 400 + b"\r\n",
+        "one name again": start + (b"x" * 1000 + b": y\r\n") * 40 + b"\r\n",
+        "empty again": start + b"x:\r\n" * 10_000 + b"\r\n",
+        "behind the body": start + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nx: " + b"y" * 1_000_000,
         "url": b"GET /" + b"y" * 40_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
     }[shape]
     async with running(database, play("resend", tmp_path)) as service, wire(service) as one:
@@ -376,6 +383,24 @@ async def test_requests_that_wait_behind_another_give_back_their_bytes(database:
         await foreign.close()
         await until(lambda: _in_flight(service, 0))
         writer.close()
+
+
+async def test_bodies_that_nobody_wants_are_no_burden(database: str, tmp_path: Path) -> None:
+    """requests to no source, whose bodies come in two parts, leave nothing behind, neither memory nor bytes counted."""
+    resend = play("resend", tmp_path)
+    post, refused = posts(resend, 1)[0], b"POST /no HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nx: "
+    async with running(database, resend, max_in_flight=20_000) as service, wire(service) as one:
+        tracemalloc.start()
+        for _ in range(200):
+            await one.send(refused + b"y" * 30_000 + b"\r\n\r\na")
+            await one.response()
+            await one.send(b"b")
+        await one.send(head_of(post) + post.body)
+        assert (await one.response())[0] == 200
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert held < 1_000_000
+        await until(lambda: _in_flight(service, 0))
 
 
 async def _held(service: Running, least: int) -> bool:

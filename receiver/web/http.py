@@ -90,17 +90,12 @@ class Request:
 
     def target(self) -> tuple[str, str]:
         """(path, query) of the URL."""
-        return _target(self.url)
-
-
-@lru_cache(maxsize=1024)  # a provider calls the same URL again and again
-def _target(url: bytes) -> tuple[str, str]:
-    path, _, query = url.partition(b"?")
-    if not path.startswith(b"/"):  # the absolute form, as clients send it to a proxy
-        path = b"/" + path.partition(b"://")[2].partition(b"/")[2]
-    if b"%" in path:
-        path = unquote_to_bytes(path)
-    return path.decode("latin-1"), query.decode("latin-1")
+        path, _, query = self.url.partition(b"?")
+        if not path.startswith(b"/"):  # the absolute form, as clients send it to a proxy
+            path = b"/" + path.partition(b"://")[2].partition(b"/")[2]
+        if b"%" in path:
+            path = unquote_to_bytes(path)
+        return path.decode("latin-1"), query.decode("latin-1")
 
 
 class Part(Protocol):
@@ -204,10 +199,11 @@ class Connection(asyncio.Protocol):
         self._reading: Request | None = None  # its head or body is arriving
         self._line: deque[tuple[Request | None, Answer | None]] = deque()  # whole, or answered already; in order
         self._working: Request | None = None  # the site has it
-        self._fresh = False  # a head or a body has begun to arrive since the deadline was set
+        self._fresh = False  # a head or a body has begun to arrive, or the end has begun, since the deadline was set
         self._read = 0  # bytes of the read in hand
         self._first = 0  # bytes of the read in which the head began
-        self._fed = 0  # bytes of the reads since that one: a header without an end counts too
+        self._fed = 0  # bytes of the reads since then, or since the body last grew: what has no end counts too
+        self._repeated = 0  # bytes of names that were there before
         self._replaced = False  # the parser's head is one of ours
         self._deaf = False  # nothing more is read: the last words are said, or stand in the line
         self._paused = False
@@ -243,7 +239,7 @@ class Connection(asyncio.Protocol):
         if self._deaf:
             return
         self._read = len(data)
-        if self._reading is not None and not self._reading.since:
+        if self._reading is not None:
             self._fed += len(data)
         try:
             self._feed(data)
@@ -280,17 +276,17 @@ class Connection(asyncio.Protocol):
         return _BODY_ONLY % framing.encode("latin-1") + rest
 
     def _not_whole(self, reading: Request) -> None:
-        if reading.since:
-            self._listener.budget.wait(reading)
-        elif self._fed > HEAD_BYTES:
+        if self._fed > HEAD_BYTES:  # of a head, or of what stands between and behind the parts of a body
             self._end_with(_LARGE_HEAD)
+        elif reading.wanted:
+            self._listener.budget.wait(reading)
 
     # The parser's calls -------------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
         if not (self._replaced or self._deaf):
             self._reading = Request(self, self._client)
-            self._first, self._fed, self._fresh = self._read, 0, True
+            self._first, self._fed, self._repeated, self._fresh = self._read, 0, 0, True
             self.idle_since = None
 
     def on_url(self, url: bytes) -> None:
@@ -303,9 +299,15 @@ class Connection(asyncio.Protocol):
             return
         key, headers = name.decode("latin-1").lower(), reading.headers
         if key in headers:
-            headers[key] = f"{headers[key]}, {value.decode('latin-1')}"
+            self._repeat(key, value.decode("latin-1"), headers)
         else:
             headers[key] = value.decode("latin-1")
+
+    def _repeat(self, key: str, value: str, headers: dict[str, str]) -> None:
+        headers[key] = f"{headers[key]}, {value}"
+        self._repeated += len(key) + 4  # with what stands around it: each time is work, however short it is
+        if self._repeated + len(headers[key]) > HEAD_BYTES:
+            self._end_with(_LARGE_HEAD)
 
     def on_headers_complete(self) -> None:
         reading = self._reading
@@ -316,9 +318,10 @@ class Connection(asyncio.Protocol):
         reading.keep_alive = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
         reading.since = self._loop.time()
         self._fresh = True
-        if self._first + self._fed > HEAD_BYTES and _size(reading) > HEAD_BYTES:
+        if self._first + self._fed > HEAD_BYTES and _size(reading) + self._repeated > HEAD_BYTES:
             self._end_with(_LARGE_HEAD)
             return
+        self._fed = 0
         early = self._listener.site.begin(reading)
         if early is None:
             reading.wanted = True
@@ -335,6 +338,7 @@ class Connection(asyncio.Protocol):
             return
         size = len(chunk)
         reading.size += size
+        self._fed = 0
         if not reading.wanted:
             if reading.size > SWALLOWED:
                 self._end_with(None)
@@ -398,6 +402,7 @@ class Connection(asyncio.Protocol):
         self._end_with(self._listener.site.give_up(reading, why))
 
     def _hear_no_more(self) -> None:
+        self._fresh = self._fresh or not self._deaf
         self._deaf = True
         if self._reading is not None:
             self._listener.budget.give(self._reading)
@@ -421,7 +426,7 @@ class Connection(asyncio.Protocol):
     # Time ---------------------------------------------------------------------------------------------------------
 
     def _renew(self) -> None:
-        """The deadline of what it does now; it keeps the one it has unless a head or a body has just begun."""
+        """The deadline of what it does now; it keeps the one it has unless a head, a body or the end has just begun."""
         fresh, self._fresh = self._fresh, False
         if self._working is not None or self._line:
             self.idle_since = None
@@ -430,7 +435,8 @@ class Connection(asyncio.Protocol):
             return
         now = self._loop.time()
         if self._deaf:
-            self.deadline = min(self.deadline, now + LINGER_TIME)
+            if fresh or self.deadline == inf:
+                self.deadline = now + LINGER_TIME
         elif self._reading is None:
             if self.idle_since is None:
                 self.idle_since = now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Coroutine, Mapping
 from functools import partial
 from typing import Any, Final
@@ -123,7 +124,8 @@ class Webhooks:
         receipt = Receipt(
             source,
             self._delivery(request, source, bytes(request.body)),
-            deadline=max(request.since + self._waits[source.name], self._loop.time() + 1.0),
+            # By differences alone: the loop's clock need not be the writer's.
+            deadline=time.monotonic() + max(self._waits[source.name] - (self._loop.time() - request.since), 1.0),
             answer=partial(request.connection.answer, request),
         )
         if request.size > LARGE or source.name in self._alone:
