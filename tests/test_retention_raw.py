@@ -146,6 +146,26 @@ async def test_a_change_during_a_rewrite_is_not_lost(
     assert await connection.fetchval("SELECT count(raw) FROM events") == 0
 
 
+async def test_a_change_begun_before_a_rewrite_is_not_lost(
+    connection: asyncpg.Connection, other: asyncpg.Connection
+) -> None:
+    """a change whose transaction began before the rewrite, and that commits while it goes on, makes it begin anew."""
+    cold = await old_partition(connection, 100, 50)
+    erasing = other.transaction()
+    await erasing.start()
+    await other.fetchval("SELECT pg_current_xact_id()")
+
+    async def report(step: Done | Progress) -> None:
+        if isinstance(step, Progress) and step.part == "raw":
+            await other.execute(f"UPDATE {cold.name} SET recipient = NULL")
+            await erasing.commit()
+
+    with pytest.raises(Busy, match="were changed"):
+        await retention.run(connection, RAW, report)
+    await run(connection, RAW)
+    assert await count(connection, f"{cold.name} WHERE raw IS NULL AND recipient IS NULL") == 50
+
+
 @pytest.mark.usefixtures("impatient")
 async def test_an_open_select_delays_a_swap_and_nobody_else(
     connection: asyncpg.Connection, other: asyncpg.Connection

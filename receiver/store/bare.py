@@ -24,11 +24,12 @@ _FORGET: Final = (
     "DELETE FROM retention_steps WHERE relation = $1 AND part = 'raw' AND finished_at IS NULL RETURNING copy"
 )
 _STRIPPED: Final = "SELECT relation FROM retention_steps WHERE part = 'raw' AND finished_at IS NOT NULL"
+# What runs now may commit after its blocks are copied: its changes count as later ones.
 _BEGIN: Final = """
-INSERT INTO retention_steps (relation, part, copy, bytes)
-VALUES ($1, 'raw', $2, pg_total_relation_size($1::text::regclass))
+INSERT INTO retention_steps (relation, part, copy, began_txid, bytes)
+VALUES ($1, 'raw', $2, pg_snapshot_xmin(pg_current_snapshot()), pg_total_relation_size($1::text::regclass))
 ON CONFLICT (relation, part) DO UPDATE
-SET began_at = clock_timestamp(), began_txid = pg_current_xact_id(), next_block = 0, rows = 0, bytes = excluded.bytes
+SET began_at = clock_timestamp(), began_txid = excluded.began_txid, next_block = 0, rows = 0, bytes = excluded.bytes
 """
 _STEP: Final = "SELECT * FROM retention_steps WHERE relation = $1 AND part = 'raw' FOR UPDATE"
 _SIZES: Final = """
@@ -41,7 +42,7 @@ WHERE attrelid = 'events'::regclass AND attnum > 0 AND NOT attisdropped AND attg
 _COPIED: Final = """
 UPDATE retention_steps SET next_block = $2, rows = rows + $3 WHERE relation = $1 AND part = 'raw' RETURNING rows
 """
-# A row that was changed after the copying began has a newer xmin; the age says so also when ids have wrapped around.
+# A row that may have been changed meanwhile has a newer xmin; the age says so also when ids have wrapped around.
 _COMPARE: Final = """
 SELECT a.rows = b.rows AND a.positions = b.positions AND a.changed = 0 AS same FROM
     (SELECT count(*) AS rows, coalesce(sum(position), 0) AS positions,

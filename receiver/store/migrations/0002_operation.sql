@@ -201,7 +201,7 @@ COMMENT ON COLUMN retention_steps.relation IS 'The partition.';
 COMMENT ON COLUMN retention_steps.part IS 'events: it is dropped. raw: it is rewritten without raw.';
 COMMENT ON COLUMN retention_steps.copy IS 'For raw: the table that takes its place.';
 COMMENT ON COLUMN retention_steps.began_at IS 'When that was begun.';
-COMMENT ON COLUMN retention_steps.began_txid IS 'The transaction that began it: rows changed since then make it begin anew.';
+COMMENT ON COLUMN retention_steps.began_txid IS 'The oldest transaction that ran when that was begun: rows changed by it or since then make it begin anew.';
 COMMENT ON COLUMN retention_steps.next_block IS 'For raw: the first block of the partition that is not copied yet.';
 COMMENT ON COLUMN retention_steps.rows IS 'Rows dropped, or copied so far.';
 COMMENT ON COLUMN retention_steps.bytes IS 'Bytes of disk that it freed.';
