@@ -378,6 +378,7 @@ CREATE TABLE replays (
     events bigint NOT NULL,
     put bigint NOT NULL DEFAULT 0,
     busy bigint NOT NULL DEFAULT 0,
+    taken_back bigint,
     shard smallint NOT NULL DEFAULT -1,
     gen smallint NOT NULL DEFAULT 0,
     txid xid8 NOT NULL DEFAULT '0',
@@ -396,6 +397,7 @@ COMMENT ON COLUMN replays.side_effects IS 'Whether the handler may have effects 
 COMMENT ON COLUMN replays.events IS 'How many events were counted at the start.';
 COMMENT ON COLUMN replays.put IS 'How many of them have been put into retries.';
 COMMENT ON COLUMN replays.busy IS 'How many were left out because they waited in retries already.';
+COMMENT ON COLUMN replays.taken_back IS 'How many of those that were put it took out of retries when it was cancelled; NULL: not cancelled, or its handler was removed.';
 COMMENT ON COLUMN replays.shard IS 'The last event that was looked at: shard. Events are taken in the order of the index events_log.';
 COMMENT ON COLUMN replays.gen IS 'Likewise: generation.';
 COMMENT ON COLUMN replays.txid IS 'Likewise: transaction.';

@@ -20,7 +20,7 @@ import pytest
 
 from receiver import Context, Event, EventType, GiveUp, Handler, Outcome, handler
 from receiver.cli.options import rate
-from receiver.store.replays import AHEAD, Accepts, Selection, put_events, start_replay
+from receiver.store.replays import AHEAD, Accepts, Selection, cancel_replay, put_events, start_replay
 from tests.cli import Receiver, command_for
 from tests.log_events import store
 from tests.workers import Running, all_read, prepared, running, value
@@ -405,11 +405,44 @@ async def test_cancelling(sql: asyncpg.Connection, receiver: Receiver) -> None:
         "INSERT INTO retries (handler, event_id, event_received_at, shard, cause, next_at) "
         "VALUES ('notes', gen_random_uuid(), now(), 0, 'failed', now())"
     )
-    ended = await receiver("replay", "cancel", str(id_))
-    assert (ended.code, ended.out) == (0, f"cancelled replay {id_}: 20 events were taken back\n")
+    await sql.execute(
+        "DELETE FROM retries WHERE event_id IN (SELECT event_id FROM retries WHERE replay_id = 1 LIMIT 3)"
+    )
+    looked = await receiver("replay", "cancel", str(id_), "--dry-run")
+    assert "3 of 30 events handled: 17 that wait for notes are to be taken back" in looked.out
+    assert "--yes" in (await receiver("replay", "cancel", str(id_))).err
+    assert await sql.fetchval(WAITING) == 18
+    ended = await receiver("replay", "cancel", str(id_), "--yes")
+    assert (ended.code, ended.out.splitlines()[-1]) == (0, f"cancelled replay {id_}: 17 events were taken back")
     assert await sql.fetchval(WAITING) == 1
     assert await put_events(sql, id_, limit=20) == 0
-    assert (await receiver("replay", "cancel", "99")).code == 1
+    (row,) = (await receiver("replay", "list", "--json")).rows
+    assert (row["state"], row["handled"], row["taken_back"]) == ("cancelled", 3, 17)
+    assert (await receiver("replay", "cancel", "99", "--yes")).code == 1
+
+
+async def test_a_finished_replay_is_not_cancelled(sql: asyncpg.Connection, receiver: Receiver) -> None:
+    """a replay that is at its end stays as it ended; one that has put everything can take back what still waits"""
+    await store(sql, 3)
+    await prepared(sql, [Seen().notes()])
+    finished, waits = [
+        await start_replay(sql, "notes", ALL, Accepts(), side_effects=False, events=3, by="me") for _ in range(2)
+    ]
+    await put_events(sql, finished, limit=20)
+    await sql.execute("DELETE FROM retries")  # as handled
+    await put_events(sql, waits, limit=20)
+    before = await sql.fetchrow("SELECT * FROM replays WHERE id = $1", finished)
+    ended = await receiver("replay", "cancel", str(finished), "--yes")
+    assert ended.code == 1
+    assert "has ended (done)" in ended.err
+    assert await cancel_replay(sql, finished) is None  # someone has looked before it ended
+    assert await sql.fetchrow("SELECT * FROM replays WHERE id = $1", finished) == before
+    assert (await receiver("replay", "cancel", str(waits), "--yes")).code == 0
+    assert await sql.fetchval(WAITING) == 0
+    assert [(one["state"], one["handled"]) for one in (await receiver("replay", "list", "--json")).rows] == [
+        ("cancelled", 0),
+        ("done", 3),
+    ]
 
 
 async def test_a_retried_letter_is_no_replay(database: str, sql: asyncpg.Connection, receiver: Receiver) -> None:

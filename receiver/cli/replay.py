@@ -111,15 +111,15 @@ def resume(
 
 
 @group.command()
-def cancel(context: typer.Context, id_: Id) -> None:
-    """End a replay: what no worker has begun with is not handed over any more.
+def cancel(context: typer.Context, id_: Id, *, dry_run: DryRun = False, yes: Yes = False) -> None:
+    """End a replay: what waits, or has failed for now, is not handed over any more.
 
-    Example: receiver replay cancel 7
+    Example: receiver replay cancel 7 --dry-run
     """
     from receiver.cli.place import find_place, run_async
     from receiver.cli.replaying import cancel as end
 
-    run_async(end(find_place(context), id_))
+    run_async(end(find_place(context), id_, dry_run=dry_run, yes=yes))
 
 
 def _selection(  # noqa: PLR0917 - the options of the command

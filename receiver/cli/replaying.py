@@ -92,16 +92,27 @@ async def resume(place: Place, ids: Sequence[int] | None, rate: float | None, *,
         await _hand_over(connection, sorted(one.id for one in found), rate, as_json=as_json)
 
 
-async def cancel(place: Place, id_: int) -> None:
+async def cancel(place: Place, id_: int, *, dry_run: bool, yes: bool) -> None:
     """End it and take back what waits."""
     async with connected(place.database()) as connection:
         found = await replays.list_replays(connection, [id_])
         if not found:
             raise CommandError(f"there is no replay {id_}")
+        one = found[0]
+        if one.ended:
+            raise CommandError(f"replay {id_} has ended ({one.state}): nothing of it waits")
+        say(
+            f"replay {id_} is to end with {one.handled:,} of {one.events:,} events handled: {one.waiting + one.failed:,} "
+            f"that wait for {one.handler} are to be taken back, and no more handed over"
+        )
+        if not go_on(dry_run=dry_run, yes=yes):
+            return
         async with connection.transaction():
-            await replays.cancel_replay(connection, id_)
-            await write_audit(connection, who(), "cancel", f"replay {id_}")
-    say(f"cancelled replay {id_}: {found[0].waiting + found[0].failed} events were taken back")
+            taken = await replays.cancel_replay(connection, id_)
+            if taken is None:
+                raise CommandError(f"replay {id_} has ended meanwhile: nothing of it waits")
+            await write_audit(connection, who(), "cancel", f"replay {id_}: {one.handler}, {taken} events taken back")
+    say(f"cancelled replay {id_}: {taken:,} events were taken back")
 
 
 async def show_replays(place: Place, limit: int, *, as_json: bool) -> None:

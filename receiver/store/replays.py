@@ -81,14 +81,21 @@ _MOVE: Final = """
 UPDATE replays SET shard = $2, gen = $3, txid = $4, position = $5, put = put + $6, busy = busy + $7 WHERE id = $1
 """
 _END: Final = "UPDATE replays SET state = $2, ended_at = now() WHERE id = $1 AND state = 'running'"
-_FORGET: Final = """
-WITH waiting AS (DELETE FROM retries WHERE replay_id = $1 RETURNING handler, event_id)
-DELETE FROM attempts USING waiting
-WHERE attempts.handler = waiting.handler AND attempts.event_id = waiting.event_id AND attempts.dead_letter_id IS NULL
+_STATE: Final = "SELECT state FROM replays WHERE id = $1 FOR UPDATE"
+_TAKE_BACK: Final = """
+WITH waiting AS (
+    DELETE FROM retries WHERE replay_id = $1 RETURNING handler, event_id
+), forgotten AS (
+    DELETE FROM attempts USING waiting
+    WHERE attempts.handler = waiting.handler AND attempts.event_id = waiting.event_id
+      AND attempts.dead_letter_id IS NULL
+)
+SELECT count(*) FROM waiting
 """
+_CANCEL: Final = "UPDATE replays SET state = 'cancelled', ended_at = now(), taken_back = $2 WHERE id = $1"
 
 _STANDING: Final = """
-SELECT r.id, r.handler, r.state, r.side_effects, r.events, r.put, r.busy, r.started_at, r.started_by, r.ended_at,
+SELECT r.id, r.handler, r.state, r.side_effects, r.events, r.put, r.busy, r.taken_back, r.started_at, r.started_by, r.ended_at,
        w.waiting, w.failed, d.dead
 FROM replays r
 CROSS JOIN LATERAL (
@@ -162,7 +169,8 @@ class Standing:
     """How far a replay has come, by what has become of the events that were `put`; the rest of those are handled.
 
     `waiting` for a worker; `failed` and to be tried again, or held behind one that has; `dead`. Not put, but `busy`:
-    those that waited in `retries` for a reason of their own.
+    those that waited in `retries` for a reason of their own. `taken_back`: put, and taken out again when it was cancelled;
+    None: it was not, or it ended with its handler's removal.
     """
 
     id: int
@@ -172,6 +180,7 @@ class Standing:
     events: int
     put: int
     busy: int
+    taken_back: int | None
     started_at: datetime
     started_by: str
     ended_at: datetime | None
@@ -181,7 +190,9 @@ class Standing:
 
     @property
     def handled(self) -> int:
-        return 0 if self.state == "cancelled" else max(self.put - self.waiting - self.failed - self.dead, 0)
+        if self.state == "cancelled" and self.taken_back is None:
+            return 0  # nobody knows: its retries went with the handler
+        return max(self.put - self.waiting - self.failed - self.dead - (self.taken_back or 0), 0)
 
     @property
     def settled(self) -> int:
@@ -192,6 +203,11 @@ class Standing:
     def over(self) -> bool:
         """Whether everything was handed over and tried at least once."""
         return self.state != "running" and self.waiting == 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left to cancel."""
+        return self.over and self.failed == 0
 
 
 async def known_handlers(sql: Sql) -> list[str]:
@@ -248,11 +264,18 @@ async def put_events(connection: asyncpg.Connection, id_: int, *, limit: int) ->
         return seen
 
 
-async def cancel_replay(connection: asyncpg.Connection, id_: int) -> None:
-    """End a replay, and take back what no worker has begun with."""
+async def cancel_replay(connection: asyncpg.Connection, id_: int) -> int | None:
+    """End a replay, and take back what was put and is not handled; returns how many events that are.
+
+    None: it has ended, and nothing was changed.
+    """
     async with connection.transaction():
-        await connection.execute("UPDATE replays SET state = 'cancelled', ended_at = now() WHERE id = $1", id_)
-        await connection.execute(_FORGET, id_)
+        state = await connection.fetchval(_STATE, id_)
+        taken: int = await connection.fetchval(_TAKE_BACK, id_)
+        if state != "running" and not taken:
+            return None
+        await connection.execute(_CANCEL, id_, taken)
+        return taken
 
 
 async def list_replays(
