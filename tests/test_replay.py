@@ -384,15 +384,36 @@ async def test_stopped_and_resumed(database: str, sql: asyncpg.Connection, recei
         process.send_signal(signal.SIGINT)
         _, err = await process.communicate()
         assert process.returncode == 130
-        assert "receiver replay resume 1" in err.decode()
+        assert "Go on at 5 a second with `receiver replay resume 1`" in " ".join(err.decode().split())
         (row,) = (await receiver("replay", "list", "--json")).rows
-        assert row["state"] == "running"
+        assert (row["state"], row["rate"]) == ("running", 5)
         assert 2 <= row["put"] < 40
-        (row,) = (await receiver("replay", "resume", "--json")).rows
-    assert (row["state"], row["handled"]) == ("done", 40)
+        (row,) = (await receiver("replay", "resume", "--rate", "500/s", "--json")).rows
+    assert (row["state"], row["handled"], row["rate"]) == ("done", 40, 500)
     assert Counter(seen.again()) == Counter(ids)
     assert "no replay is unfinished" in (await receiver("replay", "resume")).err
     assert (await receiver("replay", "resume", "99")).code == 1
+
+
+async def test_a_resumed_replay_keeps_its_rate(
+    database: str, sql: asyncpg.Connection, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """a replay goes on at the rate it was started with"""
+    seen = Seen()
+    await store(sql, 5)
+    await prepared(sql, [seen.notes()])
+    puts: list[int] = []
+
+    async def put(connection: asyncpg.Connection, id_: int, *, limit: int) -> int:
+        puts.append(limit)
+        return await put_events(connection, id_, limit=limit)
+
+    monkeypatch.setattr("receiver.store.replays.put_events", put)
+    await start_replay(sql, "notes", ALL, Accepts(), side_effects=False, events=5, by="me", rate=20)
+    async with joined(database, sql, seen.notes()):
+        (row,) = (await receiver("replay", "resume", "1", "--json")).rows
+    assert (row["handled"], row["rate"]) == (5, 20)
+    assert puts[0] == 1  # and not a whole chunk
 
 
 async def test_cancelling(sql: asyncpg.Connection, receiver: Receiver) -> None:

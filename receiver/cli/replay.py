@@ -100,9 +100,11 @@ def resume(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Go on with replays that were stopped.
+    """Go on with replays that were stopped, at the rate they had; --rate gives them another one.
 
     Example: receiver replay resume 7
+
+    Example: receiver replay resume 7 --rate 20/s
     """
     from receiver.cli.place import find_place, run_async
     from receiver.cli.replaying import resume as go_on

@@ -77,11 +77,11 @@ async def replay(place: Place, wanted: Wanted, *, yes: bool, dry_run: bool, as_j
         if not go_on(dry_run=dry_run, yes=yes):
             return
         ids = await _start(connection, plans, wanted)
-        await _hand_over(connection, ids, wanted.rate, as_json=as_json)
+        await _hand_over(connection, ids, as_json=as_json)
 
 
 async def resume(place: Place, ids: Sequence[int] | None, rate: float | None, *, as_json: bool) -> None:
-    """Go on with these replays, or with all that are unfinished."""
+    """Go on with these replays, or with all that are unfinished. `rate`: another one from now on; None: as before."""
     async with connected(place.database()) as connection:
         found = await replays.list_replays(connection, ids, ended=ids is not None)
         if missing := set(ids or ()) - {one.id for one in found}:
@@ -89,7 +89,10 @@ async def resume(place: Place, ids: Sequence[int] | None, rate: float | None, *,
         if not found:
             note("no replay is unfinished")
             return
-        await _hand_over(connection, sorted(one.id for one in found), rate, as_json=as_json)
+        going_on = sorted(one.id for one in found)
+        if rate is not None:
+            await replays.set_rate(connection, going_on, rate)
+        await _hand_over(connection, going_on, as_json=as_json)
 
 
 async def cancel(place: Place, id_: int, *, dry_run: bool, yes: bool) -> None:
@@ -102,8 +105,8 @@ async def cancel(place: Place, id_: int, *, dry_run: bool, yes: bool) -> None:
         if one.ended:
             raise CommandError(f"replay {id_} has ended ({one.state}): nothing of it waits")
         say(
-            f"replay {id_} is to end with {one.handled:,} of {one.events:,} events handled: {one.waiting + one.failed:,} "
-            f"that wait for {one.handler} are to be taken back, and no more handed over"
+            f"replay {id_} is to end with {one.handled:,} of {one.events:,} events handled: "
+            f"{one.waiting + one.failed:,} that wait for {one.handler} are to be taken back, and no more handed over"
         )
         if not go_on(dry_run=dry_run, yes=yes):
             return
@@ -200,6 +203,7 @@ async def _start(connection: asyncpg.Connection, plans: Sequence[Plan], wanted: 
                 side_effects=wanted.side_effects,
                 events=plan.events,
                 by=who(),
+                rate=wanted.rate,
             )
             with_effects = " with side effects" if wanted.side_effects else ""
             await write_audit(connection, who(), "replay", f"replay {id_}: {plan.handler}, {plan.events}{with_effects}")
@@ -222,10 +226,10 @@ class _Pace:
         return max(room, 0)
 
 
-async def _hand_over(connection: asyncpg.Connection, ids: Sequence[int], rate: float | None, *, as_json: bool) -> None:
+async def _hand_over(connection: asyncpg.Connection, ids: Sequence[int], *, as_json: bool) -> None:
     """Until everything was tried once. Stopping it at any point leaves whole what was done until then."""
     standings = await replays.list_replays(connection, ids)
-    paces = {id_: _Pace(rate) for id_ in ids}
+    paces = {one.id: _Pace(one.rate) for one in standings}
     told: set[str] = set()
     try:
         with progress("replay", sum(one.events for one in standings)) as show:
@@ -277,8 +281,12 @@ def _say_how_to_go_on(standings: Sequence[Standing]) -> None:
         if one.state == "running":
             note(
                 f"stopped replay {one.id} to {one.handler}: {one.put} of {one.events} events were handed over. Go on "
-                f"with `receiver replay resume {one.id}`, or end it with `receiver replay cancel {one.id}`"
+                f"{_pace(one)}with `receiver replay resume {one.id}`, or end it with `receiver replay cancel {one.id}`"
             )
+
+
+def _pace(one: Standing) -> str:
+    return "" if one.rate is None else f"at {one.rate:g} a second "
 
 
 def _print_standings(standings: Sequence[Standing], *, as_json: bool) -> None:

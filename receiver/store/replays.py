@@ -54,8 +54,8 @@ SELECT e.id, e.received_at, e.type, e.source, e.recipient {_EVENTS} AND {_READ} 
 """
 
 _START: Final = """
-INSERT INTO replays (handler, selection, accepts, side_effects, events, started_by)
-VALUES ($1, $2::jsonb, $3::jsonb, $4, $5, $6) RETURNING id
+INSERT INTO replays (handler, selection, accepts, side_effects, rate, events, started_by)
+VALUES ($1, $2::jsonb, $3::jsonb, $4, $5, $6, $7) RETURNING id
 """
 # With most options left out, a plan for whatever they may be reads the whole log where an index would do.
 _OWN_PLANS: Final = "SET LOCAL plan_cache_mode = force_custom_plan"
@@ -95,8 +95,8 @@ SELECT count(*) FROM waiting
 _CANCEL: Final = "UPDATE replays SET state = 'cancelled', ended_at = now(), taken_back = $2 WHERE id = $1"
 
 _STANDING: Final = """
-SELECT r.id, r.handler, r.state, r.side_effects, r.events, r.put, r.busy, r.taken_back, r.started_at, r.started_by, r.ended_at,
-       w.waiting, w.failed, d.dead
+SELECT r.id, r.handler, r.state, r.side_effects, r.rate, r.events, r.put, r.busy, r.taken_back,
+       r.started_at, r.started_by, r.ended_at, w.waiting, w.failed, d.dead
 FROM replays r
 CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE NOT held) AS waiting, count(*) FILTER (WHERE held) AS failed
@@ -169,14 +169,15 @@ class Standing:
     """How far a replay has come, by what has become of the events that were `put`; the rest of those are handled.
 
     `waiting` for a worker; `failed` and to be tried again, or held behind one that has; `dead`. Not put, but `busy`:
-    those that waited in `retries` for a reason of their own. `taken_back`: put, and taken out again when it was cancelled;
-    None: it was not, or it ended with its handler's removal.
+    those that waited in `retries` for a reason of their own. `taken_back`: put, and taken out again when it was
+    cancelled; None: it was not, or it ended with its handler's removal. `rate`: events a second at most.
     """
 
     id: int
     handler: str
     state: str
     side_effects: bool
+    rate: float | None
     events: int
     put: int
     busy: int
@@ -233,11 +234,19 @@ async def sample_events(sql: Sql, handler: str, selection: Selection, accepts: A
 
 
 async def start_replay(
-    sql: Sql, handler: str, selection: Selection, accepts: Accepts, *, side_effects: bool, events: int, by: str
+    sql: Sql,
+    handler: str,
+    selection: Selection,
+    accepts: Accepts,
+    *,
+    side_effects: bool,
+    events: int,
+    by: str,
+    rate: float | None = None,
 ) -> int:
     """Make a replay that stands at the beginning; returns its number."""
     texts = (_encode(selection).decode(), _encode(accepts).decode())
-    id_: int = await sql.fetchval(_START, handler, *texts, side_effects, events, by)
+    id_: int = await sql.fetchval(_START, handler, *texts, side_effects, rate, events, by)
     return id_
 
 
@@ -262,6 +271,11 @@ async def put_events(connection: asyncpg.Connection, id_: int, *, limit: int) ->
         if seen < limit:
             await connection.execute(_END, id_, "done")
         return seen
+
+
+async def set_rate(sql: Sql, ids: Sequence[int], rate: float) -> None:
+    """Let these go on with another rate, also after the next stop."""
+    await sql.execute("UPDATE replays SET rate = $2 WHERE id = ANY ($1) AND state = 'running'", list(ids), rate)
 
 
 async def cancel_replay(connection: asyncpg.Connection, id_: int) -> int | None:

@@ -76,6 +76,7 @@ CREATE TABLE replays (
     selection jsonb NOT NULL,
     accepts jsonb NOT NULL,
     side_effects boolean NOT NULL,
+    rate double precision,
     events bigint NOT NULL,
     put bigint NOT NULL DEFAULT 0,
     busy bigint NOT NULL DEFAULT 0,
@@ -95,6 +96,7 @@ COMMENT ON COLUMN replays.state IS 'running: not all events have been put into r
 COMMENT ON COLUMN replays.selection IS 'Which events, as the command line was told.';
 COMMENT ON COLUMN replays.accepts IS 'The handler''s own filter, when the replay was started.';
 COMMENT ON COLUMN replays.side_effects IS 'Whether the handler may have effects outside the database (ctx.replaying is false then).';
+COMMENT ON COLUMN replays.rate IS 'Events a second at most; NULL: as fast as the workers are.';
 COMMENT ON COLUMN replays.events IS 'How many events were counted at the start.';
 COMMENT ON COLUMN replays.put IS 'How many of them have been put into retries.';
 COMMENT ON COLUMN replays.busy IS 'How many were left out because they waited in retries already.';
