@@ -22,6 +22,7 @@ from receiver.classify.mailboxes import mailbox_provider
 from receiver.dispatch.worker import Worker
 from receiver.errors import Reason
 from receiver.event import Event, EventType
+from receiver.ingest.receive import OUTCOMES
 from receiver.plugins.context import Context
 from receiver.plugins.handlers import Handler, handler
 from receiver.plugins.outcomes import GiveUp, RetryAfter
@@ -104,7 +105,8 @@ async def test_what_happened_is_counted(database: str, tmp_path: Path) -> None:
         await until_seen(service, "receiver_handler_events_total", outcomes)
         await until_seen(service, "receiver_handler_dead_letters", {("picky",): 2})
         text = await scrape(service)
-    assert values(text, "receiver_requests_total") == {("refused", "sendgrid"): 1, ("stored", "sendgrid"): 4}
+    requests = {outcome: count for (outcome, _), count in values(text, "receiver_requests_total").items() if count}
+    assert requests == {"refused": 1, "stored": 4}
     assert values(text, "receiver_refused_total") == {("missing_header", "sendgrid"): 1}
     assert values(text, "receiver_events_total") == {("sendgrid", "bounced"): 4, ("sendgrid", "delivered"): 4}
     bounces = values(text, "receiver_bounces_total")
@@ -121,6 +123,15 @@ async def test_what_happened_is_counted(database: str, tmp_path: Path) -> None:
     assert values(text, "receiver_workers") == {(): 1}
     assert values(text, "receiver_alerts_open")["dead_letters",] == 1
     assert values(text, "receiver_partitions_until_timestamp_seconds")[()] > datetime.now(UTC).timestamp()
+
+
+async def test_what_has_not_happened_is_shown_as_0(database: str, tmp_path: Path) -> None:
+    """a source's outcomes and quarantine are shown from the start, since Prometheus sees no rise from nothing."""
+    async with serving(database, play("sendgrid", tmp_path)) as service:
+        await until_seen(service, "receiver_quarantine_open", {("sendgrid",): 0})
+        text = await scrape(service)
+    assert values(text, "receiver_requests_total") == dict.fromkeys([(one, "sendgrid") for one in OUTCOMES], 0)
+    assert values(text, "receiver_quarantined_total") == {("sendgrid",): 0}
 
 
 async def test_the_backlog_is_measured_from_when_events_were_due(database: str, tmp_path: Path) -> None:
@@ -200,7 +211,8 @@ async def test_no_label_is_a_strangers_to_choose(database: str, tmp_path: Path) 
 
 
 OTHERS: Final = {
-    *("stored", "refused", "again", "handshake", "unknown", "other"),
+    *OUTCOMES,
+    *("unknown", "other"),
     *("hard", "soft", "block", "admin", "undetermined"),
     *("handled", "failed", "later", "given_up", "busy", "idle", "most"),
     *("silence", "backlog", "breaker", "dead_letters", "quarantine", "partitions", "retention", "replay"),

@@ -28,6 +28,7 @@ log = structlog.get_logger("ingest")
 
 MAX_ITEMS: Final = 20_000  # in one delivery; no provider documents more than 5,000
 MAX_UNREADABLE: Final = 100  # items of one delivery that are quarantined one by one
+OUTCOMES: Final = ("stored", "refused", "again", "handshake", "challenged")  # of a request, as `counts` has them
 PART: Final = 250  # items of a delivery that are read before others have their turn
 
 _AGAIN: Final = (("retry-after", "30"),)

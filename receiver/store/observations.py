@@ -33,10 +33,10 @@ SELECT clock_timestamp() AS at, pg_database_size(current_database()) AS database
 class Observation:
     """One look at the database, at the time `at` of its clock.
 
-    `workers`: live processes that run handlers. `quarantine`: open entries by source. `alerts`: open ones by kind.
-    `covered_until`: up to when there are partitions of `events` without a gap; None: not even for now. `connections`:
-    of all clients of the server. `paused_accounts`: since when each can send nothing until somebody acts. `sends`: how
-    many are queued, leased, and (of the last week) unknown.
+    `workers`: live processes that run handlers. `quarantine`: open entries by source, also of those that have none.
+    `alerts`: open ones by kind. `covered_until`: up to when there are partitions of `events` without a gap; None: not
+    even for now. `connections`: of all clients of the server. `paused_accounts`: since when each can send nothing until
+    somebody acts. `sends`: how many are queued, leased, and (of the last week) unknown.
     """
 
     at: datetime
@@ -57,12 +57,14 @@ async def observe(sql: Sql) -> Observation:
     """A few statements, none of which reads more than indexes and small tables."""
     server = await sql.fetchrow(_SERVER)
     assert server is not None  # it has no FROM
+    sources = await activities(sql)
+    quarantine: dict[str, int] = dict(await sql.fetch(_QUARANTINE))  # type: ignore[arg-type]  # a record of two is a pair
     return Observation(
         handlers=await standings(sql),
         workers=await sql.fetchval(_WORKERS),
-        quarantine=dict(await sql.fetch(_QUARANTINE)),  # type: ignore[arg-type]  # likewise
-        alerts=dict(await sql.fetch(_ALERTS)),  # type: ignore[arg-type]  # a record of two is a pair
-        sources=await activities(sql),
+        quarantine={one.source: 0 for one in sources} | quarantine,
+        alerts=dict(await sql.fetch(_ALERTS)),  # type: ignore[arg-type]  # likewise
+        sources=sources,
         paused_accounts=dict(await sql.fetch(_PAUSED)),  # type: ignore[arg-type]  # likewise
         sends=dict(await sql.fetch(_SENDS)),  # type: ignore[arg-type]  # likewise
         covered_until=_covered(server["at"], await list_partitions(sql)),

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from importlib.metadata import version
+from itertools import product
 from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -16,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from receiver.dispatch.worker import DispatchStats
 from receiver.histogram import Histogram
-from receiver.ingest.receive import Ingest
+from receiver.ingest.receive import OUTCOMES, Ingest
 from receiver.ingest.writer import Writer
 from receiver.sources import Source
 from receiver.store.observations import Observation
@@ -29,24 +30,33 @@ _OTHER: Final = "other"  # the mailbox provider of a domain that is in no table
 
 
 class IngestCollector(Collector):
-    """Requests, events and transactions of this process."""
+    """Requests, events and transactions of this process.
 
-    def __init__(self, ingest: Ingest, writer: Writer, budget: Budget) -> None:
+    Of each of `sources` the outcomes are shown from the start: what appears with its first count has never risen.
+    """
+
+    def __init__(self, ingest: Ingest, writer: Writer, budget: Budget, sources: Collection[str]) -> None:
         self._ingest = ingest
+        self._sources = sources
         self._writer = writer
         self._budget = budget
 
     def collect(self) -> Iterator[Metric]:
         """One family after the other."""
-        yield self._requests("request", "receiver_requests", "Webhook requests by outcome.", "outcome")
-        yield self._requests("refused", "receiver_refused", "Requests that did not prove their sender.", "reason")
+        yield self._requests("request", "receiver_requests", "Webhook requests by outcome.", "outcome", OUTCOMES)
+        yield self._requests("refused", "receiver_refused", "Requests that did not prove their sender.", "reason", ())
         yield self._requests("quarantined", "receiver_quarantined", "Items and deliveries set aside as unreadable.")
         yield from self._events()
         yield from self._transactions()
         yield GaugeMetricFamily("receiver_in_flight_bytes", "Bytes of requests in flight.", self._budget.used)
 
-    def _requests(self, what: str, name: str, text: str, label: str | None = None) -> Metric:
+    def _requests(
+        self, what: str, name: str, text: str, label: str | None = None, known: Sequence[str] = ("",)
+    ) -> Metric:
+        """`known`: those of the label's values that are shown before they are counted."""
         counts: Counter[tuple[str, ...]] = Counter()
+        for source, detail in product(self._sources, known):
+            counts[(source, detail) if label else (source,)] = 0
         for (kind, source, detail), count in list(self._ingest.counts.items()):
             if kind == what:
                 counts[(source, detail) if label else (source,)] += count

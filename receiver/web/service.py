@@ -232,7 +232,7 @@ def _watched(
         return writer.trouble if time.monotonic() - writer.troubled_at < TROUBLE else None
 
     checks: dict[str, Check] = {"writer": writing}
-    collectors: list[Collector] = [IngestCollector(ingest, writer, budget)]
+    collectors: list[Collector] = [IngestCollector(ingest, writer, budget, service.sources)]
     if service.sender:
         checks["sending"] = service.sender.trouble
         collectors.append(SendingCollector(service.sender.counted))
