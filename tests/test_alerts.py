@@ -45,10 +45,12 @@ def receiver(
 
 
 @asynccontextmanager
-async def watching(database: str, hook: AlertSite, *played: Played, **options: Any) -> AsyncIterator[Running]:
+async def watching(
+    database: str, hook: AlertSite, *played: Played, keep: RetentionSettings | None = None, **options: Any
+) -> AsyncIterator[Running]:
     """The service, which looks for problems often."""
-    settings = hook.settings(**options)
-    async with running(database, *played, alerts=settings, watch_every=OFTEN) as service:
+    settings, keep = hook.settings(**options), keep or RetentionSettings()
+    async with running(database, *played, alerts=settings, watch_every=OFTEN, retention=keep) as service:
         yield service
 
 
@@ -302,10 +304,7 @@ async def test_a_handler_that_retention_waits_for_is_told(database: str, tmp_pat
     await connection.execute("UPDATE cursors SET read_from = read_from - interval '1 day'")
     await connection.execute("UPDATE events SET received_at = received_at - interval '13 hours'")
     keep = RetentionSettings.model_validate({"events": "1d"})
-    settings = hook.settings(backlog_after="2d")
-    async with running(
-        database, play("postmark", tmp_path), alerts=settings, watch_every=OFTEN, retention=keep
-    ) as service:
+    async with watching(database, hook, play("postmark", tmp_path), keep=keep, backlog_after="2d") as service:
         (opened,) = await hook.told(1)
         await looks(service)
     await connection.close()
@@ -434,6 +433,20 @@ async def test_without_a_url_alerts_are_logged_and_listed(database: str, tmp_pat
     await connection.close()
     assert "it is over" in (await receiver("alerts")).out
     assert (await receiver("alerts", "--open")).err == "no problem is open\n"
+
+
+async def test_alerts_are_kept_as_long_as_retention_says(database: str, tmp_path: Path, hook: AlertSite) -> None:
+    """what has ended stays as long as `[retention] alerts` says: looking for problems removes nothing."""
+    connection = await asyncpg.connect(database)
+    await connection.execute(
+        "INSERT INTO alerts (key, kind, severity, text, resolved_at, resolution)"
+        " VALUES ('breaker:mailer', 'breaker', 'critical', 'held', now() - interval '100 days', 'over')"
+    )
+    keep = RetentionSettings.model_validate({"alerts": "forever"})
+    async with watching(database, hook, play("postmark", tmp_path), keep=keep) as service:
+        await looks(service)
+        assert await service.count("alerts") == 1
+    await connection.close()
 
 
 async def test_a_trial(receiver: Receiver, hook: AlertSite, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -39,7 +39,6 @@ UPDATE alerts SET attempts = attempts + 1,
     next_at = clock_timestamp() + least($2 * 2 ^ least(attempts, 20), $3) * interval '1 second'
 WHERE id = $1
 """
-_FORGET: Final = "DELETE FROM alerts WHERE resolved_at < clock_timestamp() - interval '90 days'"
 _LIST: Final = f"""
 SELECT {_COLUMNS} FROM alerts WHERE resolved_at IS NULL OR ($1 AND resolved_at > now() - interval '30 days')
 ORDER BY resolved_at IS NOT NULL, coalesce(resolved_at, since) DESC, id DESC LIMIT $2
@@ -95,8 +94,3 @@ async def not_told(sql: Sql, id_: int, *, first: float, longest: float) -> None:
 async def list_alerts(sql: Sql, *, resolved: bool, limit: int) -> list[Alert]:
     """Open ones first; with `resolved` also those of the last 30 days."""
     return [Alert(**dict(row)) for row in await sql.fetch(_LIST, resolved, limit)]
-
-
-async def forget(sql: Sql) -> None:
-    """Remove what was over three months ago."""
-    await sql.execute(_FORGET)

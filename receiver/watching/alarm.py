@@ -130,7 +130,6 @@ class Alarm:
         found = [*installation(await observe(connection), self._settings)]
         found += endangered(await warnings(connection, self._retention))
         await self._settle(connection, found, INSTALLATION)
-        await alerts.forget(connection)
 
     async def _watch_bounces(self) -> None:
         """Every few minutes; where it fails, the lease keeps it from being tried again at once."""
