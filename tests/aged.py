@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from receiver.retention_settings import RetentionSettings
-from receiver.store import bare, retention
+from receiver.store import retention, table_locks
 from receiver.store.log import create_cursors
 from receiver.store.partitions import Partition, Span, attach, list_partitions
 from receiver.store.steps import Done, Progress
@@ -43,9 +43,7 @@ async def aged_database(dsn: str) -> AsyncIterator[asyncpg.Connection]:
 
 def make_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retention gives up on a lock after two short attempts."""
-    for module in (retention, bare):
-        monkeypatch.setattr(module, "PAUSES", (0.05, 0.05))
-    monkeypatch.setattr(retention, "DETACH_WAIT", 0.3)
+    monkeypatch.setattr(table_locks, "PAUSES", (0.05, 0.05))
 
 
 def ago(days: float) -> datetime:

@@ -16,7 +16,6 @@ import pytest
 from receiver.retention_settings import RetentionSettings
 from receiver.store import forecast
 from receiver.store.log import create_cursors
-from receiver.store.partitions import list_partitions
 from tests.aged import (
     aged_database,
     connected,
@@ -57,7 +56,7 @@ def receiver(
 async def test_a_run_that_was_killed_is_finished_later(
     database: str, connection: asyncpg.Connection, other: asyncpg.Connection, receiver: Receiver, tmp_path: Path
 ) -> None:
-    """after kill -9 in the middle of a detach another process takes over once the lease has run out, and drops it."""
+    """after kill -9 in the middle of a drop another process takes over once the lease has run out, and drops it."""
     old = await old_partition(connection, 100)
     transaction = other.transaction()
     await transaction.start()
@@ -70,13 +69,14 @@ async def test_a_run_that_was_killed_is_finished_later(
         stderr=asyncio.subprocess.DEVNULL,
     )
 
-    async def detaching() -> bool:
-        return any(one.detaching for one in await list_partitions(connection))
+    async def dropping() -> bool:
+        return bool(await count(connection, "pg_locks WHERE NOT granted"))
 
-    await until(detaching)
+    await until(dropping)
     process.send_signal(signal.SIGKILL)
     await process.wait()
     await transaction.rollback()
+    assert await count(connection) == 10
     busy = await receiver("retention", "run", "--yes")
     assert busy.code == 1
     assert "runs already" in busy.err

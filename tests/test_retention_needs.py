@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -16,6 +17,7 @@ from tests.aged import (
     RAW,
     aged_database,
     connected,
+    count,
     midnight,
     names,
     old_partition,
@@ -24,6 +26,7 @@ from tests.aged import (
     standing_here,
 )
 from tests.log_events import store
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -107,16 +110,39 @@ async def test_a_replay_keeps_what_it_may_still_read(connection: asyncpg.Connect
     assert done.held == ()
 
 
+async def test_what_is_begun_while_a_drop_waits_keeps_the_partition(
+    connection: asyncpg.Connection, other: asyncpg.Connection, database: str
+) -> None:
+    """a replay that is begun after retention has asked who needs a partition, and before it is dropped, keeps it."""
+    old = await old_partition(connection, 100)
+    process = await connection.fetchval("SELECT pg_backend_pid()")
+    transaction = other.transaction()
+    await transaction.start()
+    await count(other)
+    running = asyncio.create_task(run(connection, EVENTS))
+    async with connected(database) as third:
+
+        async def waits() -> bool:
+            return bool(await count(third, f"pg_locks WHERE pid = {process} AND NOT granted"))
+
+        await until(waits)
+        await start_replay(third, "sync", Selection(), Accepts(), side_effects=False, events=10, by="ann")
+        await transaction.rollback()
+        (done,) = await running
+    assert [need.who for need in done.held] == ["sync"]
+    assert old.name in await names(connection)
+
+
 @pytest.mark.parametrize(
-    ("since", "until", "held"), [(None, 90, True), (None, 110, False), (90, None, False), (110, None, True)]
+    ("since", "before", "held"), [(None, 90, True), (None, 110, False), (90, None, False), (110, None, True)]
 )
 async def test_a_replay_keeps_what_it_selects(
-    connection: asyncpg.Connection, *, since: int | None, until: int | None, held: bool
+    connection: asyncpg.Connection, *, since: int | None, before: int | None, held: bool
 ) -> None:
     """a replay holds no partition whose events are all older or younger than what it was told to take."""
     await old_partition(connection, 100)
     chosen = Selection(
-        since=None if since is None else midnight(since), until=None if until is None else midnight(until)
+        since=None if since is None else midnight(since), until=None if before is None else midnight(before)
     )
     await start_replay(connection, "sync", chosen, Accepts(), side_effects=False, events=10, by="ann")
     (done,) = await run(connection, EVENTS)

@@ -174,7 +174,7 @@ async def test_an_open_select_delays_a_swap_and_nobody_else(
     await old_partition(connection, 100, 50)
     async with other.transaction():
         await count(other)
-        with pytest.raises(Busy, match="raw is left in for now"):
+        with pytest.raises(Busy, match="events is waited for"):
             await run(connection, RAW)
         assert await connection.fetchval("SELECT count(raw) FROM events") == 50
     (done,) = await run(connection, RAW)

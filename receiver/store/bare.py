@@ -6,7 +6,6 @@ holds the first block that is not copied yet, in the transaction of the copy: a 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -14,10 +13,9 @@ import asyncpg
 
 from receiver.store.partitions import Partition, attach
 from receiver.store.steps import Busy, Done, Progress
+from receiver.store.table_locks import QUIET, SWITCH, lock, persistently
 
 BLOCKS: Final = 4096  # 32 MB of the partition in one transaction
-_SWAP_WAIT: Final = "150ms"  # ingest waits behind an attempt at the swap for no longer
-PAUSES: Final = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)  # seconds between the attempts
 
 _BEGUN: Final = "SELECT relation FROM retention_steps WHERE part = 'raw' AND finished_at IS NULL"
 _FORGET: Final = (
@@ -129,24 +127,19 @@ async def _swap(connection: asyncpg.Connection, partition: Partition, copy: str)
     """
     name = partition.name
     async with connection.transaction():
-        await _lock(connection, name, "SHARE", "2s")
+        await lock(connection, name, "SHARE", QUIET)
         step = await _step(connection, name)
         compare = _COMPARE.format(name=name, copy=copy)
         if not await connection.fetchval(compare, step["began_txid"], timeout=3600):
             return None
-        for pause in PAUSES:
-            try:
-                return await _exchange(connection, partition, copy)
-            except Busy:
-                await asyncio.sleep(pause)
-        return await _exchange(connection, partition, copy)
+        return await persistently(lambda: _exchange(connection, partition, copy))
 
 
 async def _exchange(connection: asyncpg.Connection, partition: Partition, copy: str) -> Done:
     """In a savepoint. Holds up everybody who wants `events` for as long as it waits, which is short, and then works."""
     name = partition.name
     async with connection.transaction():
-        await _lock(connection, "events", "ACCESS EXCLUSIVE", _SWAP_WAIT)
+        await lock(connection, "events", "ACCESS EXCLUSIVE", SWITCH)
         await connection.execute(f"ALTER TABLE events DETACH PARTITION {name}")
         await attach(connection, copy, partition.span)
         row = await connection.fetchrow(_FINISH, name, copy)
@@ -155,15 +148,6 @@ async def _exchange(connection: asyncpg.Connection, partition: Partition, copy: 
         await connection.execute(f"ALTER TABLE {copy} DROP CONSTRAINT {copy}_span")
         await connection.execute(f"ALTER TABLE {copy} RENAME TO {name}")
     return Done("raw", name, row["rows"], row["bytes"])
-
-
-async def _lock(connection: asyncpg.Connection, table: str, mode: str, wait: str) -> None:
-    try:
-        await connection.execute(f"SET LOCAL lock_timeout = '{wait}'")
-        await connection.execute(f"LOCK TABLE {table} IN {mode} MODE")
-    except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
-        why = "is waited for: a transaction that uses it is open (see pg_stat_activity)"
-        raise Busy(f"{table} {why}; raw is left in for now") from error
 
 
 async def forget(connection: asyncpg.Connection, name: str) -> None:

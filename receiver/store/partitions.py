@@ -1,7 +1,8 @@
 """Partitions of `events` by `received_at`, made ahead of time: one a month, a week or a day.
 
 They are created stand-alone and then attached: creating one in place takes a lock that waits for every open SELECT on
-`events`, and ingest would queue behind it. There is no DEFAULT partition, because it forbids `DETACH CONCURRENTLY`.
+`events`, and ingest would queue behind it. There is no DEFAULT partition: to attach another one beside it, Postgres
+reads all that it holds, under a lock.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Retention: what is older than the rules say goes, in steps that a crash may interrupt anywhere.
 
-Events go by whole partitions: `DETACH CONCURRENTLY`, then `DROP`. Neither holds a lock that ingest or a reader waits
-for longer than a moment. `retention_steps` says what was begun, so that the next run finishes it.
+Events go by whole partitions, each detached and dropped in one short transaction, which also asks who needs it. Not
+`DETACH CONCURRENTLY`: it cannot ask, hides the events while it waits, and leaves a table of which nobody can say
+whether retention took it out, to drop it, or a person, to keep it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from datetime import datetime, timedelta
 from typing import Final
@@ -15,31 +15,26 @@ import asyncpg
 
 from receiver.retention_settings import RetentionSettings
 from receiver.store import bare, pruning, tasks
-from receiver.store.needs import needs
+from receiver.store.needs import Need, needs
 from receiver.store.partitions import Partition, list_partitions
 from receiver.store.steps import Busy, Done, Progress, Report
+from receiver.store.table_locks import QUIET, SWITCH, lock, persistently
 
 TASK: Final = "retention"
+ASKING: Final = "500ms"  # ingest waits meanwhile
 _NOW: Final = "SELECT clock_timestamp()"
-PAUSES: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # seconds between attempts that met a lock
-DETACH_WAIT: Final = 3.0  # seconds
 
 # Counted where autovacuum has never looked, which is a small partition.
-_BEGIN_DROP: Final = """
-INSERT INTO retention_steps (relation, part, rows, bytes)
-SELECT $1, 'events', CASE WHEN reltuples < 0 THEN (SELECT count(*) FROM {name}) ELSE reltuples END::bigint,
-       pg_total_relation_size(oid)
+_SIZE: Final = """
+SELECT CASE WHEN reltuples < 0 THEN (SELECT count(*) FROM {name}) ELSE reltuples END::bigint AS rows,
+       pg_total_relation_size(oid) AS bytes
 FROM pg_class WHERE oid = $1::text::regclass
-ON CONFLICT (relation, part) DO UPDATE SET began_at = clock_timestamp(), finished_at = NULL,
+"""
+_DROPPED: Final = """
+INSERT INTO retention_steps (relation, part, rows, bytes, finished_at)
+VALUES ($1, 'events', $2, $3, clock_timestamp())
+ON CONFLICT (relation, part) DO UPDATE SET began_at = clock_timestamp(), finished_at = clock_timestamp(),
     rows = excluded.rows, bytes = excluded.bytes
-"""
-_FINISH: Final = """
-UPDATE retention_steps SET finished_at = clock_timestamp() WHERE relation = $1 AND part = 'events'
-RETURNING rows, bytes
-"""
-_FORGET: Final = "DELETE FROM retention_steps WHERE relation = $1 AND part = 'events' AND finished_at IS NULL"
-_BEGUN: Final = """
-SELECT relation FROM retention_steps WHERE part = 'events' AND finished_at IS NULL ORDER BY relation
 """
 
 
@@ -50,7 +45,7 @@ async def run(connection: asyncpg.Connection, rules: RetentionSettings, report: 
     left half done. Raises Busy, and what asyncpg raises, when all else is done; the next run goes on there.
     """
     failed: Busy | asyncpg.PostgresError | None = None
-    for part in (_finish_begun, _drop_due, pruning.prune, _strip_due):
+    for part in (_drop_due, pruning.prune, _strip_due):
         try:
             await part(connection, rules, report)
         except (Busy, asyncpg.PostgresError) as error:
@@ -95,59 +90,48 @@ async def due(connection: asyncpg.Connection, keep: timedelta | None) -> list[Pa
     return [one for one in await list_partitions(connection) if one.span.high <= before and not one.detaching]
 
 
-async def _finish_begun(connection: asyncpg.Connection, _: RetentionSettings, report: Report) -> None:
-    """Drop what an earlier run has detached. What is still attached is judged anew."""
-    for (name,) in await connection.fetch(_BEGUN):
-        if name in {one.name for one in await list_partitions(connection) if not one.detaching}:
-            await connection.execute(_FORGET, name)
-        else:
-            await report(await _drop(connection, name))
-
-
 async def _drop_due(connection: asyncpg.Connection, rules: RetentionSettings, report: Report) -> None:
     for partition in await due(connection, rules.events):
-        held = await needs(connection, partition)
+        await report(await _drop(connection, partition))
+
+
+async def _drop(connection: asyncpg.Connection, partition: Partition) -> Done:
+    """Held where somebody needs it, which costs nobody a lock. Raises Busy."""
+    held = await needs(connection, partition)
+    if held:
+        return Done("events", partition.name, held=tuple(held))
+    size = await connection.fetchrow(_SIZE.format(name=partition.name), partition.name)
+    assert size is not None
+    try:
+        return await persistently(lambda: _drop_unneeded(connection, partition, size["rows"], size["bytes"]))
+    except Busy as error:
+        raise Busy(f"{partition.name} could not be dropped: {error}") from error
+
+
+async def _drop_unneeded(connection: asyncpg.Connection, partition: Partition, rows: int, bytes_: int) -> Done:
+    """What was begun since it was last asked counts too: nobody can read `events` between the question and the drop."""
+    name = partition.name
+    async with connection.transaction(isolation="read_committed"):
+        await lock(connection, name, "SHARE UPDATE EXCLUSIVE", QUIET)  # autovacuum gives way
+        for table in ("events", name):
+            await lock(connection, table, "ACCESS EXCLUSIVE", SWITCH)
+        held = await _needs_now(connection, partition)
         if held:
-            await report(Done("events", partition.name, held=tuple(held)))
-            continue
-        await connection.execute(_BEGIN_DROP.format(name=partition.name), partition.name)
-        await report(await _drop(connection, partition.name))
-
-
-async def _drop(connection: asyncpg.Connection, name: str) -> Done:
-    for pause in PAUSES:
-        try:
-            await detach(connection, name)
-            return await _drop_detached(connection, name)
-        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError, TimeoutError):
-            await asyncio.sleep(pause)
-    raise Busy(f"{name} could not be detached: a transaction that reads events is open (see pg_stat_activity)")
-
-
-async def detach(connection: asyncpg.Connection, name: str) -> None:
-    """Take the partition out of `events`; does nothing where it is out. What was interrupted is finished.
-
-    The limit is ours and not `lock_timeout`, which outside of a transaction would stay with a connection that a pooler
-    lends to others.
-    """
-    partitions = await list_partitions(connection)
-    for partition in partitions:
-        if partition.detaching:  # whoever began it: no other partition can be detached before it is out
-            async with connection.transaction():
-                await connection.execute("SET LOCAL lock_timeout = '1s'")
-                await connection.execute(f"ALTER TABLE events DETACH PARTITION {partition.name} FINALIZE")
-    if name in {one.name for one in partitions if not one.detaching}:
-        await connection.execute(f"ALTER TABLE events DETACH PARTITION {name} CONCURRENTLY", timeout=DETACH_WAIT)
-
-
-async def _drop_detached(connection: asyncpg.Connection, name: str) -> Done:
-    async with connection.transaction():
-        await connection.execute("SET LOCAL lock_timeout = '1s'")
-        await connection.execute(f"DROP TABLE IF EXISTS {name}")
+            return Done("events", name, held=tuple(held))
+        await connection.execute(f"ALTER TABLE events DETACH PARTITION {name}")
         await bare.forget(connection, name)
-        row = await connection.fetchrow(_FINISH, name)
-        assert row is not None  # begun, and never deleted once it is detached
-    return Done("events", name, row["rows"], row["bytes"])
+        await connection.execute(f"DROP TABLE {name}")
+        await connection.execute(_DROPPED, name, rows, bytes_)
+    return Done("events", name, rows, bytes_)
+
+
+async def _needs_now(connection: asyncpg.Connection, partition: Partition) -> list[Need]:
+    """As `needs`, while everybody waits. Raises Busy where it takes too long."""
+    try:
+        await connection.execute(f"SET LOCAL statement_timeout = '{ASKING}'")
+        return await needs(connection, partition)
+    except asyncpg.QueryCanceledError as error:
+        raise Busy(f"it takes longer than {ASKING} to see who needs it; the next run tries again") from error
 
 
 async def _strip_due(connection: asyncpg.Connection, rules: RetentionSettings, report: Report) -> None:

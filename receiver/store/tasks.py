@@ -1,7 +1,7 @@
 """Work that one process at a time does for all, by a lease in a row.
 
 Not an advisory lock: one of a session does not survive a pooler that lends connections by transaction, and one of a
-transaction would forbid what cannot run inside of one, such as `DETACH CONCURRENTLY`.
+transaction would make one transaction of hours of work.
 """
 
 from __future__ import annotations
