@@ -386,6 +386,31 @@ async def test_errors_of_the_handlers_sql(database: str, sql: asyncpg.Connection
     assert await sql.fetchval("SELECT count(*) FROM retries WHERE handler = 'careful'") == 0
 
 
+async def test_a_constraint_that_fails_at_the_commit(database: str, sql: asyncpg.Connection) -> None:
+    """a deferred constraint that one event violates is that event's failure: the others pass, deferred or not"""
+    await sql.execute("CREATE TABLE parents (id uuid PRIMARY KEY)")
+    await sql.execute(
+        "CREATE TABLE children (handler text, event_id uuid REFERENCES parents DEFERRABLE INITIALLY DEFERRED)"
+    )
+
+    @handler(first_delay=0.01, max_attempts=3)
+    async def orphans(event: Event, ctx: Context) -> None:
+        await ctx.sql.execute("INSERT INTO children VALUES ('orphans', $1)", event.id)
+        await ctx.sql.execute(EFFECT, "orphans", event.id)
+        if event.subject != "bad":
+            await ctx.sql.execute("INSERT INTO parents VALUES ($1)", event.id)
+
+    await prepared(sql, [orphans])
+    ids = await store(sql, 21, shard=lambda n: n % 2, subject=lambda n: "bad" if n == 5 else None)
+    with capture_logs() as lines:
+        async with running(database, orphans):
+            await value(sql, COUNT, 20, "orphans")
+            await value(sql, "SELECT count(*) FROM dead_letters", 1)
+    letters = await sql.fetch("SELECT event_id, attempts, error_type FROM dead_letters")
+    assert [tuple(row) for row in letters] == [(ids[5], 3, "asyncpg.exceptions.ForeignKeyViolationError")]
+    assert not {"dispatch_failed", "retry_failed"} & {line["event"] for line in lines}
+
+
 async def test_no_way_to_end_the_transaction(database: str, sql: asyncpg.Connection) -> None:
     """a handler can neither commit nor roll back, nor go on after it has returned"""
     kept: list[Context] = []

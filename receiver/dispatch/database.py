@@ -192,3 +192,5 @@ class Database:
 
 # For the last statement of a handler's transaction, which has the planner's usual settings.
 OWN_PLANS: Final = "; ".join(f"SET LOCAL {name} = {setting}" for name, setting in _OWN.items())
+# A violation of the handler's is found before our own statements, not by the commit, where it is nobody's.
+ENFORCE: Final = "SET CONSTRAINTS ALL IMMEDIATE"

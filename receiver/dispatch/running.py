@@ -12,7 +12,7 @@ import asyncpg
 from receiver.dispatch.batches import Batch, Part
 from receiver.dispatch.breaker import Breaker
 from receiver.dispatch.calling import Caller, Raised, settled
-from receiver.dispatch.database import OWN_PLANS, Conflict, Database
+from receiver.dispatch.database import ENFORCE, OWN_PLANS, Conflict, Database
 from receiver.dispatch.failing import Failure, failure_of
 from receiver.dispatch.transaction import Aborted, Transaction, TransactionSql
 from receiver.event import Event
@@ -66,9 +66,9 @@ class Runner:
             try:
                 await self._park(transaction, [one for one in batch.events if blocked and key_of(one) in blocked])
                 await self.ack([part.move() for part in batch.parts], transaction)
+                await transaction.commit()
             except Aborted:
-                return False  # the handler went on after a statement that it had cancelled
-            await transaction.commit()
+                return False  # a deferred constraint, or the handler went on after a statement that it had cancelled
         if events:
             self._breaker.worked()
             self.counts["handled"] += len(events)
@@ -99,7 +99,7 @@ class Runner:
         if transaction.opened:
             sql = TransactionSql(transaction)
             with transaction.own_statements():
-                await sql.execute(OWN_PLANS)
+                await sql.execute(f"{ENFORCE}; {OWN_PLANS}")
                 await self._move(moves, sql)
         else:
             async with self._database.connection() as connection:

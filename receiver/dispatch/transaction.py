@@ -13,11 +13,13 @@ from typing import Any, Final, Self
 import asyncpg
 from asyncpg.transaction import Transaction as Nested
 
-from receiver.dispatch.database import CONFLICT, Conflict, Database, DatabaseGone, drop, is_alive, is_gone
+from receiver.dispatch.database import CONFLICT, ENFORCE, Conflict, Database, DatabaseGone, drop, is_alive, is_gone
 
 _CONTROL: Final = re.compile(
     r"\s*(begin|start|commit|end|rollback|abort|savepoint|release|prepare\s+transaction)\b", re.IGNORECASE
 )
+# Rolled back, or the attempts after this one would find no constraint deferred.
+_KEEP: Final = f"SAVEPOINT constraints; {ENFORCE}; ROLLBACK TO SAVEPOINT constraints; RELEASE SAVEPOINT attempt"
 
 
 class Aborted(Exception):
@@ -144,8 +146,9 @@ class Transaction:
         self._alone = True
 
     async def keep_attempt(self) -> None:
+        """Raises the error of a deferred constraint that it violates."""
         if self._saved:
-            await self._control("RELEASE SAVEPOINT attempt")
+            await self._control(_KEEP)
         self._alone = self._saved = False
 
     async def undo_attempt(self) -> None:
