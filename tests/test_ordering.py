@@ -12,6 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from receiver import Context, Event, Outcome, RetryAfter, handler
+from receiver.event import shard_of
 from receiver.plugins.handlers import THE_BEGINNING, Handler
 from receiver.store.dead_letters import DeadLetters, retry
 from receiver.store.lanes import open_lane
@@ -205,6 +206,44 @@ async def test_a_replay_keeps_the_order(database: str, sql: asyncpg.Connection) 
         await sql.execute(NOW)
         await value(sql, ORDER, list(range(5)), "ann")
     assert set(flags) == {True}
+
+
+async def test_what_is_put_while_others_are_due(database: str, sql: asyncpg.Connection) -> None:
+    """an event that is put for a replay in the middle of a round waits behind one of its recipient that has failed"""
+    put = (
+        "INSERT INTO retries (handler, event_id, event_received_at, shard, cause, next_at) "
+        "SELECT 'diary', id, received_at, shard, 'replay', now() FROM events "
+        "WHERE recipient = $1 AND subject = ANY ($2) ON CONFLICT DO NOTHING"
+    )
+    other = await asyncpg.connect(database)
+    bad = True
+
+    @handler(ordered=True, first_delay=3600)
+    async def diary(event: Event, ctx: Context) -> None:
+        if event.recipient == "bob" and bad:
+            await other.execute(put, "ann", ["2", "3"])
+        if event.subject == "1" and bad:
+            raise ValueError("not now")
+        await ctx.sql.execute(EFFECT, event.recipient, int(event.subject or ""))
+
+    await write(sql, "ann", [1, 2, 3])
+    await write(sql, "bob", [0, 9])
+    await prepared(sql, [diary])
+    async with sql.transaction():  # one round takes both, ann's first
+        await sql.execute(put, "ann", ["1"])
+        await sql.execute(put, "bob", ["0"])
+        await sql.execute(
+            "UPDATE retries SET next_at = now() - interval '1 s' WHERE shard = $1", shard_of("ann", None, b"")
+        )
+    async with running(database, diary):
+        await value(sql, ORDER, [0], "bob")
+        await sql.execute(put, "bob", ["9"])
+        await value(sql, ORDER, [0, 9], "bob")
+        assert await sql.fetchval(ORDER, "ann") is None
+        bad = False
+        await sql.execute(NOW)
+        await value(sql, ORDER, [1, 2, 3], "ann")
+    await other.close()
 
 
 async def test_a_retry_whose_lease_is_lost(database: str, sql: asyncpg.Connection) -> None:

@@ -41,9 +41,6 @@ class Retrier:
         `leased`: shards of an ordered handler; then other work may have its turn after a while. While the breaker is
         open, one event at most is run, as a probe.
         """
-        if leased is not None:
-            async with self._database.connection() as connection:
-                await ordering.file(connection, self._name, [one.shard for one in leased])
         if self._breaker.open:
             await self._probe(leased)
             return
@@ -92,11 +89,17 @@ class Retrier:
     async def _take(
         self, transaction: Transaction, sql: TransactionSql, leased: Sequence[Leased] | None
     ) -> Turn | None:
+        if leased is not None:
+            return await self._take_in_order(transaction, sql, [one.shard for one in leased])
         with transaction.own_statements():
-            if leased is not None:
-                return await ordering.take_due(sql, self._name, [one.shard for one in leased])
             due = await failures.take_due(sql, self._name)
-            return None if due is None else Turn(due, None, -1)
+        return None if due is None else Turn(due, None, -1)
+
+    async def _take_in_order(self, transaction: Transaction, sql: TransactionSql, shards: Sequence[int]) -> Turn | None:
+        async with self._database.connection() as connection:  # by itself: an attempt is not to hold these rows' locks
+            await ordering.file(connection, self._name, shards)
+        with transaction.own_statements():
+            return await ordering.take_due(sql, self._name, shards)
 
     async def _run(self, transaction: Transaction, sql: TransactionSql, due: Due) -> Failure | None:
         failure = None

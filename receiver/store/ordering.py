@@ -38,9 +38,14 @@ _IS_FIRST: Final = """
 NOT EXISTS (SELECT FROM retries e
             WHERE e.handler = r.handler AND e.ordering_key = r.ordering_key AND e.filed < r.filed)
 """
+# What was put since the last `file` may have to wait behind another; what has no event any more never gets a key.
+_IS_FILED: Final = """
+(r.ordering_key IS NOT NULL
+ OR NOT EXISTS (SELECT FROM events e WHERE e.id = r.event_id AND e.received_at = r.event_received_at))
+"""
 _TAKE_DUE: Final = f"""
 SELECT event_id, event_received_at, cause, attempt, dead_letter_id, side_effects, ordering_key, shard FROM retries r
-WHERE handler = $1 AND shard = ANY ($2::int2[]) AND next_at <= clock_timestamp() AND {_IS_FIRST}
+WHERE handler = $1 AND shard = ANY ($2::int2[]) AND next_at <= clock_timestamp() AND {_IS_FIRST} AND {_IS_FILED}
 ORDER BY next_at, filed LIMIT 1 FOR UPDATE SKIP LOCKED
 """
 _PROMOTE: Final = """
@@ -92,7 +97,7 @@ async def take_due(sql: Sql, handler: str, shards: Sequence[int]) -> Turn | None
 
 
 async def file(sql: Sql, handler: str, shards: Sequence[int]) -> None:
-    """Give events their key that others have put into `retries`."""
+    """Give events their key that others have put into `retries`: before each `take_due`, which passes over the rest."""
     await sql.execute(_FILE, handler, list(shards))
 
 
