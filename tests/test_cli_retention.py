@@ -128,6 +128,23 @@ async def test_nothing_goes_unasked(connection: asyncpg.Connection, receiver: Re
     assert (again.code, again.rows) == (0, [])
 
 
+async def test_what_a_sample_misses_is_asked_for_too(
+    connection: asyncpg.Connection, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """where a sample of a large table shows nothing that is too old, and there is something, it is announced."""
+    await old_partition(connection, 100)
+    await connection.execute(
+        "INSERT INTO refused (source, reason, detail, size, headers, body, refused_at)"
+        " VALUES ('s', 'stale', '', 1, '', '', now() - interval '1 year')"
+    )
+    monkeypatch.setattr(forecast, "SAMPLED", 1e-9)
+    dry = await receiver("retention", "run", "--dry-run", "--json")
+    assert {row["part"] for row in dry.rows if row["going_rows"]} == {"events", "refused"}
+    asked = await receiver("retention", "run")
+    assert "to be removed for good: 2 rows" in asked.err
+    assert (asked.code, await count(connection), await count(connection, "refused")) == (1, 10, 1)
+
+
 async def test_the_forecast_follows_the_growth(connection: asyncpg.Connection) -> None:
     """growth a day is that of the last weeks; a rule bounds the size, without one it grows on."""
     for days in range(1, 21):

@@ -141,7 +141,7 @@ async def _run(place: Place, *, dry_run: bool, yes: bool, as_json: bool) -> None
     from receiver.store.forecast import parts
 
     async with connected(place.database()) as connection:
-        found = await parts(connection, place.settings.retention)
+        found = await parts(connection, place.settings.retention, sure=True)
         if dry_run and as_json:
             for part in found:
                 json_line(_as_json(part))

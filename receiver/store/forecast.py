@@ -13,7 +13,7 @@ from receiver.retention_settings import RetentionSettings
 from receiver.store import bare
 from receiver.store.needs import Need, needs
 from receiver.store.partitions import Partition, list_partitions
-from receiver.store.pruning import RowRule, row_rules
+from receiver.store.pruning import RowRule, is_due, row_rules
 
 WINDOW: Final = timedelta(days=28)  # growth is measured over the last four weeks
 SAMPLED: Final = 5000  # blocks; a table that has no more is counted exactly
@@ -79,11 +79,14 @@ class _Sample:
     oldest: datetime | None
 
 
-async def parts(connection: asyncpg.Connection, rules: RetentionSettings) -> list[Part]:
-    """Every part of what is stored that has a rule."""
+async def parts(connection: asyncpg.Connection, rules: RetentionSettings, *, sure: bool = False) -> list[Part]:
+    """Every part of what is stored that has a rule.
+
+    `sure`: where something goes, `going_rows` is never 0, although it is an estimate. May read large tables whole.
+    """
     now = await connection.fetchval("SELECT clock_timestamp()")
     found = await _events(connection, rules, now)
-    return [*found, *[await _rows(connection, rule, now) for rule in row_rules(rules)]]
+    return [*found, *[await _rows(connection, rule, now, sure=sure) for rule in row_rules(rules)]]
 
 
 async def _events(connection: asyncpg.Connection, rules: RetentionSettings, now: datetime) -> list[Part]:
@@ -125,7 +128,8 @@ async def _going(connection: asyncpg.Connection, part: Part, partition: Partitio
     held = await needs(connection, partition)
     if held:
         return replace(part, held=(*part.held, *((partition.name, need) for need in held)))
-    return replace(part, going_rows=part.going_rows + sample.rows, going_bytes=part.going_bytes + size)
+    rows = sample.rows or int(await connection.fetchval(f"SELECT EXISTS (SELECT FROM {partition.name})"))
+    return replace(part, going_rows=part.going_rows + rows, going_bytes=part.going_bytes + size)
 
 
 def _per_row(samples: Sequence[_Sample]) -> tuple[float, float]:
@@ -157,7 +161,7 @@ async def _size(connection: asyncpg.Connection, name: str) -> tuple[int, float]:
     return row["bytes"], 100.0 if row["blocks"] <= SAMPLED else 100.0 * SAMPLED / row["blocks"]
 
 
-async def _rows(connection: asyncpg.Connection, rule: RowRule, now: datetime) -> Part:
+async def _rows(connection: asyncpg.Connection, rule: RowRule, now: datetime, *, sure: bool) -> Part:
     bytes_, percent = await _size(connection, rule.table)
     before = datetime.min.replace(tzinfo=now.tzinfo) if rule.keep is None else now - rule.keep
     statement = _ROWS.format(name=rule.table, at=rule.at, where=rule.where)
@@ -165,9 +169,12 @@ async def _rows(connection: asyncpg.Connection, rule: RowRule, now: datetime) ->
     assert row is not None
     scale, each = 100 / percent, bytes_ / (row["rows"] * 100 / percent) if row["rows"] else 0.0
     daily = row["lately"] * scale / _days(now, [row["oldest"]])
+    going = int(row["going"] * scale)
+    if sure and not going and rule.keep is not None:  # old rows may lie in few blocks, which the sample has missed
+        going = int(await is_due(connection, rule, before))
     return Part(
         part=rule.part, table=rule.table, keep=rule.keep,
         rows=int(row["mine"] * scale), bytes=int(row["mine"] * scale * each),
-        going_rows=int(row["going"] * scale), going_bytes=int(row["going"] * scale * each),
+        going_rows=going, going_bytes=int(going * each),
         daily_rows=daily, daily_bytes=daily * each,
     )  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import asyncpg
@@ -89,15 +89,21 @@ async def prune(connection: asyncpg.Connection, rules: RetentionSettings, report
             await _prune(connection, rule, rule.keep, report)
 
 
+async def is_due(connection: asyncpg.Connection, rule: RowRule, before: datetime) -> bool:
+    """Whether there is any row that the rule takes. Reads the whole table where there is none."""
+    old = f"SELECT EXISTS (SELECT FROM {rule.table} WHERE {rule.at} < $1 AND {rule.where})"
+    return bool(await connection.fetchval(old, before))
+
+
 async def _prune(connection: asyncpg.Connection, rule: RowRule, keep: timedelta, report: Report) -> None:
     before = await connection.fetchval("SELECT clock_timestamp() - $1::interval", keep)
-    old = f"{rule.at} < $1 AND {rule.where}"
-    if not await connection.fetchval(f"SELECT EXISTS (SELECT FROM {rule.table} WHERE {old})", before):
+    if not await is_due(connection, rule, before):
         return
     total, gone = await connection.fetchval(_BLOCKS, rule.table), 0
     for start in range(0, total, BLOCKS):
         tag = await connection.execute(
-            f"DELETE FROM {rule.table} WHERE ctid >= '({start},0)' AND ctid < '({start + BLOCKS},0)' AND {old}",
+            f"DELETE FROM {rule.table} WHERE ctid >= '({start},0)' AND ctid < '({start + BLOCKS},0)' "
+            f"AND {rule.at} < $1 AND {rule.where}",
             before,
         )
         gone += int(tag.split()[-1])
