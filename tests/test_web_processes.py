@@ -19,6 +19,18 @@ from tests.processes import Load, Process, site
 from tests.service import Played, play
 from tests.waiting import until
 
+RUNNING_FOR_LONG = """
+from receiver import Context, Event, handler
+from receiver.cli import processes
+
+processes._START = 0.0  # seconds after the start: they are over
+
+
+@handler()
+async def notes(event: Event, ctx: Context) -> None:
+    pass
+"""
+
 
 def posts(played: Played, count: int, run: str) -> Sequence[Post]:
     return [played.posts(EventType.DELIVERED, f"u{n}@one.test", run=f"{run}{n}")[0] for n in range(count)]
@@ -95,6 +107,29 @@ async def test_processes_that_cannot_start_end_the_service(database: str, tmp_pa
         assert await web.ended() == 1
         assert f"cannot listen on 127.0.0.1:{taken} for administration" in web.log()
         blocker.close()
+
+
+async def test_a_database_that_does_not_fit_ends_the_service(database: str, tmp_path: Path) -> None:
+    """a process that finds a restored dump while it runs ends all, however long they have run."""
+    admin = free_port() + 300
+    async with site(tmp_path, database, play("sendgrid", tmp_path)) as running:
+        (running.directory / "handlers" / "notes.py").write_text(RUNNING_FOR_LONG)
+        web = running.process("serve", "--workers", "2", RECEIVER_ADMIN_PORT=str(admin))
+        await web.start()
+        await both_ready(admin)
+        first = children(web)
+        sql = await asyncpg.connect(database)
+        await sql.execute("UPDATE cursors SET txid = '1000000000000' WHERE shard = 1")
+        await sql.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        await sql.close()
+        async with asyncio.timeout(60):
+            assert await web.ended() == 1
+        assert "receiver cursors rebase" in web.log()
+        assert "is started anew" not in web.log()
+        assert not alive(first)
 
 
 async def test_restarts_one_after_the_other_cost_nothing(database: str, tmp_path: Path) -> None:

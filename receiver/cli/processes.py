@@ -11,18 +11,22 @@ from typing import Final, NoReturn
 
 import structlog
 
+from receiver.cli.failures import FAILED
+
 log = structlog.get_logger("service")
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _START: Final = 10.0  # seconds after our start within which a process that fails ends all: it would fail again
+UNFIT: Final = 3  # exit code of a process whose database does not suit this release, nor any other process: ends all
 _PAUSE: Final = 1.0  # seconds before a process that ended by itself is started anew
 
 
 def run_several(count: int, run: Callable[[int], int]) -> int:
     """Run `run(number)` in `count` processes until a signal ends them; the first exit code that is not 0, else 0.
 
-    A process that ends by itself is started anew, unless it cannot even start. To be called without a running loop and
-    without threads, because the processes are forked: they share what the caller has opened.
+    A process that ends by itself is started anew, unless it cannot even start, or ends as UNFIT: then all end, as FAILED.
+    To be called without a running loop and without threads, because the processes are forked: they share what the
+    caller has opened.
     """
     return _Processes(run).supervise(count)
 
@@ -68,11 +72,12 @@ class _Processes:
             os._exit(code)  # what the caller has opened is the caller's to close
 
     def _ended(self, number: int, code: int, started: float) -> None:
+        failed = FAILED if code == UNFIT else code
         if self._stopping:
-            self._code = self._code or code
+            self._code = self._code or failed
             return
-        if code > 0 and time.monotonic() - started < _START:
-            self._code = code
+        if code == UNFIT or (code > 0 and time.monotonic() - started < _START):
+            self._code = failed
             self._stop(signal.SIGTERM)
             return
         log.error("a web process ended and is started anew", action="process_ended", number=number, code=code)

@@ -20,13 +20,13 @@ from receiver.cli.checking import Checked, check_service, check_worker
 from receiver.cli.database import connected
 from receiver.cli.failures import report
 from receiver.cli.place import Invocation, Place
-from receiver.cli.processes import run_several
+from receiver.cli.processes import UNFIT, run_several
 from receiver.contacts.rules import rules_of
 from receiver.contract import World
 from receiver.demo import make_demo, with_demo
 from receiver.dispatch.worker import Worker
 from receiver.embedded import DataDirLock, lock_data_dir, start
-from receiver.errors import ConfigError, ReceiverError
+from receiver.errors import ConfigError, ReceiverError, SchemaError
 from receiver.logs import set_up_logs
 from receiver.networks import Proxies
 from receiver.outbound import Outbound
@@ -88,7 +88,8 @@ def _one_of(start: _Start, number: int, *, debug: bool) -> int:
     try:
         _run(_serve(start, number))
     except (ReceiverError, ConfigError, OSError) as error:
-        return report(error, debug=debug)
+        code = report(error, debug=debug)
+        return UNFIT if isinstance(error, SchemaError) else code
     return 0
 
 
