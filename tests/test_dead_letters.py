@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import UUID
@@ -15,6 +16,13 @@ from receiver.store.failures import MOST_ATTEMPTS
 from tests.cli import Receiver, command_for
 from tests.log_events import store
 from tests.workers import prepared, running, value
+
+CUT_AT_THE_SECOND = """
+CREATE FUNCTION cut() RETURNS trigger LANGUAGE plpgsql AS
+    'BEGIN IF (SELECT count(*) FROM audit_log) > 1 THEN PERFORM pg_terminate_backend(pg_backend_pid()); END IF;
+     RETURN NULL; END';
+CREATE TRIGGER cut AFTER INSERT ON audit_log FOR EACH ROW EXECUTE FUNCTION cut();
+"""
 
 
 @pytest.fixture
@@ -238,6 +246,30 @@ async def test_discarding(database: str, sql: asyncpg.Connection, receiver: Rece
     assert await sql.fetchval("SELECT subject FROM audit_log") == "2 dead letters: handler=shop event_type=bounced"
 
 
+class Terminal(io.StringIO):
+    """Standard input where someone sits."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+async def test_discarding_by_number_asks(
+    database: str, sql: asyncpg.Connection, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """no command opens a discarded letter again, so one chosen by its number is shown and asked for as well"""
+    await letters(database, sql)
+    id_ = (await receiver("dead-letters", "--json", "--limit", "1")).rows[0]["id"]
+    words = ("dead-letters", "discard", str(id_), "--reason", "typo")
+    refused = await receiver(*words)
+    assert (refused.code, "--yes" in refused.err) == (1, True)
+    for answer, left in (("n\n", 10), ("y\n", 9)):
+        monkeypatch.setattr("sys.stdin", Terminal(answer))
+        asked = await receiver(*words)
+        assert asked.code == 0
+        assert "1 dead letters are to be discarded" in asked.err
+        assert await sql.fetchval("SELECT count(*) FROM dead_letters WHERE resolved_at IS NULL") == left
+
+
 async def test_what_to_retry_has_to_be_said(database: str, sql: asyncpg.Connection, receiver: Receiver) -> None:
     """nothing is retried or discarded unless it is clear which letters are meant, and all of them are there"""
     await letters(database, sql)
@@ -316,6 +348,21 @@ async def test_more_than_a_chunk(sql: asyncpg.Connection, receiver: Receiver) ->
         f"{CHUNK} dead letters: all",
         "7 dead letters: all",
     ]
+
+
+async def test_a_connection_lost_between_chunks(sql: asyncpg.Connection, receiver: Receiver) -> None:
+    """where the connection is lost on the way, it is said how many letters are done, and the rest stays open"""
+    await sql.execute(
+        "INSERT INTO dead_letters (handler, event_id, event, event_type, source, attempts, error_type, error) "
+        "SELECT 'crm', gen_random_uuid(), '{}', 'sent', 's', 1, 'E', 'x' FROM generate_series(1, $1::int) n",
+        2 * CHUNK,
+    )
+    await sql.execute(CUT_AT_THE_SECOND)
+    ended = await receiver("dead-letters", "discard", "--all", "--reason", "x", "--yes")
+    assert ended.code == 1
+    assert f"stopped after at least {CHUNK} of {2 * CHUNK}; say it again for the rest" in ended.err
+    assert "was lost" in ended.err
+    assert await sql.fetchval("SELECT count(*) FROM dead_letters WHERE resolved_at IS NULL") == CHUNK
 
 
 async def test_a_retried_letter_outlives_its_partition(

@@ -14,6 +14,11 @@ from receiver.store.connect import NO_SETTINGS, connect
 
 NO_CONNECTION: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError)
 
+_LOST: Final = (
+    *(asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError, asyncpg.CrashShutdownError),
+    *(asyncpg.InterfaceError, ConnectionError),
+)
+
 
 @asynccontextmanager
 async def connected(dsn: str, *, settings: Mapping[str, str] = NO_SETTINGS) -> AsyncIterator[asyncpg.Connection]:
@@ -29,7 +34,7 @@ async def connected(dsn: str, *, settings: Mapping[str, str] = NO_SETTINGS) -> A
         yield connection
     except asyncpg.UndefinedTableError as error:
         raise CommandError(f"{without_password(dsn)} has no tables of ours yet: run `receiver migrate`") from error
-    except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, ConnectionError) as error:
+    except _LOST as error:
         raise CommandError(f"the connection to {without_password(dsn)} was lost: {_cause(error)}") from error
     finally:
         await connection.close(timeout=5)

@@ -144,9 +144,9 @@ def discard(  # noqa: PLR0913, PLR0917 - the options of the command
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Close dead letters without another attempt.
+    """Close dead letters without another attempt; no command opens them again.
 
-    Example: receiver dead-letters discard 3 --reason "address was a typo"
+    Example: receiver dead-letters discard 3 --reason "address was a typo" --yes
 
     Example: receiver dead-letters discard --group 5f0c12ab --reason "the shop is gone" --dry-run
     """
@@ -293,13 +293,14 @@ async def _resolve(
         if not count:
             note("no dead letters are chosen")
             return
-        if dry_run or (which.ids is None and not yes):
+        sure = yes or (which.ids is not None and reason is None)  # what was retried can be discarded, not the reverse
+        if dry_run or not sure:
             await _print_groups(connection, which, 20, as_json=as_json)
             note(f"{count} dead letters are to be {_DONE[word]}")
         waits = {} if reason else await _obstacles(connection, which)
         for handler, why in waits.items():
             note(f"{handler} gets nothing at present: {why}. What is retried waits for that: see `receiver handlers`")
-        if not go_on(dry_run=dry_run, yes=yes or which.ids is not None):
+        if not go_on(dry_run=dry_run, yes=sure):
             return
         done = await _in_chunks(connection, which, count, reason)
     later = "" if reason or waits else "; the handler gets the event within seconds"
@@ -334,9 +335,10 @@ def _require_found(which: DeadLetters, count: int) -> None:
 
 
 async def _in_chunks(connection: asyncpg.Connection, which: DeadLetters, count: int, reason: str | None) -> int:
-    """Each chunk with its row in audit_log is one transaction: Ctrl-C between two leaves nothing half done."""
+    """Each chunk with its row in audit_log is one transaction: an end between two leaves nothing half done."""
     from receiver.cli.lines import note
     from receiver.cli.progress import progress
+    from receiver.store.connect import AWAY
 
     done = 0
     with progress("dead letters", count) as show_progress:
@@ -344,8 +346,11 @@ async def _in_chunks(connection: asyncpg.Connection, which: DeadLetters, count: 
             while some := await _chunk(connection, which, reason):
                 done += some
                 show_progress(done)
-        except asyncio.CancelledError:
-            note(f"stopped after {done} of {count}; say it again for the rest")
+        except (asyncio.CancelledError, *AWAY) as error:
+            least = (
+                "" if isinstance(error, asyncio.CancelledError) else "at least "
+            )  # the last commit's answer may be lost
+            note(f"stopped after {least}{done} of {count}; say it again for the rest")
             raise
     return done
 

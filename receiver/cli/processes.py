@@ -24,7 +24,7 @@ _PAUSE: Final = 1.0  # seconds before a process that ended by itself is started 
 def run_several(count: int, run: Callable[[int], int]) -> int:
     """Run `run(number)` in `count` processes until a signal ends them; the first exit code that is not 0, else 0.
 
-    A process that ends by itself is started anew, unless it cannot even start, or ends as UNFIT: then all end, as FAILED.
+    A process that ends by itself is started anew, unless it cannot even start. One that ends as UNFIT ends all.
     To be called without a running loop and without threads, because the processes are forked: they share what the
     caller has opened.
     """

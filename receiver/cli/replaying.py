@@ -21,6 +21,7 @@ from receiver.cli.place import Place, who
 from receiver.cli.progress import progress
 from receiver.plugins.filters import Filter
 from receiver.store import replays
+from receiver.store.connect import AWAY
 from receiver.store.queries import write_audit
 from receiver.store.replays import AHEAD, CHUNK, MOST_FAILED, Accepts, OfType, Selection, Standing
 
@@ -241,7 +242,7 @@ async def _hand_over(connection: asyncpg.Connection, ids: Sequence[int], *, as_j
                 if not any(moved):
                     await _tell_obstacles(connection, standings, told)
                     await asyncio.sleep(POLL)
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, *AWAY):
         _say_how_to_go_on(standings)
         raise
     _print_standings(list(reversed(standings)), as_json=as_json)
