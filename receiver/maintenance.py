@@ -24,7 +24,7 @@ from receiver.store.log import check_generation
 from receiver.store.needs import warnings
 from receiver.store.partitions import ensure_partitions
 from receiver.store.pruning import OPEN_QUARANTINE
-from receiver.store.steps import Busy, Done, Progress
+from receiver.store.steps import Done, Progress, Unfinished
 from receiver.vault import Vault
 
 log = structlog.get_logger("maintenance")
@@ -62,7 +62,7 @@ async def _maintain(dsn: str, rules: RetentionSettings) -> None:
     while True:
         try:
             await maintain_once(dsn, rules)
-        except Busy as error:
+        except (Unfinished, tasks.Lost) as error:
             log.warning("retention not finished", action="retention_failed", error=str(error))
         except AWAY as error:
             log.warning("maintenance not done", action="maintenance_failed", error=type(error).__name__)
@@ -72,7 +72,7 @@ async def _maintain(dsn: str, rules: RetentionSettings) -> None:
 
 
 async def maintain_once(dsn: str, rules: RetentionSettings) -> None:
-    """All that is due. Raises Busy, and what asyncpg raises."""
+    """All that is due. Raises Unfinished, Lost, and what asyncpg raises."""
     async with _connected(dsn) as connection:
         for name in await ensure_partitions(connection, rules.partitions):
             log.info("partition made", action="partition_made", name=name)

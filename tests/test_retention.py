@@ -15,10 +15,11 @@ from receiver.maintenance import maintain_once
 from receiver.retention_settings import RetentionSettings
 from receiver.store import retention, tasks
 from receiver.store.partitions import list_partitions
-from receiver.store.steps import Busy, Done, Progress
+from receiver.store.steps import Busy, Done, Progress, Unfinished
 from tests.aged import (
     EVENTS,
     NINETY,
+    RAW,
     aged_database,
     connected,
     count,
@@ -108,7 +109,7 @@ async def test_an_open_select_delays_a_drop_and_nobody_else(
     old = await old_partition(connection, 100)
     async with other.transaction():
         assert await count(other) == 10
-        with pytest.raises(Busy, match=old.name):
+        with pytest.raises(Unfinished, match=old.name):
             await run(connection, EVENTS)
         await store(connection, 5)
         assert await count(connection) == 15
@@ -126,7 +127,7 @@ async def test_a_partition_detached_by_hand_is_not_dropped(
     old = await old_partition(connection, 100)
     async with other.transaction():
         await other.execute("LOCK TABLE events IN SHARE UPDATE EXCLUSIVE MODE")
-        with pytest.raises(Busy, match=old.name):
+        with pytest.raises(Unfinished, match=old.name):
             await run(connection, EVENTS)
     await other.execute(f"ALTER TABLE events DETACH PARTITION {old.name}")
     assert await run(connection, EVENTS) == []
@@ -142,9 +143,30 @@ async def test_what_waits_for_a_drop_does_not_wait_for_what_is_busy(
     await connection.execute("INSERT INTO event_ids SELECT gen_random_uuid(), now() - interval '46 days'")
     async with other.transaction():
         await count(other)
-        with pytest.raises(Busy):
+        with pytest.raises(Unfinished):
             await run(connection, EVENTS)
     assert await count(connection, "event_ids") == 0
+
+
+async def test_a_rule_fails_alone(database: str, connection: asyncpg.Connection, other: asyncpg.Connection) -> None:
+    """a rule whose statement takes too long is named, and what the rules after it say goes all the same."""
+    await old_partition(connection, 100)
+    await connection.execute(
+        """
+        INSERT INTO refused (source, reason, detail, size, headers, body, refused_at)
+        VALUES ('s', 'stale', '', 1, '', '', now() - interval '1 year');
+        INSERT INTO alerts (key, kind, severity, text, resolved_at, resolution)
+        VALUES ('a', 'k', 'warning', '', now() - interval '1 year', 'over');
+        """
+    )
+    hasty = await asyncpg.connect(database, command_timeout=2)
+    async with other.transaction():
+        await other.execute("SELECT FROM refused FOR UPDATE")
+        with pytest.raises(Unfinished, match=r"^refused: TimeoutError$"):
+            await run(hasty, RAW)
+    await hasty.close()
+    assert (await count(connection, "refused"), await count(connection, "alerts")) == (1, 0)
+    assert await connection.fetchval("SELECT count(raw) FROM events") == 0
 
 
 async def test_a_detach_by_hand_that_was_interrupted_blocks_nothing(
@@ -287,9 +309,9 @@ async def test_a_failed_run_is_tried_again(connection: asyncpg.Connection) -> No
     async def report(_: Done | Progress) -> None:
         raise Busy("no")
 
-    with pytest.raises(Busy):
+    with pytest.raises(Unfinished):
         await retention.run_alone(connection, EVENTS, report, every=timedelta(days=1))
-    assert await connection.fetchval("SELECT error FROM tasks WHERE finished_at IS NULL") == "no"
+    assert await connection.fetchval("SELECT error FROM tasks WHERE finished_at IS NULL") == "events: no"
 
     async def fine(_: Done | Progress) -> None:
         pass

@@ -11,7 +11,7 @@ from receiver.retention_settings import RetentionSettings
 from receiver.store import bare, retention
 from receiver.store.log import Cursor, create_cursors, read_pages
 from receiver.store.queries import show_event
-from receiver.store.steps import Busy, Done, Progress
+from receiver.store.steps import Done, Progress, Unfinished
 from tests.aged import (
     EVENTS,
     RAW,
@@ -137,7 +137,7 @@ async def test_a_change_during_a_rewrite_is_not_lost(
         if isinstance(step, Progress) and step.part == "raw":
             await other.execute(change.format(name=cold.name))
 
-    with pytest.raises(Busy, match="were changed"):
+    with pytest.raises(Unfinished, match="were changed"):
         await retention.run(connection, RAW, report)
     left = await connection.fetch("SELECT id, brand FROM events ORDER BY id")
     assert len(left) == 49 or sum(row["brand"] == "x" for row in left) == 1
@@ -160,7 +160,7 @@ async def test_a_change_begun_before_a_rewrite_is_not_lost(
             await other.execute(f"UPDATE {cold.name} SET recipient = NULL")
             await erasing.commit()
 
-    with pytest.raises(Busy, match="were changed"):
+    with pytest.raises(Unfinished, match="were changed"):
         await retention.run(connection, RAW, report)
     await run(connection, RAW)
     assert await count(connection, f"{cold.name} WHERE raw IS NULL AND recipient IS NULL") == 50
@@ -174,7 +174,7 @@ async def test_an_open_select_delays_a_swap_and_nobody_else(
     await old_partition(connection, 100, 50)
     async with other.transaction():
         await count(other)
-        with pytest.raises(Busy, match="events is waited for"):
+        with pytest.raises(Unfinished, match="events is waited for"):
             await run(connection, RAW)
         assert await connection.fetchval("SELECT count(raw) FROM events") == 50
     (done,) = await run(connection, RAW)

@@ -82,21 +82,17 @@ def _with_partition(keep: timedelta | None) -> timedelta | None:
     return None if keep is None else keep + timedelta(days=31)
 
 
-async def prune(connection: asyncpg.Connection, rules: RetentionSettings, report: Report) -> None:
-    """Delete what the rules for rows say."""
-    for rule in row_rules(rules):
-        if rule.keep is not None:
-            await _prune(connection, rule, rule.keep, report)
-
-
 async def is_due(connection: asyncpg.Connection, rule: RowRule, before: datetime) -> bool:
     """Whether there is any row that the rule takes. Reads the whole table where there is none."""
     old = f"SELECT EXISTS (SELECT FROM {rule.table} WHERE {rule.at} < $1 AND {rule.where})"
-    return bool(await connection.fetchval(old, before))
+    return bool(await connection.fetchval(old, before, timeout=600))
 
 
-async def _prune(connection: asyncpg.Connection, rule: RowRule, keep: timedelta, report: Report) -> None:
-    before = await connection.fetchval("SELECT clock_timestamp() - $1::interval", keep)
+async def prune(connection: asyncpg.Connection, rule: RowRule, report: Report) -> None:
+    """Delete what the rule says."""
+    if rule.keep is None:
+        return
+    before = await connection.fetchval("SELECT clock_timestamp() - $1::interval", rule.keep)
     if not await is_due(connection, rule, before):
         return
     total, gone = await connection.fetchval(_BLOCKS, rule.table), 0

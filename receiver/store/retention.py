@@ -8,16 +8,18 @@ whether retention took it out, to drop it, or a person, to keep it.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Awaitable
 from datetime import datetime, timedelta
 from typing import Final
 
 import asyncpg
 
+from receiver.errors import ReceiverError
 from receiver.retention_settings import RetentionSettings
 from receiver.store import bare, pruning, tasks
 from receiver.store.needs import Need, needs
 from receiver.store.partitions import Partition, list_partitions
-from receiver.store.steps import Busy, Done, Progress, Report
+from receiver.store.steps import Busy, Done, Progress, Report, Unfinished
 from receiver.store.table_locks import QUIET, SWITCH, lock, persistently
 
 TASK: Final = "retention"
@@ -42,18 +44,29 @@ async def run(connection: asyncpg.Connection, rules: RetentionSettings, report: 
     """Do all that the rules ask for now.
 
     `report` is awaited after each step and each bounded part of a long one; what it raises ends the run, and nothing is
-    left half done. Raises Busy, and what asyncpg raises, when all else is done; the next run goes on there.
+    left half done. Raises Unfinished when all else is done, and what asyncpg raises where the connection is lost.
     """
-    failed: Busy | asyncpg.PostgresError | None = None
-    for part in (_drop_due, pruning.prune, _strip_due):
-        try:
-            await part(connection, rules, report)
-        except (Busy, asyncpg.PostgresError) as error:
-            if connection.is_closed():
-                raise
-            failed = failed or error
-    if failed is not None:
-        raise failed
+    faults = [
+        await _alone(connection, "events", _drop_due(connection, rules, report)),
+        *[
+            await _alone(connection, rule.part, pruning.prune(connection, rule, report))
+            for rule in pruning.row_rules(rules)
+        ],
+        await _alone(connection, "raw", _strip_due(connection, rules, report)),
+    ]
+    if any(faults):
+        raise Unfinished("; ".join(fault for fault in faults if fault))
+
+
+async def _alone(connection: asyncpg.Connection, part: str, work: Awaitable[None]) -> str | None:
+    """Why the work on one part failed: the others go on. asyncpg's limit on a statement raises TimeoutError."""
+    try:
+        await work
+    except (Busy, asyncpg.PostgresError, TimeoutError) as error:
+        if connection.is_closed():
+            raise
+        return f"{part}: {error if isinstance(error, Busy) else type(error).__name__}"
+    return None
 
 
 async def run_alone(
@@ -66,15 +79,15 @@ async def run_alone(
 
     async def renewing(step: Done | Progress) -> None:
         if not await tasks.renew(connection, TASK, owner):
-            raise Busy("another process has taken retention over, as this one was too slow")
+            raise tasks.Lost("another process has taken retention over, as this one was too slow")
         await report(step)
 
     error = "interrupted"
     try:
         await run(connection, rules, renewing)
         error = ""
-    except (Busy, asyncpg.PostgresError) as fault:
-        error = str(fault) if isinstance(fault, Busy) else type(fault).__name__
+    except (ReceiverError, asyncpg.PostgresError) as fault:
+        error = str(fault) if isinstance(fault, ReceiverError) else type(fault).__name__
         raise
     finally:
         with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):

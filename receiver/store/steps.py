@@ -13,6 +13,10 @@ class Busy(ReceiverError):
     """A lock was held for longer than retention waits; what was begun is finished by the next run."""
 
 
+class Unfinished(ReceiverError):
+    """Rules that could not be followed to the end: the text names each and says why. The next run goes on there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Done:
     """One step of a run: rows and bytes that went. `held`: who kept it from being done."""

@@ -11,6 +11,7 @@ import socket
 from datetime import timedelta
 from typing import Final
 
+from receiver.errors import ReceiverError
 from receiver.store.sql import Sql
 
 LEASE: Final = timedelta(minutes=5)
@@ -37,6 +38,10 @@ UPDATE tasks SET owner = NULL, lease_until = '-infinity', error = $3,
 WHERE name = $1 AND owner = $2
 """
 _HOLDER: Final = "SELECT owner FROM tasks WHERE name = $1 AND lease_until >= clock_timestamp()"
+
+
+class Lost(ReceiverError):
+    """Another process has the lease by now."""
 
 
 def this_process() -> str:
