@@ -20,7 +20,7 @@ import pytest
 
 from receiver import Context, Event, EventType, GiveUp, Handler, Outcome, handler
 from receiver.cli.options import rate
-from receiver.store.replays import AHEAD, Accepts, Selection, cancel_replay, put_events, start_replay
+from receiver.store.replays import AHEAD, CHUNK, Accepts, Selection, cancel_replay, put_events, start_replay
 from tests.cli import Receiver, command_for
 from tests.log_events import store
 from tests.workers import Running, all_read, prepared, running, value
@@ -32,6 +32,12 @@ CREATE TABLE peaks (size bigint);
 CREATE FUNCTION note_size() RETURNS trigger LANGUAGE plpgsql AS
     'BEGIN INSERT INTO peaks SELECT count(*) FROM retries; RETURN NULL; END';
 CREATE TRIGGER note_size AFTER INSERT ON retries FOR EACH STATEMENT EXECUTE FUNCTION note_size();
+"""
+CUT_AT_THE_SECOND = """
+CREATE FUNCTION cut() RETURNS trigger LANGUAGE plpgsql AS
+    'BEGIN IF (SELECT put FROM replays) > 0 THEN PERFORM pg_terminate_backend(pg_backend_pid()); END IF;
+     RETURN NULL; END';
+CREATE TRIGGER cut AFTER INSERT ON retries FOR EACH STATEMENT EXECUTE FUNCTION cut();
 """
 FILTERED = """
 from receiver import Context, Event, EventType, handler
@@ -393,6 +399,18 @@ async def test_stopped_and_resumed(database: str, sql: asyncpg.Connection, recei
     assert Counter(seen.again()) == Counter(ids)
     assert "no replay is unfinished" in (await receiver("replay", "resume")).err
     assert (await receiver("replay", "resume", "99")).code == 1
+
+
+async def test_a_lost_connection(sql: asyncpg.Connection, receiver: Receiver) -> None:
+    """where the connection is lost on the way, it is said how to go on"""
+    await store(sql, CHUNK + 10)
+    await prepared(sql, [Seen().notes()])
+    await start_replay(sql, "notes", ALL, Accepts(), side_effects=False, events=CHUNK + 10, by="me")
+    await sql.execute(CUT_AT_THE_SECOND)
+    ended = await receiver("replay", "resume")
+    assert ended.code == 1
+    assert f"{CHUNK} of {CHUNK + 10} events were handed over. Go on with `receiver replay resume 1`" in ended.err
+    assert "was lost" in ended.err
 
 
 async def test_a_resumed_replay_keeps_its_rate(

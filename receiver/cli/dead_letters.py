@@ -347,9 +347,8 @@ async def _in_chunks(connection: asyncpg.Connection, which: DeadLetters, count: 
                 done += some
                 show_progress(done)
         except (asyncio.CancelledError, *AWAY) as error:
-            least = (
-                "" if isinstance(error, asyncio.CancelledError) else "at least "
-            )  # the last commit's answer may be lost
+            # With the connection, the answer to a commit that took place may have been lost.
+            least = "" if isinstance(error, asyncio.CancelledError) else "at least "
             note(f"stopped after {least}{done} of {count}; say it again for the rest")
             raise
     return done
