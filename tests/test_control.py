@@ -346,6 +346,19 @@ async def test_lag_is_since_something_was_due(database: str, sql: asyncpg.Connec
     assert [shown[key] for key in ("retries", "failing", "retries_due")] == [2, 1, 1]
 
 
+async def test_a_long_backlog(sql: asyncpg.Connection, receiver: Receiver) -> None:
+    """of a shard a thousand unread events are counted, and it is said that there may be more; `remove` counts all"""
+    await prepared(sql, [writer])
+    await store(sql, 999, shard=3)
+    assert (await state(receiver))["lag_at_least"] is False
+    await store(sql, 6, shard=3)
+    await store(sql, 2, shard=4)
+    shown = await state(receiver)
+    assert (shown["lag_events"], shown["lag_at_least"]) == (1002, True)
+    assert "1,002+" in (await receiver("handlers")).out
+    assert "1,007 unread" in (await receiver("handlers", "remove", "writer", "--dry-run")).out
+
+
 async def test_an_open_breaker_is_shown(database: str, sql: asyncpg.Connection, receiver: Receiver) -> None:
     """the list says since when a breaker is open, and the error that opened it"""
     await prepared(sql, [writer])

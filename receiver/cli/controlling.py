@@ -60,12 +60,16 @@ async def show_handlers(place: Place, *, as_json: bool) -> None:
     head = ("handler", "state", "unread", "behind", "events/min", "failing", "retries", "dead letters", "runs in")
     rows = (
         (
-            *(one.handler, _state(one), one.lag_events, timedelta(seconds=one.lag_seconds), f"{one.rate:,.0f}"),
+            *(one.handler, _state(one), _unread(one), timedelta(seconds=one.lag_seconds), f"{one.rate:,.0f}"),
             *(one.failing, one.retries, one.dead_letters, one.owners or None),
         )
         for one in found
     )
     table(head, rows, empty="no handler has run on this database yet: start `receiver serve` or `receiver work`")
+
+
+def _unread(one: Standing) -> str:
+    return f"{one.lag_events:,}" + ("+" if one.lag_at_least else "")
 
 
 def _state(one: Standing) -> str:
@@ -231,7 +235,8 @@ async def remove_handler(place: Place, name: str, *, dead_letters: bool, dry_run
         if running:
             raise CommandError(f"{name} is run by {', '.join(running)}: take it out of the code there, and restart")
         (one,) = [found for found in await standings(connection) if found.handler == name]
-        behind = f"{one.lag_events:,} unread, last moved {_ago(await control.moved_at(connection, name))} ago"
+        unread = await control.count_unread(connection, name)
+        behind = f"{unread:,} unread, last moved {_ago(await control.moved_at(connection, name))} ago"
         say(f"{name} is to be forgotten: its {one.shards} cursors ({behind}) and its {one.retries:,} retries")
         letters = "are to be discarded" if dead_letters else "stay (--dead-letters discards them)"
         if one.dead_letters:

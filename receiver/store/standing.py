@@ -12,21 +12,24 @@ from receiver.store.leases import LATELY
 from receiver.store.log import SLACK
 from receiver.store.sql import Sql
 
-_LAG_LIMIT: Final = 1000  # events counted per shard; more is "at least so many"
+_LAG_LIMIT: Final = 1000  # events counted per shard; with more it is "at least so many"
 
 # A cursor's events that are not read yet: those after its place, and those of transactions that were running.
 _STANDINGS: Final = f"""
 WITH behind AS MATERIALIZED (
-    SELECT c.handler, count(unread.received_at) AS events, min(unread.received_at) AS oldest
+    SELECT c.handler, sum(unread.events)::bigint AS events, min(unread.oldest) AS oldest,
+           bool_or(unread.ahead >= $1) AS at_least
     FROM cursors c CROSS JOIN LATERAL (
-        (SELECT e.received_at FROM events e
-         WHERE e.shard = c.shard AND (e.gen, e.txid, e.position) > (c.gen, c.txid, c.position)
-           AND e.received_at >= c.read_from - $2::interval
-         ORDER BY e.gen, e.txid, e.position LIMIT $1)
-        UNION ALL
-        (SELECT e.received_at FROM events e
-         WHERE c.pending <> '{{}}' AND e.shard = c.shard AND e.gen = c.gen AND e.txid = ANY (c.pending)
-           AND e.received_at >= c.read_from - $2::interval)
+        SELECT count(*) AS events, count(*) FILTER (WHERE ahead) AS ahead, min(received_at) AS oldest FROM (
+            (SELECT e.received_at, true AS ahead FROM events e
+             WHERE e.shard = c.shard AND (e.gen, e.txid, e.position) > (c.gen, c.txid, c.position)
+               AND e.received_at >= c.read_from - $2::interval
+             ORDER BY e.gen, e.txid, e.position LIMIT $1)
+            UNION ALL
+            (SELECT e.received_at, false FROM events e
+             WHERE c.pending <> '{{}}' AND e.shard = c.shard AND e.gen = c.gen AND e.txid = ANY (c.pending)
+               AND e.received_at >= c.read_from - $2::interval)
+        ) AS one
     ) AS unread
     WHERE c.until_gen IS NULL GROUP BY c.handler
 ), held AS (
@@ -45,6 +48,7 @@ WITH behind AS MATERIALIZED (
     SELECT handler, count(*) AS letters FROM dead_letters WHERE resolved_at IS NULL GROUP BY handler
 )
 SELECT held.handler, held.shards, held.leased, held.owners, coalesce(behind.events, 0) AS lag_events,
+       coalesce(behind.at_least, false) AS lag_at_least,
        greatest(extract(epoch FROM clock_timestamp() - least(behind.oldest, waiting.due_since)), 0)::float8 AS late,
        held.rate, coalesce(waiting.failing, 0) AS failing, coalesce(waiting.retries, 0) AS retries,
        coalesce(waiting.due, 0) AS retries_due, coalesce(dead.letters, 0) AS dead_letters,
@@ -64,10 +68,10 @@ ORDER BY held.handler
 class Standing:
     """How one handler stands.
 
-    `lag_events` counts at most 1000 per shard. `lag_seconds`: since the oldest unread event was stored, or the oldest
-    due retry was due; 0 when there is neither. `rate`: events a minute that were passed lately. `failing`: events that
-    failed and are to be tried again, which are a part of `retries`. `state`: paused, broken (its breaker is open),
-    running, idle (no worker runs at all) or removed (workers run, but none has it).
+    `lag_events` counts at most 1000 per shard; `lag_at_least`: there may be more. `lag_seconds`: since the oldest unread
+    event was stored, or the oldest due retry was due; 0 when there is neither. `rate`: events a minute that were passed
+    lately. `failing`: events that failed and are to be tried again, which are a part of `retries`. `state`: paused,
+    broken (its breaker is open), running, idle (no worker runs at all) or removed (workers run, but none has it).
     """
 
     handler: str
@@ -76,6 +80,7 @@ class Standing:
     leased: int
     owners: list[str]
     lag_events: int
+    lag_at_least: bool
     lag_seconds: float
     rate: float
     failing: int
@@ -98,7 +103,8 @@ async def standings(sql: Sql) -> list[Standing]:
 
 
 _SAME: Final = (
-    *("handler", "shards", "leased", "owners", "lag_events", "failing", "retries", "retries_due", "dead_letters"),
+    *("handler", "shards", "leased", "owners", "lag_events", "lag_at_least"),
+    *("failing", "retries", "retries_due", "dead_letters"),
     *("breaker_since", "breaker_error", "lane", "lane_total", "lane_done"),
 )
 

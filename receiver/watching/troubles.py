@@ -71,7 +71,10 @@ def _handler(one: Standing, settings: AlertSettings) -> Iterator[Trouble]:
     late = timedelta(seconds=one.lag_seconds)
     if one.state not in ("paused", "removed") and late >= settings.backlog_after:
         nobody = ", and no process runs it" if one.state == "idle" else ""
-        text = f"handler {name} is {say_duration(late)} behind ({_of(one.lag_events, 'event', 'events')}){nobody}"
+        least = "at least " if one.lag_at_least else ""
+        text = (
+            f"handler {name} is {say_duration(late)} behind ({least}{_of(one.lag_events, 'event', 'events')}){nobody}"
+        )
         yield Trouble(kind="backlog", subject=name, text=text)
 
 
