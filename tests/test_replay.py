@@ -254,8 +254,28 @@ async def test_nothing_runs(sql: asyncpg.Connection, receiver: Receiver) -> None
     await sql.execute("UPDATE handlers SET state = 'paused' WHERE name = 'notes'")
     ended = await receiver(*words)
     assert ended.code == 1
-    assert "it is paused" in ended.err
+    assert "it is paused (`receiver handlers resume notes` lets it go on)" in ended.err
     assert await sql.fetchval(WAITING) == 0
+
+
+async def test_all_but_those_that_are_gone(database: str, sql: asyncpg.Connection, receiver: Receiver) -> None:
+    """`all` leaves out a handler that is out of the code, and names what holds back another one"""
+    seen = Seen()
+    await store(sql)
+    await prepared(sql, [seen.notes(), seen.notes("other"), seen.notes("old")])
+    words = ("replay", "--handler", "all", "--since", "1h", "--json")
+    assert [row["handler"] for row in (await receiver(*words, "--dry-run")).rows] == ["notes", "old", "other"]
+    async with joined(database, sql, seen.notes(), seen.notes("other")):
+        ended = await receiver(*words, "--yes")
+        assert ended.code == 0, ended.err
+        assert "old is left out" in ended.err
+        assert "`receiver handlers remove old`" in ended.err
+        assert {row["handler"] for row in ended.rows} == {"notes", "other"}
+        await sql.execute("UPDATE handlers SET state = 'paused' WHERE name = 'other'")
+        refused = await receiver(*words, "--yes")
+        assert refused.code == 1
+        assert "`receiver handlers resume other`" in refused.err
+        assert "Or leave it out: --handler notes" in refused.err
 
 
 async def test_what_is_unread_comes_by_itself(sql: asyncpg.Connection) -> None:

@@ -23,9 +23,14 @@ from receiver.plugins.filters import Filter
 from receiver.store import replays
 from receiver.store.connect import AWAY
 from receiver.store.queries import write_audit
-from receiver.store.replays import AHEAD, CHUNK, MOST_FAILED, Accepts, OfType, Selection, Standing
+from receiver.store.replays import AHEAD, CHUNK, MOST_FAILED, Accepts, Obstacle, OfType, Selection, Standing
 
 ALL: Final = "all"
+_REMEDIES: Final = {
+    Obstacle.PAUSED: "`receiver handlers resume {}` lets it go on",
+    Obstacle.BROKEN: "`receiver handlers` shows the error; it goes on by itself once that is mended",
+    Obstacle.IDLE: "start a worker that has it",
+}
 POLL: Final = 0.2  # seconds between two looks at what the workers have done
 
 
@@ -47,7 +52,7 @@ class Plan:
     accepts: Accepts
     types: Sequence[OfType]
     sample: Sequence[Mapping[str, Any]]
-    obstacle: str | None
+    obstacle: Obstacle | None
 
     @property
     def events(self) -> int:
@@ -133,7 +138,12 @@ async def _names(connection: asyncpg.Connection, wanted: Wanted) -> list[str]:
     for name in wanted.handlers:
         if name != ALL and name not in known:
             raise CommandError(f"no handler {name} has run on this database; there are: {', '.join(known) or 'none'}")
-    return known if ALL in wanted.handlers else list(dict.fromkeys(wanted.handlers))
+    if ALL not in wanted.handlers:
+        return list(dict.fromkeys(wanted.handlers))
+    removed = await replays.removed_handlers(connection) - set(wanted.handlers)
+    for name in sorted(removed & set(known)):
+        note(f"{name} is left out, as no running worker has it: `receiver handlers remove {name}` forgets it")
+    return [name for name in known if name not in removed]
 
 
 async def _plan(connection: asyncpg.Connection, place: Place, name: str, selection: Selection) -> Plan:
@@ -182,9 +192,16 @@ def _print_plans(plans: Sequence[Plan], *, as_json: bool) -> None:
 
 
 def _require_running(plans: Sequence[Plan]) -> None:
-    for plan in plans:
-        if plan.obstacle:
-            raise CommandError(f"nothing would be handed to {plan.handler}: {plan.obstacle} (`receiver handlers`)")
+    """Raises CommandError with everything that is in the way, and what to do about it."""
+    held = [
+        f"nothing would be handed to {plan.handler}: {plan.obstacle} ({_REMEDIES[plan.obstacle].format(plan.handler)})"
+        for plan in plans
+        if plan.obstacle
+    ]
+    if not held:
+        return
+    others = " ".join(f"--handler {plan.handler}" for plan in plans if not plan.obstacle)
+    raise CommandError("; ".join(held) + (f". Or leave it out: {others}" if others else ""))
 
 
 def _announcement(plans: Sequence[Plan], wanted: Wanted) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
@@ -111,12 +112,27 @@ WHERE ($1::bigint[] IS NULL OR r.id = ANY ($1)) AND ($2 OR r.state = 'running') 
 """
 
 _KNOWN: Final = "SELECT DISTINCT handler FROM cursors WHERE handler NOT LIKE '%/%' ORDER BY 1"
-_OBSTACLE: Final = """
+_REMOVED: Final = """
+SELECT DISTINCT handler FROM cursors
+WHERE EXISTS (SELECT FROM workers WHERE expires_at > clock_timestamp())
+  AND NOT EXISTS (SELECT FROM workers WHERE handler = ANY (handlers) AND expires_at > clock_timestamp())
+"""
+
+
+class Obstacle(StrEnum):
+    """Why nothing is handed to a handler at present."""
+
+    PAUSED = "it is paused"
+    BROKEN = "its breaker is open, because it failed for everything"
+    IDLE = "no worker runs it now"
+
+
+_OBSTACLE: Final = f"""
 SELECT CASE
-    WHEN h.state = 'paused' THEN 'it is paused'
-    WHEN h.breaker_since IS NOT NULL THEN 'its breaker is open, because it failed for everything'
+    WHEN h.state = 'paused' THEN '{Obstacle.PAUSED}'
+    WHEN h.breaker_since IS NOT NULL THEN '{Obstacle.BROKEN}'
     WHEN NOT EXISTS (SELECT FROM workers WHERE $1 = ANY (handlers) AND expires_at > clock_timestamp())
-        THEN 'no worker runs it now'
+        THEN '{Obstacle.IDLE}'
 END
 FROM (SELECT) AS one LEFT JOIN handlers h ON h.name = $1
 """
@@ -216,10 +232,15 @@ async def known_handlers(sql: Sql) -> list[str]:
     return [row[0] for row in await sql.fetch(_KNOWN)]
 
 
-async def obstacle(sql: Sql, handler: str) -> str | None:
+async def removed_handlers(sql: Sql) -> set[str]:
+    """Those whose cursors are kept though no worker has them any more; none while no worker runs at all."""
+    return {row[0] for row in await sql.fetch(_REMOVED)}
+
+
+async def obstacle(sql: Sql, handler: str) -> Obstacle | None:
     """Why nothing is handed to the handler at present; None: it runs."""
-    found: str | None = await sql.fetchval(_OBSTACLE, handler)
-    return found
+    found = await sql.fetchval(_OBSTACLE, handler)
+    return None if found is None else Obstacle(found)
 
 
 async def count_events(sql: Sql, handler: str, selection: Selection, accepts: Accepts) -> list[OfType]:

@@ -68,8 +68,8 @@ ORDER BY held.handler
 class Standing:
     """How one handler stands.
 
-    `lag_events` counts at most 1000 per shard; `lag_at_least`: there may be more. `lag_seconds`: since the oldest unread
-    event was stored, or the oldest due retry was due; 0 when there is neither. `rate`: events a minute that were passed
+    `lag_events` counts at most 1000 per shard; `lag_at_least`: there may be more. `lag_seconds`: since the oldest
+    unread event was stored, or the oldest due retry was due; 0 when there is neither. `rate`: events a minute passed
     lately. `failing`: events that failed and are to be tried again, which are a part of `retries`. `state`: paused,
     broken (its breaker is open), running, idle (no worker runs at all) or removed (workers run, but none has it).
     """
