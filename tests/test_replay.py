@@ -221,6 +221,13 @@ async def test_dry_run(sql: asyncpg.Connection, receiver: Receiver, tmp_path: Pa
     assert notes["accepts"]["types"] == ["bounced"]
     text = await receiver(*words)
     assert "notes has not read 2 of the chosen events yet" in text.err
+    assert "the code of everything was not found from here: its own filter is not known" in text.err
+    assert (notes["filter_known"], everything["filter_known"]) == (True, False)
+    (tmp_path / "handlers" / "broken.py").write_text("raise RuntimeError('typo')")
+    broken = await receiver(*words, "--json")
+    assert [sum(one["events"] for one in row["types"]) for row in broken.rows] == [9, 9]
+    assert "the code of notes, everything was not found from here, as" in broken.err
+    assert "RuntimeError: typo" in broken.err
     assert str(unread[0]) not in text.out
     assert await sql.fetchval(WAITING) == 0
     assert await sql.fetchval("SELECT count(*) FROM replays") == 0

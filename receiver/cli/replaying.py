@@ -46,10 +46,11 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What one handler would get."""
+    """What one handler would get. `filter_known`: else `accepts` says nothing, and the worker applies the filter."""
 
     handler: str
     accepts: Accepts
+    filter_known: bool
     types: Sequence[OfType]
     sample: Sequence[Mapping[str, Any]]
     obstacle: Obstacle | None
@@ -70,7 +71,9 @@ async def replay(place: Place, wanted: Wanted, *, yes: bool, dry_run: bool, as_j
     if not wanted.handlers:
         raise CommandError("say to which handler: --handler NAME, or --handler all")
     async with connected(place.database()) as connection:
-        plans = [await _plan(connection, place, name, wanted.selection) for name in await _names(connection, wanted)]
+        names = await _names(connection, wanted)
+        accepts = _accepts(place, names)
+        plans = [await _plan(connection, name, wanted.selection, accepts.get(name)) for name in names]
         if dry_run or not as_json:
             _print_plans(plans, as_json=as_json)
         plans = [plan for plan in plans if plan.events]
@@ -146,10 +149,11 @@ async def _names(connection: asyncpg.Connection, wanted: Wanted) -> list[str]:
     return [name for name in known if name not in removed]
 
 
-async def _plan(connection: asyncpg.Connection, place: Place, name: str, selection: Selection) -> Plan:
-    accepts = _accepts(place, name)
+async def _plan(connection: asyncpg.Connection, name: str, selection: Selection, own: Accepts | None) -> Plan:
+    accepts = own or Accepts()
     return Plan(
         handler=name,
+        filter_known=own is not None,
         accepts=accepts,
         types=await replays.count_events(connection, name, selection, accepts),
         sample=[dict(row) for row in await replays.sample_events(connection, name, selection, accepts)],
@@ -157,11 +161,17 @@ async def _plan(connection: asyncpg.Connection, place: Place, name: str, selecti
     )
 
 
-def _accepts(place: Place, name: str) -> Accepts:
-    """The handler's own filter. Where its code is not here, everything is put, and the worker leaves out the rest."""
-    handlers, _ = find_handlers(place.settings)
-    found = next((one.filter for one in handlers if one.name == name), None)
-    return Accepts() if found is None else _as_data(found)
+def _accepts(place: Place, names: Sequence[str]) -> dict[str, Accepts]:
+    """The handlers' own filters; without one everything is put, and the worker leaves out the rest."""
+    handlers, fault = find_handlers(place.settings)
+    found = {one.name: _as_data(one.filter) for one in handlers if one.name in names}
+    if missing := [name for name in names if name not in found]:
+        first = f", as {fault.problems[0].key} {fault.problems[0].wrong} (`receiver check`)" if fault else ""
+        note(
+            f"the code of {', '.join(missing)} was not found from here{first}: its own filter is not known, so all "
+            "chosen events are counted and put; the worker leaves out what the filter does not let through"
+        )
+    return found
 
 
 def _as_data(one: Filter) -> Accepts:
