@@ -77,7 +77,7 @@ async def maintain_once(dsn: str, rules: RetentionSettings) -> None:
         for name in await ensure_partitions(connection, rules.partitions):
             log.info("partition made", action="partition_made", name=name)
         await _warn(connection, rules)
-        await retention.run_alone(connection, rules, _log_step, every=RETENTION_EVERY)
+        await retention.run_alone(connection, lambda: _connected(dsn), rules, _log_step, every=RETENTION_EVERY)
 
 
 async def _warn(connection: asyncpg.Connection, rules: RetentionSettings) -> None:

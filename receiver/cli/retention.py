@@ -181,6 +181,7 @@ def _bars() -> Iterator[Callable[[Progress], None]]:
 
 
 async def _do(connection: asyncpg.Connection, place: Place, *, as_json: bool) -> None:
+    from receiver.cli.database import connected
     from receiver.cli.failures import CommandError
     from receiver.cli.place import who
     from receiver.store import retention, tasks
@@ -200,7 +201,8 @@ async def _do(connection: asyncpg.Connection, place: Place, *, as_json: bool) ->
             if not step.held:
                 await write_audit(connection, who(), "retention", f"{step.part} of {step.relation}")
 
-        done = await retention.run_alone(connection, place.settings.retention, report)
+        rules = place.settings.retention
+        done = await retention.run_alone(connection, lambda: connected(place.database()), rules, report)
     if not done:
         owner = await tasks.holder(connection, retention.TASK)
         raise CommandError(f"retention runs already, in {owner or 'another process'}: try again later")

@@ -8,7 +8,8 @@ whether retention took it out, to drop it, or a person, to keep it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -17,6 +18,7 @@ import asyncpg
 from receiver.errors import ReceiverError
 from receiver.retention_settings import RetentionSettings
 from receiver.store import bare, pruning, tasks
+from receiver.store.connect import AWAY
 from receiver.store.needs import Need, needs
 from receiver.store.partitions import Partition, list_partitions
 from receiver.store.steps import Busy, Done, Progress, Report, Unfinished
@@ -70,9 +72,17 @@ async def _alone(connection: asyncpg.Connection, part: str, work: Awaitable[None
 
 
 async def run_alone(
-    connection: asyncpg.Connection, rules: RetentionSettings, report: Report, *, every: timedelta = timedelta(0)
+    connection: asyncpg.Connection,
+    another: Callable[[], AbstractAsyncContextManager[asyncpg.Connection]],
+    rules: RetentionSettings,
+    report: Report,
+    *,
+    every: timedelta = timedelta(0),
 ) -> bool:
-    """As `run`, unless another process is at it, or it was done less than `every` ago: False then."""
+    """As `run`, unless another process is at it, or it was done less than `every` ago: False then.
+
+    `another` connection renews the lease meanwhile. Raises Lost where that was not enough, and what `another` raises.
+    """
     owner = tasks.this_process()
     if not await tasks.take(connection, TASK, owner, every=every):
         return False
@@ -84,13 +94,14 @@ async def run_alone(
 
     error = "interrupted"
     try:
-        await run(connection, rules, renewing)
+        async with another() as beside, tasks.renewed(beside, TASK, owner):
+            await run(connection, rules, renewing)
         error = ""
-    except (ReceiverError, asyncpg.PostgresError) as fault:
+    except (ReceiverError, *AWAY) as fault:
         error = str(fault) if isinstance(fault, ReceiverError) else type(fault).__name__
         raise
     finally:
-        with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        with contextlib.suppress(*AWAY):
             await tasks.end(connection, TASK, owner, error=error or None)
     return True
 

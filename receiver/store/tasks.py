@@ -6,12 +6,17 @@ transaction would make one transaction of hours of work.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Final
 
 from receiver.errors import ReceiverError
+from receiver.store.connect import AWAY
 from receiver.store.sql import Sql
 
 LEASE: Final = timedelta(minutes=5)
@@ -57,6 +62,25 @@ async def take(sql: Sql, name: str, owner: str, *, every: timedelta = timedelta(
 async def renew(sql: Sql, name: str, owner: str) -> bool:
     """Keep the lease; False where another process has it by now."""
     return await sql.fetchval(_RENEW, name, owner, LEASE) is not None
+
+
+@asynccontextmanager
+async def renewed(sql: Sql, name: str, owner: str) -> AsyncIterator[None]:
+    """The lease is kept beside the block, one statement of which may take longer; `sql` is for this alone."""
+    task = asyncio.create_task(_renew_on(sql, name, owner), name=f"lease of {name}")
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def _renew_on(sql: Sql, name: str, owner: str) -> None:
+    while True:
+        await asyncio.sleep(LEASE.total_seconds() / 5)
+        with contextlib.suppress(*AWAY):  # there are four more attempts
+            await renew(sql, name, owner)
 
 
 async def end(sql: Sql, name: str, owner: str, *, error: str | None = None) -> None:
