@@ -394,6 +394,58 @@ async def test_an_open_problem_is_told_again_after_a_while(database: str, tmp_pa
     assert [one.value["type"] for one in hook.notices] == ["alert.opened", "alert.still_open"]
 
 
+async def unread(connection: asyncpg.Connection, hours: int) -> None:
+    """The one event that `mailer` has not read came so long ago; it is kept for a day."""
+    await connection.execute("UPDATE cursors SET read_from = now() - interval '1 day'")
+    await connection.execute("UPDATE events SET received_at = now() - $1 * interval '1 hour'", hours)
+
+
+A_DAY: Final = RetentionSettings.model_validate({"events": "1d"})
+
+
+async def test_what_gets_worse_is_told_at_once(database: str, tmp_path: Path, hook: AlertSite) -> None:
+    """a problem that was told as a warning and is critical now is told again, once, long before repeat_after."""
+    connection = await asyncpg.connect(database)
+    await create_cursors(connection, ["mailer"])
+    await store(connection, 1)
+    await unread(connection, 13)
+    async with watching(
+        database, hook, play("postmark", tmp_path), keep=A_DAY, backlog_after="2d", repeat_after="24h"
+    ) as service:
+        await hook.told(1)
+        await noted(connection)
+        await unread(connection, 20)
+        opened, escalated = await hook.told(2)
+        await value(connection, "SELECT notified_severity FROM alerts", expected="critical")
+        await looks(service)
+    await connection.close()
+    assert len(hook.notices) == 2
+    assert opened.text.startswith("Warning: ")
+    assert escalated.text.startswith("CRITICAL: ")
+    assert [one.value["type"] for one in hook.notices] == ["alert.opened", "alert.escalated"]
+    assert opened.headers["webhook-id"] != escalated.headers["webhook-id"]
+
+
+async def test_whoever_was_told_is_told_the_end(database: str, tmp_path: Path, hook: AlertSite) -> None:
+    """a critical problem that ends as a warning is resolved also for those who want to hear of critical ones alone."""
+    connection = await asyncpg.connect(database)
+    await create_cursors(connection, ["mailer"])
+    await store(connection, 1)
+    await unread(connection, 20)
+    async with watching(
+        database, hook, play("postmark", tmp_path), keep=A_DAY, backlog_after="2d", min_severity="critical"
+    ):
+        await hook.told(1)
+        await noted(connection)
+        await unread(connection, 13)
+        await value(connection, "SELECT severity FROM alerts", expected="warning")
+        await unread(connection, 0)
+        await time_passes(connection, 2)
+        await hook.told(2)
+    await connection.close()
+    assert [one.value["type"] for one in hook.notices] == ["alert.opened", "alert.resolved"]
+
+
 async def test_only_what_is_severe_enough_is_told(
     database: str, tmp_path: Path, hook: AlertSite, receiver: Receiver
 ) -> None:

@@ -9,7 +9,9 @@ from typing import Final
 
 from receiver.store.sql import Sql
 
-_COLUMNS: Final = "id, key, kind, severity, text, since, last_seen, resolved_at, resolution, notified_at"
+_COLUMNS: Final = (
+    "id, key, kind, severity, text, since, last_seen, resolved_at, resolution, notified_at, notified_severity"
+)
 _OPEN: Final = f"SELECT {_COLUMNS} FROM alerts WHERE resolved_at IS NULL AND kind = ANY ($1::text[])"
 
 # A row that this statement has inserted has no xmax.
@@ -25,15 +27,20 @@ UPDATE alerts SET resolved_at = clock_timestamp(), resolution = $2, attempts = 0
 WHERE id = $1 AND resolved_at IS NULL AND last_seen <= clock_timestamp() - $3::interval
 """
 
-# Whoever was not told of a problem need not be told of its end.
+# Whoever was told of a problem is told of its end, however severe it was by then; nobody else is.
 _DUE: Final = f"""
 SELECT {_COLUMNS} FROM alerts
-WHERE next_at <= clock_timestamp() AND severity = ANY ($1::text[])
-  AND CASE WHEN resolved_at IS NULL THEN coalesce(notified_at <= clock_timestamp() - $2::interval, true)
+WHERE next_at <= clock_timestamp()
+  AND CASE WHEN resolved_at IS NULL
+           THEN severity = ANY ($1::text[]) AND (coalesce(notified_at <= clock_timestamp() - $2::interval, true)
+                                                 OR severity = 'critical' AND notified_severity = 'warning')
            ELSE resolved_at > clock_timestamp() - interval '1 day' AND notified_at < resolved_at END
 ORDER BY id LIMIT 20
 """
-_TOLD: Final = "UPDATE alerts SET notified_at = clock_timestamp(), attempts = 0, next_at = '-infinity' WHERE id = $1"
+_TOLD: Final = """
+UPDATE alerts SET notified_at = clock_timestamp(), notified_severity = $2, attempts = 0, next_at = '-infinity'
+WHERE id = $1
+"""
 _NOT_TOLD: Final = """
 UPDATE alerts SET attempts = attempts + 1,
     next_at = clock_timestamp() + least($2 * 2 ^ least(attempts, 20), $3) * interval '1 second'
@@ -59,6 +66,12 @@ class Alert:
     resolved_at: datetime | None
     resolution: str | None
     notified_at: datetime | None
+    notified_severity: str | None
+
+    @property
+    def escalated(self) -> bool:
+        """Whether it is worse than whoever was told of it knows."""
+        return self.severity == "critical" and self.notified_severity == "warning"
 
 
 async def open_alerts(sql: Sql, kinds: Sequence[str]) -> list[Alert]:
@@ -77,13 +90,13 @@ async def resolve(sql: Sql, id_: int, resolution: str, *, after: timedelta) -> b
 
 
 async def due_notices(sql: Sql, severities: Sequence[str], *, repeat_after: timedelta) -> list[Alert]:
-    """Of what the webhook is to be told now: new problems, old ones again, and ends."""
+    """Of what the webhook is to be told now: new problems, worse ones, old ones again, and ends."""
     return [Alert(**dict(row)) for row in await sql.fetch(_DUE, list(severities), repeat_after)]
 
 
-async def told(sql: Sql, id_: int) -> None:
+async def told(sql: Sql, alert: Alert) -> None:
     """The webhook has accepted the notice."""
-    await sql.execute(_TOLD, id_)
+    await sql.execute(_TOLD, alert.id, alert.severity)
 
 
 async def not_told(sql: Sql, id_: int, *, first: float, longest: float) -> None:

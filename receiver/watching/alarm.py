@@ -213,7 +213,7 @@ class Alarm:
                     await alerts.not_told(connection, alert.id, first=self._wait, longest=LONGEST_WAIT)
                 return
             async with self._connection.transaction(within=WITHIN) as connection:
-                await alerts.told(connection, alert.id)
+                await alerts.told(connection, alert)
 
     @property
     def _wait(self) -> float:

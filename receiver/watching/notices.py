@@ -59,7 +59,9 @@ class Notices:
 def _event(alert: Alert) -> str:
     if alert.resolved_at is not None:
         return "resolved"
-    return "opened" if alert.notified_at is None else "still_open"
+    if alert.notified_at is None:
+        return "opened"
+    return "escalated" if alert.escalated else "still_open"
 
 
 def _text(alert: Alert) -> str:

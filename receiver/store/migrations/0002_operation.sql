@@ -236,6 +236,7 @@ CREATE TABLE alerts (
     resolved_at timestamptz,
     resolution text,
     notified_at timestamptz,
+    notified_severity text,
     attempts integer NOT NULL DEFAULT 0,
     next_at timestamptz NOT NULL DEFAULT '-infinity',
     CHECK ((resolved_at IS NULL) = (resolution IS NULL))
@@ -253,5 +254,6 @@ COMMENT ON COLUMN alerts.last_seen IS 'When it was last seen.';
 COMMENT ON COLUMN alerts.resolved_at IS 'When it was gone; NULL: it is there.';
 COMMENT ON COLUMN alerts.resolution IS 'Its end in words.';
 COMMENT ON COLUMN alerts.notified_at IS 'When the webhook last accepted a notice of it.';
+COMMENT ON COLUMN alerts.notified_severity IS 'How severe that notice said it was.';
 COMMENT ON COLUMN alerts.attempts IS 'How often sending the next notice has failed.';
 COMMENT ON COLUMN alerts.next_at IS 'When the next notice may be tried.';
