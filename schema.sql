@@ -1242,7 +1242,7 @@ CREATE INDEX alerts_resolved ON alerts (resolved_at);
 COMMENT ON TABLE alerts IS 'Problems that people should know of: one row for each, however many events it concerns.';
 COMMENT ON COLUMN alerts.id IS 'Number, for people.';
 COMMENT ON COLUMN alerts.key IS 'What the problem is and whose, such as silence:shop. Only one row of a key is open.';
-COMMENT ON COLUMN alerts.kind IS 'What kind of problem: silence, backlog, breaker, dead_letters, quarantine, retention, replay, partitions, account, and those of bounces.';
+COMMENT ON COLUMN alerts.kind IS 'What kind of problem: silence, backlog, breaker, dead_letters, quarantine, retention, retention_failed, replay, partitions, account, and those of bounces.';
 COMMENT ON COLUMN alerts.severity IS 'warning or critical.';
 COMMENT ON COLUMN alerts.text IS 'The problem in words, as it was last seen.';
 COMMENT ON COLUMN alerts.since IS 'When it began, or was first seen.';

@@ -228,6 +228,10 @@ DUE: Final = """
 INSERT INTO retries (handler, event_id, event_received_at, shard, cause, next_at)
 VALUES ('mailer', gen_random_uuid(), now(), 0, 'failed', now() - interval '7 min')
 """
+FAILED: Final = """
+INSERT INTO tasks (name, owner, lease_until, finished_at, error)
+VALUES ('retention', 'another process', 'infinity', '2026-01-31 03:00Z', 'it could not: see what')
+"""
 PROBLEMS: Final = {
     "dead_letters": (
         [LETTER] * 3,
@@ -248,6 +252,11 @@ PROBLEMS: Final = {
         ["UPDATE events SET received_at = received_at - interval '7 min'"],
         "UPDATE cursors SET txid = (txid::text::bigint + 1000000)::text::xid8",
         "Warning: handler mailer is 7 minutes behind (2 events), and no process runs it",
+    ),
+    "retention_failed": (
+        [FAILED],
+        "UPDATE tasks SET error = NULL, finished_at = now() WHERE name = 'retention'",
+        "Warning: retention has failed since 2026-01-31 03:00 UTC (it could not: see what): receiver retention run",
     ),
     "retries": (
         [DUE],

@@ -154,6 +154,17 @@ async def test_the_backlog_is_measured_from_when_events_were_due(database: str, 
         await until(late)
 
 
+async def test_when_retention_was_last_done_is_shown(database: str, tmp_path: Path) -> None:
+    """the time at which retention last did all it should is shown, and 0 where it never did."""
+    async with serving(database, play("sendgrid", tmp_path)) as service:
+        await service.connection.execute(
+            "INSERT INTO tasks (name, owner, lease_until) VALUES ('retention', 'another process', 'infinity')"
+        )
+        await until_seen(service, "receiver_retention_done_timestamp_seconds", {(): 0})
+        await service.connection.execute("UPDATE tasks SET finished_at = to_timestamp(1800000000)")
+        await until_seen(service, "receiver_retention_done_timestamp_seconds", {(): 1800000000})
+
+
 async def test_names_types_and_help(database: str, tmp_path: Path) -> None:
     """every metric has a type and a help text, counters end in _total, and the units are Prometheus's base units."""
     async with serving(database, play("sendgrid", tmp_path)) as service:
@@ -215,7 +226,17 @@ OTHERS: Final = {
     *("unknown", "other"),
     *("hard", "soft", "block", "admin", "undetermined"),
     *("handled", "failed", "later", "given_up", "busy", "idle", "most"),
-    *("silence", "backlog", "breaker", "dead_letters", "quarantine", "partitions", "retention", "replay"),
+    *(
+        "silence",
+        "backlog",
+        "breaker",
+        "dead_letters",
+        "quarantine",
+        "partitions",
+        "retention",
+        "replay",
+        "retention_failed",
+    ),
 }
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from receiver.store import retention, tasks
 from receiver.store.activity import Activity, activities
 from receiver.store.partitions import Partition, list_partitions
 from receiver.store.sql import Sql
@@ -36,7 +37,7 @@ class Observation:
     `workers`: live processes that run handlers. `quarantine`: open entries by source, also of those that have none.
     `alerts`: open ones by kind. `covered_until`: up to when there are partitions of `events` without a gap; None: not
     even for now. `connections`: of all clients of the server. `paused_accounts`: since when each can send nothing until
-    somebody acts. `sends`: how many are queued, leased, and (of the last week) unknown.
+    somebody acts. `sends`: how many are queued, leased, and (of the last week) unknown. `retention`: how it went.
     """
 
     at: datetime
@@ -51,6 +52,7 @@ class Observation:
     max_connections: int
     paused_accounts: Mapping[str, datetime]
     sends: Mapping[str, int]
+    retention: tasks.Last
 
 
 async def observe(sql: Sql) -> Observation:
@@ -67,6 +69,7 @@ async def observe(sql: Sql) -> Observation:
         sources=sources,
         paused_accounts=dict(await sql.fetch(_PAUSED)),  # type: ignore[arg-type]  # likewise
         sends=dict(await sql.fetch(_SENDS)),  # type: ignore[arg-type]  # likewise
+        retention=await tasks.last(sql, retention.TASK),
         covered_until=_covered(server["at"], await list_partitions(sql)),
         **dict(server),
     )

@@ -12,7 +12,8 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Final
 
 from receiver.errors import ReceiverError
@@ -43,6 +44,15 @@ UPDATE tasks SET owner = NULL, lease_until = '-infinity', error = $3,
 WHERE name = $1 AND owner = $2
 """
 _HOLDER: Final = "SELECT owner FROM tasks WHERE name = $1 AND lease_until >= clock_timestamp()"
+_LAST: Final = "SELECT finished_at, error FROM tasks WHERE name = $1"
+
+
+@dataclass(frozen=True, slots=True)
+class Last:
+    """How a task went the last time: when it was last done without a fault, and the fault that it ended with since."""
+
+    finished_at: datetime | None
+    error: str | None
 
 
 class Lost(ReceiverError):
@@ -92,6 +102,12 @@ async def holder(sql: Sql, name: str) -> str | None:
     """Who is at it now."""
     found: str | None = await sql.fetchval(_HOLDER, name)
     return found
+
+
+async def last(sql: Sql, name: str) -> Last:
+    """How it went the last time; nothing of both where it was never begun."""
+    row = await sql.fetchrow(_LAST, name)
+    return Last(None, None) if row is None else Last(row["finished_at"], row["error"])
 
 
 async def hold(sql: Sql, name: str, owner: str, *, lease: timedelta) -> bool:

@@ -15,12 +15,15 @@ from receiver.store.alerts import Alert
 from receiver.store.needs import Warned
 from receiver.store.observations import Observation
 from receiver.store.standing import Standing
+from receiver.store.tasks import Last
 
 SILENCE: Final = "silence"
 INSTALLATION: Final = (
-    *("backlog", "breaker", "dead_letters", "quarantine", "partitions", "retention", "replay", "account"),
+    *("backlog", "breaker", "dead_letters", "quarantine", "partitions", "retention", "retention_failed", "replay"),
+    "account",
 )
 COVERED: Final = timedelta(days=3)  # partitions are made a week ahead at least: this late, making them must be failing
+FAILING: Final = timedelta(hours=36)  # retention is begun a day after it was done, and then every hour until it is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +60,15 @@ def installation(seen: Observation, settings: AlertSettings) -> Iterator[Trouble
     if seen.covered_until is None or seen.covered_until < seen.at + COVERED:
         text = f"there is no partition for events after {_when(seen.covered_until or seen.at)}, and making one fails"
         yield Trouble(kind="partitions", severity="critical", text=text)
+    yield from _retention(seen.retention, seen.at)
+
+
+def _retention(last: Last, now: datetime) -> Iterator[Trouble]:
+    done = last.finished_at
+    if last.error and (done is None or done < now - FAILING):
+        since = f"since {_when(done)}" if done else "from the first time on"
+        text = f"retention has failed {since} ({last.error}): receiver retention run"
+        yield Trouble(kind="retention_failed", text=text, since=done)
 
 
 def _handler(one: Standing, settings: AlertSettings) -> Iterator[Trouble]:

@@ -210,6 +210,9 @@ def _database(seen: Observation) -> Iterator[Metric]:
     until = seen.covered_until.timestamp() if seen.covered_until else 0.0
     text = "The end of the last partition of events."
     yield GaugeMetricFamily("receiver_partitions_until_timestamp_seconds", text, until)
+    done = seen.retention.finished_at.timestamp() if seen.retention.finished_at else 0.0
+    text = "When retention last did all it should; 0: never."
+    yield GaugeMetricFamily("receiver_retention_done_timestamp_seconds", text, done)
     yield GaugeMetricFamily("receiver_database_bytes", "Size of the database.", seen.database_bytes)
     text = "Connections of all clients to the database server."
     yield GaugeMetricFamily("receiver_database_connections", text, seen.connections)
