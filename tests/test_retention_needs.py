@@ -110,16 +110,17 @@ async def test_a_replay_keeps_what_it_may_still_read(connection: asyncpg.Connect
     assert done.held == ()
 
 
-async def test_what_is_begun_while_a_drop_waits_keeps_the_partition(
-    connection: asyncpg.Connection, other: asyncpg.Connection, database: str
+@pytest.mark.parametrize("rules", [EVENTS, RAW])
+async def test_what_is_begun_while_retention_waits_keeps_the_partition(
+    connection: asyncpg.Connection, other: asyncpg.Connection, database: str, rules: RetentionSettings
 ) -> None:
-    """a replay that is begun after retention has asked who needs a partition, and before it is dropped, keeps it."""
+    """a replay begun after retention has asked who needs a partition, and before it or its raw goes, keeps both."""
     old = await old_partition(connection, 100)
     process = await connection.fetchval("SELECT pg_backend_pid()")
     transaction = other.transaction()
     await transaction.start()
     await count(other)
-    running = asyncio.create_task(run(connection, EVENTS))
+    running = asyncio.create_task(run(connection, rules))
     async with connected(database) as third:
 
         async def waits() -> bool:
@@ -130,6 +131,7 @@ async def test_what_is_begun_while_a_drop_waits_keeps_the_partition(
         await transaction.rollback()
         (done,) = await running
     assert [need.who for need in done.held] == ["sync"]
+    assert await connection.fetchval(f"SELECT count(raw) FROM {old.name}") == 10
     assert old.name in await names(connection)
 
 

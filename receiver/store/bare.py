@@ -13,7 +13,7 @@ import asyncpg
 
 from receiver.store.partitions import Partition, attach
 from receiver.store.steps import Busy, Done, Progress
-from receiver.store.table_locks import QUIET, SWITCH, lock, persistently
+from receiver.store.table_locks import QUIET, lock, lock_events, persistently
 
 BLOCKS: Final = 4096  # 32 MB of the partition in one transaction
 
@@ -121,12 +121,12 @@ async def _copy(connection: asyncpg.Connection, name: str, copy: str, total: int
 
 
 async def _swap(connection: asyncpg.Connection, partition: Partition, copy: str) -> Done | None:
-    """Put the copy in the partition's place; None where they differ. Raises Busy.
+    """Put the copy in the partition's place; None where they differ; held where somebody needs it by now. Raises Busy.
 
     While they are compared nobody can change the partition, which is cold; reading and ingest go on.
     """
     name = partition.name
-    async with connection.transaction():
+    async with connection.transaction(isolation="read_committed"):  # it is asked late who needs it
         await lock(connection, name, "SHARE", QUIET)
         step = await _step(connection, name)
         compare = _COMPARE.format(name=name, copy=copy)
@@ -139,7 +139,9 @@ async def _exchange(connection: asyncpg.Connection, partition: Partition, copy: 
     """In a savepoint. Holds up everybody who wants `events` for as long as it waits, which is short, and then works."""
     name = partition.name
     async with connection.transaction():
-        await lock(connection, "events", "ACCESS EXCLUSIVE", SWITCH)
+        held = await lock_events(connection, partition)
+        if held:
+            return Done("raw", name, held=tuple(held))
         await connection.execute(f"ALTER TABLE events DETACH PARTITION {name}")
         await attach(connection, copy, partition.span)
         row = await connection.fetchrow(_FINISH, name, copy)

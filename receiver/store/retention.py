@@ -19,13 +19,12 @@ from receiver.errors import ReceiverError
 from receiver.retention_settings import RetentionSettings
 from receiver.store import bare, pruning, tasks
 from receiver.store.connect import AWAY
-from receiver.store.needs import Need, needs
+from receiver.store.needs import needs
 from receiver.store.partitions import Partition, list_partitions
 from receiver.store.steps import Busy, Done, Progress, Report, Unfinished
-from receiver.store.table_locks import QUIET, SWITCH, lock, persistently
+from receiver.store.table_locks import QUIET, lock, lock_events, persistently
 
 TASK: Final = "retention"
-ASKING: Final = "500ms"  # ingest waits meanwhile
 _NOW: Final = "SELECT clock_timestamp()"
 
 # Counted where autovacuum has never looked, which is a small partition.
@@ -133,13 +132,10 @@ async def _drop(connection: asyncpg.Connection, partition: Partition) -> Done:
 
 
 async def _drop_unneeded(connection: asyncpg.Connection, partition: Partition, rows: int, bytes_: int) -> Done:
-    """What was begun since it was last asked counts too: nobody can read `events` between the question and the drop."""
     name = partition.name
     async with connection.transaction(isolation="read_committed"):
         await lock(connection, name, "SHARE UPDATE EXCLUSIVE", QUIET)  # autovacuum gives way
-        for table in ("events", name):
-            await lock(connection, table, "ACCESS EXCLUSIVE", SWITCH)
-        held = await _needs_now(connection, partition)
+        held = await lock_events(connection, partition)
         if held:
             return Done("events", name, held=tuple(held))
         await connection.execute(f"ALTER TABLE events DETACH PARTITION {name}")
@@ -147,15 +143,6 @@ async def _drop_unneeded(connection: asyncpg.Connection, partition: Partition, r
         await connection.execute(f"DROP TABLE {name}")
         await connection.execute(_DROPPED, name, rows, bytes_)
     return Done("events", name, rows, bytes_)
-
-
-async def _needs_now(connection: asyncpg.Connection, partition: Partition) -> list[Need]:
-    """As `needs`, while everybody waits. Raises Busy where it takes too long."""
-    try:
-        await connection.execute(f"SET LOCAL statement_timeout = '{ASKING}'")
-        return await needs(connection, partition)
-    except asyncpg.QueryCanceledError as error:
-        raise Busy(f"it takes longer than {ASKING} to see who needs it; the next run tries again") from error
 
 
 async def _strip_due(connection: asyncpg.Connection, rules: RetentionSettings, report: Report) -> None:
