@@ -108,6 +108,16 @@ async def test_pause_and_resume(database: str, sql: asyncpg.Connection, receiver
     assert await audited(sql) == [("pause", "handler writer: the shop is down"), ("resume", "handler writer")]
 
 
+async def test_what_changes_nothing_is_not_audited(sql: asyncpg.Connection, receiver: Receiver) -> None:
+    """a handler that is paused twice, or resumed twice, has one row in the audit log for each change"""
+    await prepared(sql, [writer])
+    assert "was not paused" in (await receiver("handlers", "resume", "writer")).out
+    assert await audited(sql) == []
+    await receiver("handlers", "pause", "writer", "--reason", "first")
+    assert "was paused before" in (await receiver("handlers", "pause", "writer", "--reason", "second")).err
+    assert await audited(sql) == [("pause", "handler writer: first")]
+
+
 async def test_pausing_waits_for_the_batch_in_hand(database: str, sql: asyncpg.Connection, receiver: Receiver) -> None:
     """a batch that is under way is committed before `pause` returns, and none begins after it"""
     slow = Slow()

@@ -16,6 +16,7 @@ from receiver.embedded.places import find_places
 from receiver.errors import SchemaError
 from receiver.ingest.link import Link
 from receiver.maintenance import check_database
+from receiver.store.rebase import rebase
 from tests.cli import Receiver, command_for
 from tests.log_events import store
 from tests.postgres import FAST, Cluster
@@ -137,6 +138,28 @@ async def test_a_restored_dump(
     assert handled == Counter(done + unread + new)
     await open_.close()
     await restored.close()
+
+
+async def test_two_people_at_once(
+    sql: asyncpg.Connection,
+    database: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """who comes second, between the question and the answer, is told so, and leaves no row in the audit log"""
+    receiver: Receiver = command_for(database, tmp_path, capsys, monkeypatch)
+    await prepared(sql, [writer])
+    await sql.execute("UPDATE cursors SET txid = '1000000000000' WHERE shard = 1")
+    loop = asyncio.get_running_loop()
+
+    def meanwhile(**_options: bool) -> bool:
+        return asyncio.run_coroutine_threadsafe(rebase(sql), loop).result(timeout=30)
+
+    monkeypatch.setattr("receiver.cli.asking.go_on", meanwhile)
+    second = await receiver("cursors", "rebase")
+    assert (second.code, "someone else has done it" in second.out) == (0, True), second.err
+    assert await sql.fetchval("SELECT count(*) FROM audit_log") == 0
 
 
 async def test_ids_of_two_servers_are_not_mixed_up(sql: asyncpg.Connection, database: str) -> None:

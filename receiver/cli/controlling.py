@@ -104,8 +104,8 @@ async def pause_handler(place: Place, name: str, reason: str, wait: float, *, dr
         if not go_on(dry_run=dry_run, yes=True):
             return
         async with connection.transaction():
-            changed = await control.pause(connection, name, by=who(), reason=reason)
-            await write_audit(connection, who(), "pause", f"handler {name}" + (f": {reason}" if reason else ""))
+            if changed := await control.pause(connection, name, by=who(), reason=reason):
+                await write_audit(connection, who(), "pause", f"handler {name}" + (f": {reason}" if reason else ""))
         if not changed:
             note(f"{name} was paused before")
         await _bar(connection, name, wait)
@@ -132,8 +132,9 @@ async def resume_handler(place: Place, name: str, *, dry_run: bool) -> None:
 
         async def change() -> bool:
             async with connection.transaction():
-                await write_audit(connection, who(), "resume", f"handler {name}")
-                return await control.resume(connection, name, by=who())
+                if changed := await control.resume(connection, name, by=who()):
+                    await write_audit(connection, who(), "resume", f"handler {name}")
+                return changed
 
         say(f"{name} goes on" if await _again(change) else f"{name} was not paused")
 

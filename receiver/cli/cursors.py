@@ -60,8 +60,8 @@ async def _rebase(place: Place, *, dry_run: bool, yes: bool) -> None:
             return
         try:
             async with connection.transaction():
-                await write_audit(connection, who(), "rebase", f"cursors, to generation {found.generation + 1}")
-                await store.rebase(connection)
+                if done := await store.rebase(connection):
+                    await write_audit(connection, who(), "rebase", f"cursors, to generation {found.generation + 1}")
         except asyncpg.LockNotAvailableError as error:
             raise CommandError("the events are being used: stop whatever else uses the database") from error
-    say("done: start the service again")
+    say("done: start the service again" if done else "nothing was left to do: someone else has done it meanwhile")
