@@ -50,7 +50,15 @@ async def both_ready(admin: int) -> None:
 
 
 def alive(pids: Sequence[int]) -> list[int]:
-    return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    return [pid for pid in pids if _state(pid) not in {"", "Z"}]
+
+
+def _state(pid: int) -> str:
+    """Of the process table; Z: it has ended, and nobody has asked how."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def children(process: Process) -> list[int]:
@@ -95,6 +103,32 @@ async def _some(load: Load, least: int) -> bool:
 async def _again(web: Process, before: Sequence[int]) -> bool:
     now = children(web)
     return len(now) == len(before) and now != list(before)
+
+
+async def test_killing_the_first_process_ends_the_others(database: str, tmp_path: Path) -> None:
+    """where the process that started the others is killed, they stop in order, and a new start has the port."""
+    admin = free_port() + 400
+    async with site(tmp_path, database, play("sendgrid", tmp_path)) as running:
+        web, again = (
+            running.process("serve", "--no-dispatch", "--workers", "2", RECEIVER_ADMIN_PORT=str(admin)) for _ in "12"
+        )
+        await web.start()
+        await both_ready(admin)
+        orphans = children(web)
+        await web.end(signal.SIGKILL)
+        try:
+            await until(lambda: _gone(orphans), within=30)
+        finally:
+            for pid in alive(orphans):
+                os.kill(pid, signal.SIGKILL)
+        assert web.log().count("signal=SIGTERM") == 2
+        await again.start()
+        await both_ready(admin)
+        assert await again.end(signal.SIGTERM) == 0
+
+
+async def _gone(pids: Sequence[int]) -> bool:
+    return not alive(pids)
 
 
 async def test_processes_that_cannot_start_end_the_service(database: str, tmp_path: Path) -> None:

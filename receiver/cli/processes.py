@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Final, NoReturn
@@ -24,9 +25,9 @@ _PAUSE: Final = 1.0  # seconds before a process that ended by itself is started 
 def run_several(count: int, run: Callable[[int], int]) -> int:
     """Run `run(number)` in `count` processes until a signal ends them; the first exit code that is not 0, else 0.
 
-    A process that ends by itself is started anew, unless it cannot even start. One that ends as UNFIT ends all.
-    To be called without a running loop and without threads, because the processes are forked: they share what the
-    caller has opened.
+    A process that ends by itself is started anew, unless it cannot even start. One that ends as UNFIT ends all. They
+    stop in order also when this process is killed. To be called without a running loop and without threads, because
+    the processes are forked: they share what the caller has opened.
     """
     return _Processes(run).supervise(count)
 
@@ -37,6 +38,8 @@ class _Processes:
         self._numbers: dict[int, int] = {}
         self._stopping = False
         self._code = 0
+        # Nothing is ever written: the reading end comes to its end when the process that holds the other one is gone.
+        self._watched, self._held = os.pipe()
 
     def supervise(self, count: int) -> int:
         before = {number: signal.signal(number, self._stop) for number in SIGNALS}
@@ -50,6 +53,8 @@ class _Processes:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+            os.close(self._watched)
+            os.close(self._held)
         return self._code
 
     def _start(self, number: int) -> None:
@@ -63,6 +68,8 @@ class _Processes:
     def _child(self, number: int) -> NoReturn:
         for one in SIGNALS:
             signal.signal(one, signal.SIG_DFL)
+        os.close(self._held)
+        threading.Thread(target=self._stop_as_an_orphan, name="orphan", daemon=True).start()
         code = 1
         try:
             code = self._run(number)
@@ -70,6 +77,12 @@ class _Processes:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)  # what the caller has opened is the caller's to close
+
+    def _stop_as_an_orphan(self) -> None:
+        """Else it would keep the port, which a new start would then find taken."""
+        os.read(self._watched, 1)
+        log.error("the process that started this one is gone: stopping", action="orphaned")
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def _ended(self, number: int, code: int, started: float) -> None:
         failed = FAILED if code == UNFIT else code
