@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -140,6 +141,107 @@ async def test_a_handler_that_hangs_at_the_stop(database: str, sql: asyncpg.Conn
     async with running(database, hangs):  # the leases were let go
         await value(sql, COUNT, 10, "hangs")
     assert Counter(row[0] for row in await sql.fetch("SELECT event_id FROM effects")) == Counter(ids)
+
+
+async def test_a_handler_that_ignores_its_cancellation(database: str, sql: asyncpg.Connection) -> None:
+    """it is named once and let go of, its event fails, and what it does afterwards changes nothing"""
+    release, errors = asyncio.Event(), []
+
+    @handler(timeout=0.3, max_attempts=1)
+    async def stubborn(event: Event, ctx: Context) -> None:
+        await ctx.sql.execute(EFFECT, "stubborn", event.id)
+        if event.subject == "slow":
+            with suppress(RuntimeError):
+                async with ctx.sql.savepoint():
+                    while not release.is_set():
+                        with suppress(asyncio.CancelledError):
+                            await release.wait()
+            try:
+                await ctx.sql.execute(EFFECT, "stubborn", event.id)
+            except RuntimeError as error:
+                errors.append(str(error))
+
+    await prepared(sql, [stubborn])
+    await store(sql, 5, shard=3, subject=lambda n: "slow" if n == 2 else None)
+    try:
+        with capture_logs() as lines:
+            async with running(database, stubborn):
+                await value(
+                    sql, "SELECT error FROM dead_letters", "took too long, and goes on although it was cancelled"
+                )
+                await value(sql, COUNT, 4, "stubborn")
+                release.set()
+                await true(lambda: len(errors) == 2)  # together, and alone
+                await store(sql, 5, shard=3)
+                await value(sql, COUNT, 9, "stubborn")
+    finally:
+        release.set()
+    assert all("longer than its timeout" in error for error in errors)
+    named = [line["handler"] for line in lines if line["event"] == "handler_ignores_cancellation"]
+    assert named == ["stubborn"]
+
+
+async def test_a_stop_does_not_wait_for_one_that_ignores_it(database: str, sql: asyncpg.Connection) -> None:
+    """a worker ends although a call goes on, what it wrote is undone, and its event is the next worker's"""
+    hanging, release = asyncio.Event(), asyncio.Event()
+
+    @handler(timeout=600)
+    async def stubborn(event: Event, ctx: Context) -> None:
+        await ctx.sql.execute(EFFECT, "stubborn", event.id)
+        hanging.set()
+        while not release.is_set():
+            with suppress(asyncio.CancelledError):
+                await release.wait()
+
+    await prepared(sql, [stubborn])
+    await store(sql, 1)
+    worker = start(database, stubborn, grace=0.5, lease=600.0)
+    try:
+        await asyncio.wait_for(hanging.wait(), 30)
+        stopping = asyncio.ensure_future(worker.stop())
+        await true(stopping.done)
+        await stopping
+        assert len(asyncio.all_tasks()) == 1  # so the end of the loop waits for nothing either
+        assert await sql.fetchval(COUNT, "stubborn") == 0
+    finally:
+        release.set()
+    async with running(database, stubborn):  # the leases were let go
+        await value(sql, COUNT, 1, "stubborn")
+
+
+LET_GO = """
+import asyncio, structlog
+from receiver.dispatch.limit import Ignored, Leftovers, Limit
+
+async def stubborn(limit):
+    with limit.one():
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except:
+                pass
+
+async def main():
+    limit = Limit(0.1, lambda: None, Leftovers(structlog.get_logger()))
+    try:
+        await limit.run(stubborn(limit))
+    except Ignored:
+        print("let go")
+
+asyncio.run(main())
+"""
+
+
+async def test_a_process_ends_in_spite_of_one_that_ignores_it() -> None:
+    """neither the end of the loop nor that of the interpreter waits for a call that cannot be ended"""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", LET_GO, stdout=asyncio.subprocess.PIPE)
+    try:
+        out, _ = await asyncio.wait_for(process.communicate(), 60)
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+    assert process.returncode == 0
+    assert b"let go" in out
 
 
 async def test_def_handlers(database: str, sql: asyncpg.Connection) -> None:

@@ -235,13 +235,11 @@ async def test_a_fixed_number_of_statements(database: str) -> None:
                 statements: list[str] = []
                 run = trial._transaction.run
 
-                async def counted(
-                    method: str, query: str, args: tuple[Any, ...], run: Any = run, statements: Any = statements
-                ) -> Any:
-                    statements.append(query)
-                    return await run(method, query, args)
+                async def counted(*called: Any, run: Any = run, statements: list[str] = statements) -> Any:
+                    statements.append(called[2])
+                    return await run(*called)
 
-                trial._transaction.run = counted  # type: ignore[method-assign]  # counts what the handler runs
+                trial._transaction.run = counted  # type: ignore[method-assign,assignment]  # counts what the handler runs
                 caller = trial.caller(handler)
                 context = caller.context(trial._transaction)
                 await caller.call_all([event(type_, recipient=f"{n}@example.com") for n in range(size)], context)

@@ -15,6 +15,7 @@ from structlog.typing import FilteringBoundLogger
 from receiver.contacts.handling import Contacts
 from receiver.contacts.origin import Origin
 from receiver.contacts.rules import Rules
+from receiver.dispatch.limit import Ignored, Leftovers, Limit
 from receiver.dispatch.threads import Gate, Threads
 from receiver.dispatch.transaction import Transaction, TransactionSql
 from receiver.event import Event
@@ -44,9 +45,11 @@ class Caller:
     rules: Rules = field(default_factory=Rules)
     counts: Counter[str] = field(default_factory=Counter)
     _threads: Threads = field(init=False, repr=False)
+    _leftovers: Leftovers = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_threads", Threads(self.handler.name))
+        object.__setattr__(self, "_leftovers", Leftovers(self.log))
 
     def context(
         self, transaction: Transaction, *, attempt: int = 1, replaying: bool = False, now: datetime | None = None
@@ -65,41 +68,48 @@ class Caller:
         )
 
     async def call_all(self, events: Sequence[Event], context: Context[Any]) -> Outcome | Raised:
-        """Hand over all events, in as few calls as the handler allows; ends with the first that is not settled."""
-        result: Outcome | Raised = _DONE
-        if self.handler.batch:
-            size = self.handler.run.batch_size
-            for start in range(0, len(events), size):
-                result = await self.call(events[start : start + size], context)
-                if not settled(result):
-                    break
-        else:
-            for event in events:
-                result = await self.call(event, replace(context, event=event))
-                if not settled(result):
-                    break
-        return result
+        """Hand over all events, in as few calls as the handler allows; ends with the first that is not settled.
+
+        Database troubles are the transaction's to tell: ask its `check` before believing this.
+        """
+        sql = context.sql
+        assert isinstance(sql, TransactionSql)  # by `context`
+        limit = Limit(self.handler.run.timeout, sql.end, self._leftovers)
+        try:
+            return await limit.run(self._call_each(events, context, limit))
+        except Ignored as error:
+            return Raised(error)
 
     async def call_one(self, event: Event, context: Context[Any]) -> Outcome | Raised:
         """Hand over one event alone."""
         return await self.call_all((event,), context)
 
-    async def call(self, argument: Any, context: Context[Any]) -> Outcome | Raised:
-        """Call the function. Database troubles are the transaction's to tell: ask its `check` before believing this."""
+    async def _call_each(self, events: Sequence[Event], context: Context[Any], limit: Limit) -> Outcome | Raised:
+        result: Outcome | Raised = _DONE
+        if self.handler.batch:
+            size = self.handler.run.batch_size
+            for start in range(0, len(events), size):
+                result = await self.call(events[start : start + size], context, limit)
+                if not settled(result):
+                    break
+        else:
+            for event in events:
+                result = await self.call(event, replace(context, event=event), limit)
+                if not settled(result):
+                    break
+        return result
+
+    async def call(self, argument: Any, context: Context[Any], limit: Limit) -> Outcome | Raised:
+        """Call the function. It has failed when its time was over, whatever it made of that."""
         try:
-            async with asyncio.timeout(self.handler.run.timeout):
+            with limit.one():
                 if self.handler.threaded:
                     outcome = await self._call_in_thread(argument, context)
                 else:
                     outcome = await self.handler.function(argument, context)
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise  # it is we who are cancelled, not something the handler waited for
-            return Raised(error)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a handler raises is that event's failure
-            return Raised(error)
-        return self._checked(outcome)
+        except (Exception, SystemExit, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever a handler raises is that event's failure
+            return Raised(_too_long(error) if limit.exceeded else error)
+        return Raised(_too_long(None)) if limit.exceeded else self._checked(outcome)
 
     async def _call_in_thread(self, argument: Any, context: Context[Any]) -> object:
         gate = Gate()
@@ -116,6 +126,12 @@ class Caller:
         if isinstance(outcome, (Done, Skip, RetryAfter, GiveUp)):
             return outcome
         return Raised(TypeError(f"a handler returns an outcome or nothing, not {type(outcome).__name__}"))
+
+
+def _too_long(cause: BaseException | None) -> TimeoutError:
+    error = TimeoutError()
+    error.__cause__ = cause
+    return error
 
 
 def settled(result: Outcome | Raised) -> bool:

@@ -67,11 +67,10 @@ class Transaction:
         """Whether anything was done in it."""
         return self._connection is not None
 
-    async def run(self, method: str, query: str, args: tuple[Any, ...]) -> Any:
+    async def run(self, sql: TransactionSql, method: str, query: str, args: tuple[Any, ...]) -> Any:
         """One statement, by the name of asyncpg's method."""
         async with self._turn:
-            if self.ended:
-                raise RuntimeError("the transaction has ended: use ctx only until the handler returns")
+            sql.check()
             connection = self._connection or await self._begin()
             try:
                 if self._alone and not self._saved:
@@ -167,8 +166,9 @@ class Transaction:
         await self._connection.execute(statement)
 
     @asynccontextmanager
-    async def savepoint(self) -> AsyncIterator[None]:
-        await self.run("execute", "SELECT", ())  # opens what must be open first
+    async def savepoint(self, sql: TransactionSql) -> AsyncIterator[None]:
+        await self.run(sql, "execute", "SELECT", ())  # opens what must be open first
+        sql.check()
         assert self._connection is not None
         point = self._connection.transaction()
         await point.start()
@@ -176,9 +176,11 @@ class Transaction:
         try:
             yield
         except BaseException:  # cancellation too
-            await point.rollback()
-            self._failed = failed
+            if not sql.ended:  # else all of the call is undone, and the connection may be in other hands
+                await point.rollback()
+                self._failed = failed
             raise
+        sql.check()
         await point.commit()
         self._failed = failed
 
@@ -186,10 +188,25 @@ class Transaction:
 class TransactionSql:
     """`ctx.sql`: statements in the batch's transaction, and no way to end it."""
 
-    __slots__ = ("_transaction",)
+    __slots__ = ("_over", "_transaction")
 
     def __init__(self, transaction: Transaction) -> None:
         self._transaction = transaction
+        self._over = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is of no more use."""
+        return self._over or self._transaction.ended
+
+    def end(self) -> None:
+        """Let nothing through any more, though the transaction may go on."""
+        self._over = True
+
+    def check(self) -> None:
+        """Raises RuntimeError where it is of no more use."""
+        if self.ended:
+            raise RuntimeError("the call has ended, or has taken longer than its timeout: its ctx is of no more use")
 
     async def execute(self, query: str, *args: Any) -> str:
         result: str = await self._run("execute", query, args)
@@ -208,7 +225,7 @@ class TransactionSql:
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
-        async with self._transaction.savepoint():
+        async with self._transaction.savepoint(self):
             yield
 
     async def _run(self, method: str, query: str, args: tuple[Any, ...]) -> Any:
@@ -216,4 +233,4 @@ class TransactionSql:
             raise ValueError(
                 "the transaction is committed when the handler returns; to undo a part use ctx.sql.savepoint()"
             )
-        return await self._transaction.run(method, query, args)
+        return await self._transaction.run(self, method, query, args)
