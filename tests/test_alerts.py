@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -12,11 +13,14 @@ import asyncpg
 import pytest
 from standardwebhooks.webhooks import Webhook
 
+from receiver.alert_settings import AlertSettings
 from receiver.event import EventType
 from receiver.retention_settings import RetentionSettings
+from receiver.store.connect import KeptConnection
 from receiver.store.log import create_cursors
 from receiver.store.partitions import list_partitions
 from receiver.store.replays import Accepts, Selection, cancel_replay, start_replay
+from receiver.watching.alarm import Alarm
 from tests.alert_site import AlertSite, alert_site
 from tests.cli import Receiver, command
 from tests.log_events import store
@@ -208,6 +212,54 @@ async def test_several_processes_tell_once(database: str, tmp_path: Path, hook: 
         await hook.told(2)
         await looks(first, 10)
         assert len(hook.notices) == 2
+
+
+# Looks that fail ---------------------------------------------------------------------------------------------------
+
+
+class Listening:
+    """An alarm that listens for `ses`. `heard`: deliveries so far. `looks`: how many have begun."""
+
+    def __init__(self, database: str, tmp_path: Path) -> None:
+        self.heard = self.looks = 0
+        sources = {"ses": play("ses", tmp_path).source}
+        kept = KeptConnection(database, name="receiver watch")
+        self.alarm = Alarm(kept, AlertSettings(), sources=sources, heard=self._count, every=OFTEN)
+
+    def _count(self) -> dict[str, int]:
+        self.looks += 1
+        return {"ses": self.heard}
+
+    async def look(self, count: int) -> None:
+        """So many more have begun."""
+        wanted = self.looks + count
+
+        async def enough() -> bool:
+            return self.looks >= wanted
+
+        await until(enough)
+
+
+@pytest.fixture
+async def listening(database: str, tmp_path: Path) -> AsyncIterator[Listening]:
+    made = Listening(database, tmp_path)
+    task = asyncio.create_task(made.alarm.run())
+    yield made
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_delivery_is_noted_though_a_look_fails(database: str, listening: Listening) -> None:
+    """what was heard before a look that is rolled back is noted by the next one that is not."""
+    connection = await asyncpg.connect(database)
+    await listening.look(2)
+    await connection.execute("ALTER TABLE alerts RENAME TO gone")
+    await listening.look(1)
+    listening.heard = 1
+    await listening.look(3)
+    await connection.execute("ALTER TABLE gone RENAME TO alerts")
+    await value(connection, "SELECT last_event_at IS NOT NULL FROM source_activity", expected=True)
+    await connection.close()
 
 
 # Other problems ----------------------------------------------------------------------------------------------------

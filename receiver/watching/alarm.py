@@ -112,10 +112,12 @@ class Alarm:
     async def _look(self) -> None:
         """In transactions of their own, the longest last: none keeps another from being done."""
         if self._sources:
+            counts = dict(self._heard())
             async with self._connection.transaction(within=WITHIN) as connection:
-                await self._note(connection)
+                await self._note(connection, counts)
                 if await self._has("watch_sources", connection):
                     await self._watch_sources(connection)
+            self._last_heard = counts  # only now is it written down
         if self._notices:
             async with self._connection.transaction(within=WITHIN) as connection:
                 telling = await self._has("send_alerts", connection)
@@ -160,11 +162,9 @@ class Alarm:
         lease = timedelta(seconds=self._every * HELD + WITHIN)
         return await tasks.hold(connection, duty, self._owner, lease=lease)
 
-    async def _note(self, connection: asyncpg.Connection) -> None:
-        counts = dict(self._heard())
+    async def _note(self, connection: asyncpg.Connection, counts: Mapping[str, int]) -> None:
         names = sorted(self._sources)
         await note_activity(connection, names, [counts.get(one, 0) > self._last_heard.get(one, 0) for one in names])
-        self._last_heard = counts
 
     async def _watch_sources(self, connection: asyncpg.Connection) -> None:
         seen = await activities(connection)
