@@ -12,6 +12,7 @@ from typing import Any, Final
 import asyncpg
 import pytest
 from standardwebhooks.webhooks import Webhook
+from structlog.testing import capture_logs
 
 from receiver.alert_settings import AlertSettings
 from receiver.event import EventType
@@ -20,7 +21,7 @@ from receiver.store.connect import KeptConnection
 from receiver.store.log import create_cursors
 from receiver.store.partitions import list_partitions
 from receiver.store.replays import Accepts, Selection, cancel_replay, start_replay
-from receiver.watching.alarm import Alarm
+from receiver.watching.alarm import REPEATED, Alarm
 from tests.alert_site import AlertSite, alert_site
 from tests.cli import Receiver, command
 from tests.log_events import store
@@ -260,6 +261,30 @@ async def test_a_delivery_is_noted_though_a_look_fails(database: str, listening:
     await connection.execute("ALTER TABLE gone RENAME TO alerts")
     await value(connection, "SELECT last_event_at IS NOT NULL FROM source_activity", expected=True)
     await connection.close()
+
+
+async def test_looks_that_fail_again_and_again_are_told(database: str, listening: Listening) -> None:
+    """many looks that fail in a row are told by one warning, and once more when it is over; a few are not."""
+    connection = await asyncpg.connect(database)
+
+    def said(action: str) -> list[str]:
+        return [one["log_level"] for one in logged if one["action"] == action and one["log_level"] != "debug"]
+
+    async def ended() -> bool:
+        return bool(said("alerts_recovered"))
+
+    with capture_logs() as logged:
+        await listening.look(2)
+        await connection.execute("ALTER TABLE alerts RENAME TO gone")
+        await listening.look(3)
+        assert said("alerts_failed") == []
+        await listening.look(2 * REPEATED)
+        assert said("alerts_failed") == ["warning"]
+        await connection.execute("ALTER TABLE gone RENAME TO alerts")
+        await until(ended)
+        await listening.look(2)
+    await connection.close()
+    assert said("alerts_failed") + said("alerts_recovered") == ["warning", "info"]
 
 
 # Other problems ----------------------------------------------------------------------------------------------------

@@ -47,6 +47,7 @@ log = structlog.get_logger("alerts")
 EVERY: Final = 10.0  # seconds between looks
 HELD: Final = 6  # looks that a duty is kept without a sign of life
 WITHIN: Final = 10.0  # seconds for one look
+REPEATED: Final = 6  # looks that fail in a row: no longer a moment's matter
 BOUNCES: Final = 30  # looks from one at bounces to the next: they are counted from events
 COUNTING: Final = 30.0  # seconds for that one
 SETTLED: Final = timedelta(minutes=1)  # what comes and goes is one problem
@@ -82,6 +83,7 @@ class Alarm:
         self._retention = retention or RetentionSettings()
         self._policy = policy or PolicySettings()
         self._last_heard: Mapping[str, int] = {}
+        self._failures = 0  # looks in a row that could not be ended
         self._every = every
         self._settled = settled
         self._owner = f"{tasks.this_process()}:{secrets.token_hex(4)}"  # a test has several in one process
@@ -93,13 +95,24 @@ class Alarm:
             while True:
                 try:
                     await self._look()
+                    self._looked()
                 except AWAY as error:
-                    log.debug("cannot look for problems", action="alerts_failed", error=type(error).__name__)
+                    self._could_not_look(error)
                 except Exception:  # a fault of ours must not end the watch
                     log.exception("cannot look for problems", action="alerts_failed")
                 await asyncio.sleep(self._every)
         finally:
             await self._end()
+
+    def _could_not_look(self, error: BaseException) -> None:
+        self._failures += 1
+        say = log.warning if self._failures == REPEATED else log.debug
+        say("cannot look for problems", action="alerts_failed", error=type(error).__name__, times=self._failures)
+
+    def _looked(self) -> None:
+        if self._failures >= REPEATED:
+            log.info("problems are looked for again", action="alerts_recovered", times=self._failures)
+        self._failures = 0
 
     async def _end(self) -> None:
         with contextlib.suppress(*AWAY):
