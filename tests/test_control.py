@@ -156,6 +156,27 @@ async def test_pausing_at_once(database: str, sql: asyncpg.Connection, receiver:
     assert await effects(sql) == Counter([first, *second])
 
 
+async def test_pausing_while_a_retry_is_in_hand(database: str, sql: asyncpg.Connection, receiver: Receiver) -> None:
+    """a retry under way when its handler is paused is undone, and done again after the handler is resumed"""
+    slow = Slow()
+    ids = await store(sql, 1)
+    await prepared(sql, [writer])
+    await sql.execute(
+        "INSERT INTO retries (handler, event_id, event_received_at, shard, cause, attempt, next_at) "
+        "SELECT 'writer', id, received_at, shard, 'failed', 1, now() FROM events"
+    )
+    async with running(database, slow.handler):
+        await asyncio.wait_for(slow.waiting.wait(), 30)
+        assert (await receiver("handlers", "pause", "writer")).code == 0
+        slow.release.set()
+        await value(sql, "SELECT count(*) FROM (SELECT FROM retries FOR UPDATE SKIP LOCKED) AS free", 1)
+        assert await sql.fetchval(COUNT) == 0
+        assert await sql.fetchval("SELECT attempt FROM retries") == 1
+        await receiver("handlers", "resume", "writer")
+        await value(sql, COUNT, 1)
+    assert await effects(sql) == Counter(ids)
+
+
 async def test_skip_to_now(database: str, sql: asyncpg.Connection, receiver: Receiver) -> None:
     """events before it are never seen, not even those of a batch in hand; a transaction under way is not skipped"""
     slow, other = Slow(), await asyncpg.connect(database)

@@ -16,7 +16,7 @@ from receiver.dispatch.database import Database
 from receiver.dispatch.failing import Failure
 from receiver.dispatch.running import Runner
 from receiver.dispatch.transaction import Transaction, TransactionSql
-from receiver.store import failures, ordering
+from receiver.store import control, failures, ordering
 from receiver.store.failures import Due
 from receiver.store.leases import Leased, Move
 from receiver.store.ordering import Turn
@@ -81,6 +81,8 @@ class Retrier:
             failure = await self._run(transaction, sql, turn.due)
             if leased is not None:
                 await self._go_on(transaction, sql, turn, leased)
+            elif await self._paused(transaction, sql):
+                return False  # the event stays due
             await transaction.commit()
         self._runner.counts["handled"] += failure is None
         self._runner.report([] if failure is None else [failure])
@@ -115,6 +117,10 @@ class Retrier:
             else:
                 await self._runner.keep(sql, failure)
         return failure
+
+    async def _paused(self, transaction: Transaction, sql: TransactionSql) -> bool:
+        with transaction.own_statements():
+            return await control.paused(sql, self._name)
 
     async def _go_on(self, transaction: Transaction, sql: TransactionSql, turn: Turn, leased: Sequence[Leased]) -> None:
         """Let the next of the key come, and prove that the shard is still ours."""

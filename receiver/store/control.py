@@ -20,6 +20,8 @@ from receiver.store.sql import Sql
 
 _ORDERS: Final = "SELECT name, state = 'paused', revision FROM handlers WHERE name = ANY ($1::text[])"
 
+# Locked until the transaction ends, so that a pause comes before it or after it.
+_PAUSED: Final = "SELECT state = 'paused' FROM handlers WHERE name = $1 FOR SHARE"
 _CHANGE: Final = """
 INSERT INTO handlers (name, state, changed_by, reason, revision) VALUES ($1, $2, $3, $4, 1)
 ON CONFLICT (name) DO UPDATE SET state = excluded.state, changed_by = excluded.changed_by, reason = excluded.reason,
@@ -108,6 +110,11 @@ class Order:
 async def orders(sql: Sql, handlers: Sequence[str]) -> dict[str, Order]:
     """What was decided about these handlers; those without a decision are left out."""
     return {name: Order(paused, revision) for name, paused, revision in await sql.fetch(_ORDERS, list(handlers))}
+
+
+async def paused(sql: Sql, handler: str) -> bool:
+    """Whether it is paused, for a transaction that holds no lease and is about to commit."""
+    return bool(await sql.fetchval(_PAUSED, handler))
 
 
 async def exists(sql: Sql, handler: str) -> bool:
