@@ -311,7 +311,7 @@ async def test_dead_letters(receiver: Receiver, service: Running) -> None:
     assert (await receiver("dead-letters", "retry", str(id_))).code == 1
     assert (await receiver("dead-letters", "--json")).rows == []
     second = await dead(service)
-    assert (await receiver("dead-letters", "discard", str(second), "--reason", "typo")).code == 0
+    assert (await receiver("dead-letters", "discard", str(second), "--reason", "typo", "--yes")).code == 0
     assert {row["resolution"] for row in (await receiver("dead-letters", "--json", "--all")).rows} == {
         "retried",
         "discarded",
