@@ -315,6 +315,11 @@ PROBLEMS: Final = {
         "UPDATE dead_letters SET resolved_at = now(), resolution = 'discarded'",
         "Warning: handler mailer has given up on 3 events: receiver dead-letters list",
     ),
+    "dead_letters of a handler that was removed": (
+        [LETTER, "DELETE FROM cursors"],
+        "UPDATE dead_letters SET resolved_at = now(), resolution = 'discarded'",
+        "Warning: handler mailer has given up on 1 event: receiver dead-letters list",
+    ),
     "quarantine": (
         [QUARANTINED] * 2,
         "UPDATE quarantine SET resolved_at = now(), resolution = 'discarded'",

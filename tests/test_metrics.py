@@ -154,6 +154,16 @@ async def test_the_backlog_is_measured_from_when_events_were_due(database: str, 
         await until(late)
 
 
+async def test_dead_letters_outlive_their_handler(database: str, tmp_path: Path) -> None:
+    """open dead letters of a handler that was removed, cursors and all, are still counted under its name."""
+    async with serving(database, play("sendgrid", tmp_path)) as service:
+        await service.connection.execute(
+            "INSERT INTO dead_letters (handler, event_id, event, event_type, source, attempts, error_type, error)"
+            " VALUES ('gone', gen_random_uuid(), '{}', 'delivered', 'shop', 8, 'ValueError', 'no')"
+        )
+        await until_seen(service, "receiver_handler_dead_letters", {("gone",): 1, ("picky",): 0})
+
+
 async def test_when_retention_was_last_done_is_shown(database: str, tmp_path: Path) -> None:
     """the time at which retention last did all it should is shown, and 0 where it never did."""
     async with serving(database, play("sendgrid", tmp_path)) as service:

@@ -15,6 +15,7 @@ from receiver.store.standing import Standing, standings
 
 _WORKERS: Final = "SELECT count(*) FROM workers WHERE expires_at > clock_timestamp()"
 _QUARANTINE: Final = "SELECT source, count(*) FROM quarantine WHERE resolved_at IS NULL GROUP BY source"
+_LETTERS: Final = "SELECT handler, count(*) FROM dead_letters WHERE resolved_at IS NULL GROUP BY handler"
 _ALERTS: Final = "SELECT kind, count(*) FROM alerts WHERE resolved_at IS NULL GROUP BY kind"
 # Those that stay paused until somebody acts, and what has not come to an end: both small.
 _PAUSED: Final = "SELECT name, paused_at FROM send_accounts WHERE paused_at IS NOT NULL AND paused_until IS NULL"
@@ -34,14 +35,16 @@ SELECT clock_timestamp() AS at, pg_database_size(current_database()) AS database
 class Observation:
     """One look at the database, at the time `at` of its clock.
 
-    `workers`: live processes that run handlers. `quarantine`: open entries by source, also of those that have none.
-    `alerts`: open ones by kind. `covered_until`: up to when there are partitions of `events` without a gap; None: not
-    even for now. `connections`: of all clients of the server. `paused_accounts`: since when each can send nothing until
-    somebody acts. `sends`: how many are queued, leased, and (of the last week) unknown. `retention`: how it went.
+    `dead_letters`: open ones by handler, also of those that were removed. `workers`: live processes that run handlers.
+    `quarantine`: open entries by source, also of those that have none. `alerts`: open ones by kind. `covered_until`: up
+    to when there are partitions of `events` without a gap; None: not even for now. `connections`: of all clients of the
+    server. `paused_accounts`: since when each can send nothing until somebody acts. `sends`: how many are queued,
+    leased, and (of the last week) unknown. `retention`: how it went.
     """
 
     at: datetime
     handlers: Sequence[Standing]
+    dead_letters: Mapping[str, int]
     workers: int
     quarantine: Mapping[str, int]
     sources: Sequence[Activity]
@@ -61,8 +64,11 @@ async def observe(sql: Sql) -> Observation:
     assert server is not None  # it has no FROM
     sources = await activities(sql)
     quarantine: dict[str, int] = dict(await sql.fetch(_QUARANTINE))  # type: ignore[arg-type]  # a record of two is a pair
+    handlers = await standings(sql)
+    letters: dict[str, int] = dict(await sql.fetch(_LETTERS))  # type: ignore[arg-type]  # likewise
     return Observation(
-        handlers=await standings(sql),
+        handlers=handlers,
+        dead_letters={one.handler: 0 for one in handlers} | letters,
         workers=await sql.fetchval(_WORKERS),
         quarantine={one.source: 0 for one in sources} | quarantine,
         alerts=dict(await sql.fetch(_ALERTS)),  # type: ignore[arg-type]  # likewise

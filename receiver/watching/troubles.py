@@ -49,6 +49,10 @@ def installation(seen: Observation, settings: AlertSettings) -> Iterator[Trouble
     """Everything but silence."""
     for one in seen.handlers:
         yield from _handler(one, settings)
+    for handler, count in sorted(seen.dead_letters.items()):
+        if count >= settings.dead_letters:
+            text = f"handler {handler} has given up on {_of(count, 'event', 'events')}: receiver dead-letters list"
+            yield Trouble(kind="dead_letters", subject=handler, text=text)
     for source, count in sorted(seen.quarantine.items()):
         if count >= settings.quarantine:
             text = f"{_of(count, 'entry', 'entries')} of source {source} in quarantine: receiver quarantine list"
@@ -77,9 +81,6 @@ def _handler(one: Standing, settings: AlertSettings) -> Iterator[Trouble]:
         # Without the error: it may quote a stranger, and this text goes where markup is understood.
         text = f"handler {name} fails for everything and is held since {_when(one.breaker_since)}: receiver handlers"
         yield Trouble(kind="breaker", subject=name, severity="critical", text=text, since=one.breaker_since)
-    if one.dead_letters >= settings.dead_letters:
-        text = f"handler {name} has given up on {_of(one.dead_letters, 'event', 'events')}: receiver dead-letters list"
-        yield Trouble(kind="dead_letters", subject=name, text=text)
     late = timedelta(seconds=one.lag_seconds)
     if one.state not in ("paused", "removed") and late >= settings.backlog_after:
         nobody = ", and no process runs it" if one.state == "idle" else ""

@@ -168,6 +168,8 @@ def _handlers(seen: Observation) -> Iterator[Metric]:
     for name, text, value in _STANDING:
         values = {one.handler: float(value(one)) for one in seen.handlers}
         yield gauge(f"receiver_handler_{name}", text, "handler", values)
+    text = "Events given up on that nobody has retried or discarded."
+    yield gauge("receiver_handler_dead_letters", text, "handler", seen.dead_letters)
 
 
 _STANDING: Final[Sequence[tuple[str, str, Callable[[Standing], float]]]] = (
@@ -178,7 +180,6 @@ _STANDING: Final[Sequence[tuple[str, str, Callable[[Standing], float]]]] = (
     ),
     ("backlog_events", "Events not read yet; counts at most 1000 per shard.", lambda one: one.lag_events),
     ("retries", "Events that wait for their next attempt.", lambda one: one.retries),
-    ("dead_letters", "Events given up on that nobody has retried or discarded.", lambda one: one.dead_letters),
     ("paused", "Whether somebody has paused it.", lambda one: one.state == "paused"),
     ("removed", "Whether processes run handlers, and none runs this one.", lambda one: one.state == "removed"),
     ("breaker_open", "Whether it is held because it fails.", lambda one: one.breaker_since is not None),
