@@ -105,6 +105,18 @@ async def _again(web: Process, before: Sequence[int]) -> bool:
     return len(now) == len(before) and now != list(before)
 
 
+async def test_a_signal_to_the_whole_group(database: str, tmp_path: Path) -> None:
+    """a signal that comes to all processes, as from systemd, lets each stop in order: it is not doubled."""
+    admin = free_port() + 500
+    async with site(tmp_path, database, play("sendgrid", tmp_path)) as running:
+        web = running.process("serve", "--no-dispatch", "--workers", "2", RECEIVER_ADMIN_PORT=str(admin))
+        await web.start()
+        await both_ready(admin)
+        for pid in children(web):
+            os.kill(pid, signal.SIGTERM)
+        assert await web.end(signal.SIGTERM) == 0
+
+
 async def test_killing_the_first_process_ends_the_others(database: str, tmp_path: Path) -> None:
     """where the process that started the others is killed, they stop in order, and a new start has the port."""
     admin = free_port() + 400

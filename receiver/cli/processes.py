@@ -91,14 +91,18 @@ class _Processes:
             return
         if code == UNFIT or (code > 0 and time.monotonic() - started < _START):
             self._code = failed
-            self._stop(signal.SIGTERM)
+            self._stop(0)  # nobody's signal
             return
         log.error("a web process ended and is started anew", action="process_ended", number=number, code=code)
         time.sleep(_PAUSE)
         if not self._stopping:
             self._start(number)
 
-    def _stop(self, _signal: int, _frame: object = None) -> None:
+    def _stop(self, received: int, _frame: object = None) -> None:
+        """Ask all to stop, by another signal than we have received.
+
+        That one may have come to the whole group, from systemd or a terminal, and a second of its kind ends at once.
+        """
         self._stopping = True
         for pid in list(self._numbers):
-            os.kill(pid, signal.SIGTERM)
+            os.kill(pid, signal.SIGHUP if received == signal.SIGTERM else signal.SIGTERM)
