@@ -10,7 +10,11 @@ _UNSAFE: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
 )
 
-_ADDRESS: Final = re.compile(r"[^\s@<>\"'(),:;\[\]{}=]{1,64}(?:@|%40)[^\s@<>\"'(),:;\[\]{}=/?&]{1,255}", re.IGNORECASE)
+# An at sign, also as URLs, mail headers, JSON and HTML write it, and the wide one.
+_AT: Final = re.compile(r"@|%40|=40|\\u0040|&#(?:64|x40);|\uff20", re.IGNORECASE)
+_DOMAIN: Final = re.compile(r"\[[^\s\]]{1,64}\]|[^\s@<>\"'(),:;\[\]{}=/?&\\]{1,255}")
+_NOT_IN_LOCAL: Final = frozenset(" \t\r\n\"@<>'(),:;[]{}")
+_LONGEST: Final = 320  # characters before an at sign that are looked at: nobody has a longer address
 
 
 def printable(text: str) -> str:
@@ -19,5 +23,25 @@ def printable(text: str) -> str:
 
 
 def without_addresses(text: str) -> str:
-    """The text with `<address>` in the place of everything that looks like a mail address."""
-    return _ADDRESS.sub("<address>", text)
+    """The text with `<address>` in the place of everything that looks like a mail address.
+
+    What stands right before an address without a blank, such as a name and `=`, goes too: it may be a part of it.
+    """
+    kept, end = [], 0
+    for at in _AT.finditer(text):
+        begin, domain = _local(text, end, at.start()), _DOMAIN.match(text, at.end())
+        if domain is not None and end <= begin < at.start():
+            kept += text[end:begin], "<address>"
+            end = domain.end()
+    return "".join((*kept, text[end:]))
+
+
+def _local(text: str, least: int, end: int) -> int:
+    """Where the local part begins that ends here, at `least` or behind it."""
+    least = max(least, end - _LONGEST)
+    if text.endswith('"', least, end) and (quote := text.rfind('"', least, end - 1)) >= 0:
+        return quote
+    begin = end
+    while begin > least and text[begin - 1] not in _NOT_IN_LOCAL:
+        begin -= 1
+    return begin
