@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import hypothesis
 import pytest
@@ -25,7 +25,11 @@ _SERVER = pytest.StashKey[RunServer]()
 _CLUSTER = pytest.StashKey[Cluster]()
 
 use_memory()
-hypothesis.settings.register_profile("thorough", max_examples=4000, deadline=None)
+# A machine that is busy with other things must fail no test.
+UNTIMED: Final[dict[str, Any]] = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+hypothesis.settings.register_profile("usual", **UNTIMED)
+hypothesis.settings.register_profile("thorough", max_examples=4000, **UNTIMED)
+hypothesis.settings.load_profile("usual")
 
 
 def pytest_configure(config: pytest.Config) -> None:

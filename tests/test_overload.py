@@ -124,7 +124,11 @@ async def test_memory_stays_bounded_under_a_flood(database: str, tmp_path: Path)
                 (line,) = [line for line in metrics.splitlines() if line.startswith("receiver_in_flight_bytes")]
                 peak = max(peak, int(float(line.split()[1])))
 
+        async def seen() -> bool:
+            return peak > 0
+
         watching = asyncio.create_task(watch())
+        await until(seen)
         flood = await asyncio.gather(*(service.client.post("/webhooks/sendgrid", content=body) for _ in range(30)))
         answers = await asyncio.gather(*held)
         watching.cancel()
