@@ -76,11 +76,9 @@ CREATE TABLE replays (
     selection jsonb NOT NULL,
     accepts jsonb NOT NULL,
     side_effects boolean NOT NULL,
-    rate double precision,
     events bigint NOT NULL,
     put bigint NOT NULL DEFAULT 0,
     busy bigint NOT NULL DEFAULT 0,
-    taken_back bigint,
     shard smallint NOT NULL DEFAULT -1,
     gen smallint NOT NULL DEFAULT 0,
     txid xid8 NOT NULL DEFAULT '0',
@@ -96,11 +94,9 @@ COMMENT ON COLUMN replays.state IS 'running: not all events have been put into r
 COMMENT ON COLUMN replays.selection IS 'Which events, as the command line was told.';
 COMMENT ON COLUMN replays.accepts IS 'The handler''s own filter, when the replay was started.';
 COMMENT ON COLUMN replays.side_effects IS 'Whether the handler may have effects outside the database (ctx.replaying is false then).';
-COMMENT ON COLUMN replays.rate IS 'Events a second at most; NULL: as fast as the workers are.';
 COMMENT ON COLUMN replays.events IS 'How many events were counted at the start.';
 COMMENT ON COLUMN replays.put IS 'How many of them have been put into retries.';
 COMMENT ON COLUMN replays.busy IS 'How many were left out because they waited in retries already.';
-COMMENT ON COLUMN replays.taken_back IS 'How many of those that were put it took out of retries when it was cancelled; NULL: not cancelled, or its handler was removed.';
 COMMENT ON COLUMN replays.shard IS 'The last event that was looked at: shard. Events are taken in the order of the index events_log.';
 COMMENT ON COLUMN replays.gen IS 'Likewise: generation.';
 COMMENT ON COLUMN replays.txid IS 'Likewise: transaction.';
@@ -205,7 +201,7 @@ COMMENT ON COLUMN retention_steps.relation IS 'The partition.';
 COMMENT ON COLUMN retention_steps.part IS 'events: it is dropped. raw: it is rewritten without raw.';
 COMMENT ON COLUMN retention_steps.copy IS 'For raw: the table that takes its place.';
 COMMENT ON COLUMN retention_steps.began_at IS 'When that was begun.';
-COMMENT ON COLUMN retention_steps.began_txid IS 'The oldest transaction that ran when that was begun: rows changed by it or since then make it begin anew.';
+COMMENT ON COLUMN retention_steps.began_txid IS 'The transaction that began it: rows changed since then make it begin anew.';
 COMMENT ON COLUMN retention_steps.next_block IS 'For raw: the first block of the partition that is not copied yet.';
 COMMENT ON COLUMN retention_steps.rows IS 'Rows dropped, or copied so far.';
 COMMENT ON COLUMN retention_steps.bytes IS 'Bytes of disk that it freed.';
@@ -236,7 +232,6 @@ CREATE TABLE alerts (
     resolved_at timestamptz,
     resolution text,
     notified_at timestamptz,
-    notified_severity text,
     attempts integer NOT NULL DEFAULT 0,
     next_at timestamptz NOT NULL DEFAULT '-infinity',
     CHECK ((resolved_at IS NULL) = (resolution IS NULL))
@@ -254,6 +249,5 @@ COMMENT ON COLUMN alerts.last_seen IS 'When it was last seen.';
 COMMENT ON COLUMN alerts.resolved_at IS 'When it was gone; NULL: it is there.';
 COMMENT ON COLUMN alerts.resolution IS 'Its end in words.';
 COMMENT ON COLUMN alerts.notified_at IS 'When the webhook last accepted a notice of it.';
-COMMENT ON COLUMN alerts.notified_severity IS 'How severe that notice said it was.';
 COMMENT ON COLUMN alerts.attempts IS 'How often sending the next notice has failed.';
 COMMENT ON COLUMN alerts.next_at IS 'When the next notice may be tried.';

@@ -161,4 +161,4 @@ COMMENT ON COLUMN click_verdicts.reasons IS 'What speaks for it.';
 COMMENT ON COLUMN click_verdicts.version IS 'Version of the rules.';
 COMMENT ON COLUMN click_verdicts.judged_at IS 'When.';
 
-COMMENT ON COLUMN alerts.kind IS 'What kind of problem: silence, backlog, breaker, dead_letters, quarantine, retention, retention_failed, replay, partitions, account, and those of bounces.';
+COMMENT ON COLUMN alerts.kind IS 'What kind of problem: silence, backlog, breaker, dead_letters, quarantine, retention, replay, partitions, account, and those of bounces.';
