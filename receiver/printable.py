@@ -27,7 +27,8 @@ def without_addresses(text: str) -> str:
 
     What stands right before an address without a blank, such as a name and `=`, goes too: it may be a part of it.
     """
-    kept, end = [], 0
+    kept: list[str] = []
+    end = 0
     for at in _AT.finditer(text):
         begin, domain = _local(text, end, at.start()), _DOMAIN.match(text, at.end())
         if domain is not None and end <= begin < at.start():
