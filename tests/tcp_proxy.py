@@ -20,6 +20,7 @@ class Proxy:
         self._target = target
         self._links: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._left: set[asyncio.StreamWriter] = set()  # to the server, open although the client was cut
         self.refusing = False
         self.delay = 0.0
         self.cut_at: Sequence[bytes] = ()
@@ -60,12 +61,15 @@ class Proxy:
         except OSError:
             pass  # one side was cut; the other is closed below
         finally:
-            sink.close()
+            if sink not in self._left:
+                sink.close()
 
     async def _cut_at_word(self, sink: asyncio.StreamWriter, chunk: bytes) -> None:
         self.cut_at, self.refusing = (), True
         if self.cut_passes:
-            self._links.discard(sink)  # the server ends its side by itself, when it has done what it was told
+            # The server is to do all that it was told: it would give up when it finds nobody to answer to.
+            self._links.discard(sink)
+            self._left.add(sink)
             sink.write(chunk)
             await sink.drain()
         self.cut()
@@ -77,6 +81,8 @@ class Proxy:
 
     async def close(self) -> None:
         self.cut()
+        for link in self._left:
+            link.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
