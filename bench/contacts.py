@@ -15,7 +15,6 @@ import random
 import signal
 import statistics
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -25,11 +24,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import asyncpg
-from rich.console import Console
 
 from bench import cpu, work
 from bench.contacts_fill import VAULT, address, fill, occurrences
 from bench.database import LARGE, OURS, Server
+from bench.longrun import longrun, say
 from bench.measure import Pair, Side
 from bench.processes import Failed, Process
 from receiver.event import SHARDS
@@ -47,7 +46,6 @@ BATCHES: Final = 40
 CLIENTS: Final = 8
 MOST_MS: Final = 20.0
 LEAST_RATIO: Final = 0.6
-say: Final = Console(stderr=True)
 
 # The last place of each shard's log, found from the index: the table is far too large to be read for it.
 _ENDS: Final = """
@@ -229,35 +227,22 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
-    with ExitStack() as stack:
-        bench = Contacts(stack, directory, options.contacts, options.events)
-        found = {"contacts": options.contacts, "events": options.events, "sendable": bench.sendable()}
-        say.print(f"sendable: {found['sendable']['client_ms']['median']:.1f} ms for {ASKED:,} addresses")
-        found["merge"] = bench.merge(options.batches, options.pairs)
-        if options.explore:
-            say.print(f"psql '{bench.server.dsn(OURS)}'   (Ctrl-C ends it)", markup=False, soft_wrap=True)
-            with suppress(KeyboardInterrupt):
-                signal.pause()
-        return found
+def _run(stack: ExitStack, options: argparse.Namespace, directory: Path) -> dict[str, Any]:
+    bench = Contacts(stack, directory, options.contacts, options.events)
+    found = {"contacts": options.contacts, "events": options.events, "sendable": bench.sendable()}
+    say.print(f"sendable: {found['sendable']['client_ms']['median']:.1f} ms for {ASKED:,} addresses")
+    found["merge"] = bench.merge(options.batches, options.pairs)
+    if options.explore:
+        say.print(f"psql '{bench.server.dsn(OURS)}'   (Ctrl-C ends it)", markup=False, soft_wrap=True)
+        with suppress(KeyboardInterrupt):
+            signal.pause()
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: everything is cleared away
-    try:
-        with tempfile.TemporaryDirectory(prefix="receiver-contacts-") as name:
-            directory = Path(name)
-            directory.chmod(0o711)  # as root, Postgres runs as another user, who must get to its data
-            found = _run(options, directory)
-    except KeyboardInterrupt:
-        say.print("stopped")
-        return 130
-    except Failed as failure:
-        say.print(f"failed: {failure}", markup=False)
-        return 1
-    options.out.write_text(json.dumps(found, indent=2) + "\n")
-    say.print_json(json.dumps(found))
+    found = longrun("contacts", options.out, lambda stack, directory: _run(stack, options, directory))
     good = found["sendable"]["client_ms"]["median"] <= MOST_MS and found["merge"]["ratio"] >= LEAST_RATIO
     say.print("both as wanted" if good else f"wanted: at most {MOST_MS} ms, and a ratio of at least {LEAST_RATIO}")
     return 0

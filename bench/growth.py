@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -21,10 +19,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import asyncpg
-from rich.console import Console
 
 from bench import cpu, work
 from bench.database import FLOOR, OURS, Server
+from bench.longrun import longrun, say
 from bench.processes import Failed, Process
 from receiver.store.rows import select_list
 
@@ -36,7 +34,6 @@ CHUNK: Final = 200_000  # rows of one INSERT while filling
 PAGE: Final = 1000  # rows that the plain SELECT fetches at a time
 # As much as one gives to a database of so many rows: the pages that ingest touches do not fit into the default.
 _SETTINGS: Final = {"shared_buffers": "4GB"}
-say: Final = Console(stderr=True)
 
 # Rows as wide as SendGrid's, ids in the order of their time as the service makes them, everything distinct.
 _FILL_IDS: Final = """
@@ -179,24 +176,17 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
-    found: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory(prefix="receiver-growth-") as name, ExitStack() as stack:
-        directory = Path(name)
-        directory.chmod(0o711)  # as root, Postgres runs as another user, who must get to its data
-        try:
-            growth = Growth(stack, directory)
-            if options.backlog:
-                found["backlog"] = growth.backlog(options.backlog)
-            if options.size:
-                found["size"] = growth.size(options.size)
-        except KeyboardInterrupt:
-            say.print("stopped")
-            return 130
-        except Failed as failure:
-            say.print(f"failed: {failure}", markup=False)
-            return 1
-    options.out.write_text(json.dumps(found, indent=2) + "\n")
-    say.print_json(json.dumps(found))
+
+    def measure(stack: ExitStack, directory: Path) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        growth = Growth(stack, directory)
+        if options.backlog:
+            found["backlog"] = growth.backlog(options.backlog)
+        if options.size:
+            found["size"] = growth.size(options.size)
+        return found
+
+    longrun("growth", options.out, measure)
     return 0
 
 

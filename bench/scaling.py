@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 import signal
 import statistics
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -22,10 +20,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from rich.console import Console
-
 from bench import cpu, work
 from bench.database import OURS, Server
+from bench.longrun import longrun, say
 from bench.processes import Failed, Process
 from receiver.contract import Post
 
@@ -35,7 +32,6 @@ PERIOD: Final = 0.01  # seconds in which a process has its share once
 CLIENTS: Final = {"single": 128, "batch": 32}
 SOURCES: Final = {"single": "resend", "batch": "sendgrid"}
 SIZES: Final = {"single": 4000, "batch": 40}  # requests for each process
-say: Final = Console(stderr=True)
 
 
 @contextmanager
@@ -152,20 +148,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
-    with tempfile.TemporaryDirectory(prefix="receiver-scaling-") as name, ExitStack() as stack:
-        directory = Path(name)
-        directory.chmod(0o711)  # as root, Postgres runs as another user, who must get to its data
-        try:
-            scaling = Scaling(stack, directory)
-            found = {kind: compared(scaling, kind, options.pairs, options.most) for kind in CLIENTS}
-        except KeyboardInterrupt:
-            say.print("stopped")
-            return 130
-        except Failed as failure:
-            say.print(f"failed: {failure}", markup=False)
-            return 1
-    options.out.write_text(json.dumps(found, indent=2) + "\n")
-    say.print_json(json.dumps(found))
+
+    def measure(stack: ExitStack, directory: Path) -> dict[str, Any]:
+        scaling = Scaling(stack, directory)
+        return {kind: compared(scaling, kind, options.pairs, options.most) for kind in CLIENTS}
+
+    longrun("scaling", options.out, measure)
     return 0
 
 
