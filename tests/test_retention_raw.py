@@ -22,6 +22,7 @@ from tests.aged import (
     make_impatient,
     old_partition,
     run,
+    settled,
 )
 
 COPIES = "SELECT count(*) FROM pg_class WHERE relname LIKE 'events_bare%' AND relkind = 'r'"
@@ -141,6 +142,7 @@ async def test_a_change_during_a_rewrite_is_not_lost(
         await retention.run(connection, RAW, report)
     left = await connection.fetch("SELECT id, brand FROM events ORDER BY id")
     assert len(left) == 49 or sum(row["brand"] == "x" for row in left) == 1
+    await settled(connection)
     await run(connection, RAW)
     assert await connection.fetch("SELECT id, brand FROM events ORDER BY id") == left
     assert await connection.fetchval("SELECT count(raw) FROM events") == 0
@@ -162,6 +164,7 @@ async def test_a_change_begun_before_a_rewrite_is_not_lost(
 
     with pytest.raises(Unfinished, match="were changed"):
         await retention.run(connection, RAW, report)
+    await settled(connection)
     await run(connection, RAW)
     assert await count(connection, f"{cold.name} WHERE raw IS NULL AND recipient IS NULL") == 50
 
