@@ -23,10 +23,18 @@ from tests.waiting import until
 
 
 class Process:
-    """One `receiver ...` process."""
+    """One process of `python -m PROGRAM ARGUMENT...`."""
 
-    def __init__(self, arguments: Sequence[str], environ: Mapping[str, str], directory: Path, number: int) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        environ: Mapping[str, str],
+        directory: Path,
+        number: int,
+        program: Sequence[str] = ("receiver",),
+    ) -> None:
         self._arguments = arguments
+        self._program = program
         self._environ = environ
         self._directory = directory
         self._log = directory / f"{number}-{'-'.join(arguments)}.log"
@@ -35,7 +43,7 @@ class Process:
     async def start(self) -> None:
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "receiver", *self._arguments),
+                *(sys.executable, "-m", *self._program, *self._arguments),
                 env=dict(self._environ),
                 cwd=self._directory,
                 stdout=log,
@@ -95,11 +103,11 @@ class Site:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def process(self, *arguments: str, **environ: str) -> Process:
+    def process(self, *arguments: str, program: Sequence[str] = ("receiver",), **environ: str) -> Process:
         """A process that is not started yet; `environ` has further settings."""
         number = len(self.processes)
         environ = {**self._environ, "RECEIVER_DATA_DIR": str(self.directory / f"data{number}"), **environ}
-        made = Process(arguments, environ, self.directory, number)
+        made = Process(arguments, environ, self.directory, number, program)
         self.processes.append(made)
         return made
 

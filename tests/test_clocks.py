@@ -1,14 +1,37 @@
-"""Which clock decides: leases, due times and retention go by Postgres's, so that a jump of ours changes nothing."""
+"""Which clock decides: leases, due times and retention go by Postgres's, so that a jump of ours changes nothing.
+
+And what a jump of Postgres's does, and a zone in which clocks change.
+"""
 
 from __future__ import annotations
 
 import ast
 import re
+import time
 from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+import asyncpg
+import httpx
+import pytest
+
 import receiver
+from receiver import Context, Event, handler
+from receiver.alert_settings import AlertSettings
+from receiver.event import EventType
+from receiver.maintenance import maintain_once
+from receiver.retention_settings import RetentionSettings
+from receiver.store.partitions import Span, list_partitions
+from tests.aged import partition_of
+from tests.clocks import ZONE, ServerClock
+from tests.log_events import store
+from tests.processes import site
+from tests.service import Played, play
+from tests.service import running as serving
+from tests.workers import prepared, running, start, value
 
 ROOT: Final = Path(receiver.__file__).parent
 ROOMS: Final = ("dispatch", "store", "ingest", "watching", "maintenance.py")
@@ -46,3 +69,194 @@ def test_leases_go_by_the_clock_and_not_by_the_start_of_a_transaction() -> None:
         text = (ROOT / "store" / name).read_text()
         assert "clock_timestamp()" in text
         assert not re.search(r"(?i)\b(now\(\)|current_timestamp|transaction_timestamp|statement_timestamp)", text)
+
+
+# Zones and jumps -----------------------------------------------------------------------------------------------------
+
+HOUR: Final = timedelta(hours=1)
+DAY: Final = timedelta(days=1)
+LEASE: Final = timedelta(seconds=2)  # of the workers that tests start
+CHANGES: Final = (datetime(2027, 3, 28, 1, tzinfo=UTC), datetime(2027, 10, 31, 1, tzinfo=UTC))
+COUNT: Final = "SELECT count(*) FROM effects WHERE handler = $1"
+TWICE: Final = "SELECT count(*) - count(DISTINCT (handler, event_id)) FROM effects"
+EPOCHS: Final = "SELECT sum(epoch)::int FROM cursors"
+
+
+@pytest.fixture
+async def clock(database: str) -> AsyncIterator[ServerClock]:
+    """The database's own; the database, and this process, are in a zone whose clocks change."""
+    made = ServerClock(database)
+    await made.begin()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", ZONE)
+        time.tzset()
+        yield made
+    time.tzset()
+
+
+@pytest.fixture
+async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(database)
+    await connection.execute("CREATE TABLE effects (handler text, event_id uuid)")
+    yield connection
+    await connection.close()
+
+
+@handler(batch=True)
+async def writer(events: Sequence[Event], ctx: Context) -> None:
+    await ctx.sql.execute("INSERT INTO effects SELECT 'writer', unnest($1::uuid[])", [event.id for event in events])
+
+
+@handler(first_delay=0.05, breaker=0)
+async def second(event: Event, ctx: Context) -> None:
+    await ctx.sql.execute("INSERT INTO effects VALUES ('second', $1)", event.id)
+    if ctx.attempt == 1:
+        raise ValueError("the first time")
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_days_are_of_24_hours(
+    database: str, sql: asyncpg.Connection, clock: ServerClock, change: datetime
+) -> None:
+    """in a zone whose clocks change, partitions are days of UTC, and rows and events go when they are of age"""
+    today, noon = change.replace(hour=0), change.replace(hour=12)
+    for one in await list_partitions(sql):
+        await sql.execute(f"DROP TABLE {one.name}")
+    old = await partition_of(sql, "events_old", Span(today - 2 * DAY, today - DAY))
+    await sql.executemany(
+        "INSERT INTO refused (source, reason, detail, size, headers, body, refused_at)"
+        " VALUES ('s', 'stale', '', 1, '', '', $1)",
+        [(noon + timedelta(minutes=minutes) - DAY,) for minutes in (-90, -30, -1, 2, 30, 90)],
+    )
+    rules = RetentionSettings(partitions="day", events=1.5 * DAY, refused=DAY)
+    await clock.set(noon - timedelta(minutes=1))
+    await maintain_once(database, rules)
+    days = [Span(today + n * DAY, today + (n + 1) * DAY) for n in range(8)]
+    assert [one.span for one in await list_partitions(sql)] == [old.span, *days]
+    await sql.execute("DELETE FROM tasks")
+    await clock.set(noon)
+    await maintain_once(database, rules)
+    assert [one.span for one in await list_partitions(sql)] == days
+    kept = await sql.fetch("SELECT refused_at FROM refused ORDER BY 1")
+    assert [row[0] - noon + DAY for row in kept] == [timedelta(minutes=minutes) for minutes in (2, 30, 90)]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_the_servers_clock_jumps(
+    database: str, sql: asyncpg.Connection, clock: ServerClock, change: datetime
+) -> None:
+    """over a change of summer time no shard changes hands; a jump ahead ends leases and one back prolongs them, and
+    whatever the clock does every event is handled, retries included, and its effect is there once
+    """
+    await clock.set(change - timedelta(minutes=1))
+    await maintain_once(database, RetentionSettings())
+    await prepared(sql, [writer, second])
+    stored = 0
+
+    async def handled(events: int) -> None:
+        nonlocal stored
+        stored += len(await store(sql, events))
+        for one in (writer, second):
+            await value(sql, COUNT, stored, one.name)
+
+    async with running(database, writer, second):
+        await clock.set(change - timedelta(seconds=1))
+        await handled(50)
+        await value(sql, "SELECT public.now() > $1 AND min(lease_until) > $1 FROM cursors", True, change + LEASE)
+        await handled(50)
+        taken = await sql.fetchval(EPOCHS)
+        assert taken == 2 * 64
+        async with running(database, writer, second):
+            await value(sql, f"{EPOCHS} WHERE owner IS NOT NULL", taken + 64)
+            await clock.jump(2 * HOUR)
+            await handled(50)
+            await value(sql, f"SELECT ({EPOCHS}) > $1", True, taken + 64)
+            await clock.jump(-HOUR / 2)
+            await handled(50)
+    assert await sql.fetchval(TWICE) == 0
+
+
+async def test_a_worker_is_killed_and_the_servers_clock_goes_back(
+    database: str, sql: asyncpg.Connection, clock: ServerClock
+) -> None:
+    """the shards of a killed worker wait for as long as the clock has gone back, and others' do not"""
+    await prepared(sql, [writer, second])
+    killed = start(database, writer)
+    await value(sql, "SELECT count(owner) FROM cursors", 64)
+    await clock.jump(-HOUR / 2)
+    await killed.kill()
+    async with running(database, writer, second):
+        await store(sql, 20)
+        await value(sql, COUNT, 20, "second")
+        assert await sql.fetchval(COUNT, "writer") == 0
+        await clock.jump(HOUR / 2)
+        await value(sql, COUNT, 20, "writer")
+
+
+async def post(url: str, played: Played, *, run: str) -> int:
+    """One event; the status of the answer."""
+    (one,) = played.posts(EventType.DELIVERED, "ann@one.test", run=run)
+    async with httpx.AsyncClient(base_url=url) as client:
+        answer = await client.post(f"/webhooks/{played.source.name}", content=one.body, headers=dict(one.headers))
+    return answer.status_code
+
+
+HANDLER: Final = """
+from receiver import Context, Event, handler
+
+
+@handler(first_delay=0.05, breaker=0)
+async def second(event: Event, ctx: Context) -> None:
+    await ctx.sql.execute("INSERT INTO effects VALUES ('second', $1)", event.id)
+    if ctx.attempt == 1:
+        raise ValueError("the first time")
+"""
+
+
+@pytest.mark.usefixtures("clock")
+async def test_our_own_clock_jumps(database: str, sql: asyncpg.Connection, tmp_path: Path) -> None:
+    """a day ahead and then a day back, in a zone whose clocks change, a process that serves keeps its leases, handles
+    and tries again, and stores under the server's time; what is signed with a time it takes for too old or too new
+    """
+    postmark, resend, shift = play("postmark", tmp_path), play("resend", tmp_path), tmp_path / "ahead"
+    shift.write_text("0")
+    async with site(tmp_path, database, postmark, resend) as running:
+        (running.directory / "handlers" / "second.py").write_text(HANDLER)
+        web = running.process("serve", program=("tests.shifted", str(shift)), TZ=ZONE)
+        await web.start()
+        await running.serving(web)
+        await value(sql, "SELECT count(owner) FROM cursors", 64)
+        began, epochs = await sql.fetchval("SELECT public.now()"), await sql.fetchval(EPOCHS)
+        for ahead in (0, 86_400, -86_400):
+            shift.write_text(str(ahead))
+            assert await post(running.url, postmark, run=str(ahead)) == 200
+            assert await post(running.url, resend, run=str(ahead)) == (401 if ahead else 200)
+        taken = await sql.fetchval("SELECT max(lease_until) FROM cursors")
+        await value(sql, "SELECT min(lease_until) > $1 FROM cursors", True, taken)
+        await value(sql, COUNT, 4, "second")
+        assert await sql.fetchval(EPOCHS) == epochs
+    times = await sql.fetchrow(
+        "SELECT min(received_at), max(received_at), public.now(), count(accepted_at) FROM events"
+    )
+    assert times is not None
+    assert began <= times[0] <= times[1] <= times[2]
+    assert times[3] == 0
+    assert [row[0] for row in await sql.fetch("SELECT kind FROM quarantine")] == ["stale", "stale"]
+
+
+async def test_a_jump_is_no_silence(database: str, sql: asyncpg.Connection, clock: ServerClock, tmp_path: Path) -> None:
+    """a source is not taken for silent because the server's clock has jumped ahead, but because time has passed"""
+    postmark = play("postmark", tmp_path, expect_every="15m")
+    seen, silent = "SELECT max(seen_at) FROM source_activity", "SELECT count(*) FROM alerts WHERE kind = 'silence'"
+    async with serving(database, postmark, alerts=AlertSettings(), watch_every=0.02) as service:
+        assert await post(service.url, postmark, run="r") == 200
+        await value(sql, "SELECT count(last_event_at) FROM source_activity", 1)
+        for minutes in (120, *[1] * 17):
+            assert await sql.fetchval(silent) == 0
+            await clock.jump(timedelta(minutes=minutes))
+            for _ in range(3):  # looks that have begun and ended since
+                await value(sql, f"SELECT ({seen}) > $1", True, await sql.fetchval(seen))
+            if minutes == 1 and await sql.fetchval(silent):
+                break
+        else:
+            pytest.fail("the silence was not noticed")

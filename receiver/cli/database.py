@@ -22,12 +22,12 @@ _LOST: Final = (
 
 @asynccontextmanager
 async def connected(dsn: str, *, settings: Mapping[str, str] = NO_SETTINGS) -> AsyncIterator[asyncpg.Connection]:
-    """A connection in UTC, with further settings of Postgres.
+    """A connection with settings of Postgres.
 
     Raises CommandError where the database cannot be reached, or goes away.
     """
     try:
-        connection = await connect(dsn, name="receiver-cli", settings={"timezone": "UTC", **settings})
+        connection = await connect(dsn, name="receiver-cli", settings=settings)
     except NO_CONNECTION as error:
         raise cannot_connect(dsn, error) from error
     try:

@@ -116,7 +116,7 @@ async def connect(
     timeout: float = 10,  # noqa: ASYNC109 - of several steps, each of which asyncpg limits
     command_timeout: float | None = None,
 ) -> asyncpg.Connection:
-    """A connection to the primary, with `settings` of Postgres, which is a `Lent` one behind a pooler.
+    """A connection to the primary, in UTC and with `settings` of Postgres, which is a `Lent` one behind a pooler.
 
     `name` shows up as application_name in pg_stat_activity. Raises asyncpg.PostgresError or InterfaceError, OSError
     (also where there is no primary) or TimeoutError.
@@ -244,7 +244,8 @@ async def _open(dsn: str, kind: type[Kind], *, name: str, **options: Any) -> Kin
         return await asyncpg.connect(
             dsn,
             connection_class=kind,
-            server_settings={"application_name": name[:63]},  # poolers refuse others
+            # In UTC, or a day in SQL has 23 hours where a DBA's zone begins its summer. Poolers refuse other settings.
+            server_settings={"application_name": name[:63], "timezone": "UTC"},
             target_session_attrs=SessionAttribute.read_write if read_write else SessionAttribute.primary,
             **options,
         )

@@ -40,7 +40,6 @@ _SETTINGS: Final = {
     "statement_timeout": "10s",
     "lock_timeout": "3s",
     "idle_in_transaction_session_timeout": "30s",
-    "timezone": "UTC",
 }
 
 
