@@ -17,7 +17,7 @@ import asyncpg
 import structlog
 
 from receiver.retention_settings import RetentionSettings
-from receiver.store import retention, schema, tasks
+from receiver.store import retention, schema, server_clock, tasks
 from receiver.store.address_keys import check_address_key
 from receiver.store.connect import AWAY, connect
 from receiver.store.log import check_generation
@@ -74,10 +74,12 @@ async def _maintain(dsn: str, rules: RetentionSettings) -> None:
 async def maintain_once(dsn: str, rules: RetentionSettings) -> None:
     """All that is due. Raises Unfinished, Lost, and what asyncpg raises."""
     async with _connected(dsn) as connection:
+        await server_clock.look(connection)
         for name in await ensure_partitions(connection, rules.partitions):
             log.info("partition made", action="partition_made", name=name)
         await _warn(connection, rules)
-        await retention.run_alone(connection, lambda: _connected(dsn), rules, _log_step, every=RETENTION_EVERY)
+        if await server_clock.why_wait(connection) is None:
+            await retention.run_alone(connection, lambda: _connected(dsn), rules, _log_step, every=RETENTION_EVERY)
 
 
 async def _warn(connection: asyncpg.Connection, rules: RetentionSettings) -> None:

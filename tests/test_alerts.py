@@ -340,6 +340,11 @@ PROBLEMS: Final = {
         "UPDATE tasks SET error = NULL, finished_at = now() WHERE name = 'retention'",
         "Warning: retention has failed since 2026-01-31 03:00 UTC (it could not: see what): receiver retention run",
     ),
+    "a clock that may have jumped": (
+        ["INSERT INTO tasks (name, started_at, error) VALUES ('clock', now(), '2026-01-31 03:00')"],
+        "UPDATE tasks SET started_at = started_at - interval '1 day' WHERE name = 'clock'",
+        "Warning: the database server's clock says 20",
+    ),
     "retries": (
         [DUE],
         "DELETE FROM retries",

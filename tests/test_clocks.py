@@ -18,14 +18,16 @@ import asyncpg
 import httpx
 import pytest
 
-import receiver
+import receiver as package
 from receiver import Context, Event, handler
 from receiver.alert_settings import AlertSettings
 from receiver.event import EventType
 from receiver.maintenance import maintain_once
 from receiver.retention_settings import RetentionSettings
+from receiver.store.needs import warnings
 from receiver.store.partitions import Span, list_partitions
 from tests.aged import partition_of
+from tests.cli import Receiver, command_for
 from tests.clocks import ZONE, ServerClock
 from tests.log_events import store
 from tests.processes import site
@@ -33,7 +35,7 @@ from tests.service import Played, play
 from tests.service import running as serving
 from tests.workers import prepared, running, start, value
 
-ROOT: Final = Path(receiver.__file__).parent
+ROOT: Final = Path(package.__file__).parent
 ROOMS: Final = ("dispatch", "store", "ingest", "watching", "maintenance.py")
 
 # Where the wall clock of this machine is asked, how often, and what for.
@@ -102,6 +104,13 @@ async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
     await connection.close()
 
 
+@pytest.fixture
+def receiver(
+    database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Receiver:
+    return command_for(database, tmp_path, capsys, monkeypatch)
+
+
 @handler(batch=True)
 async def writer(events: Sequence[Event], ctx: Context) -> None:
     await ctx.sql.execute("INSERT INTO effects SELECT 'writer', unnest($1::uuid[])", [event.id for event in events])
@@ -139,6 +148,47 @@ async def test_days_are_of_24_hours(
     assert [one.span for one in await list_partitions(sql)] == days
     kept = await sql.fetch("SELECT refused_at FROM refused ORDER BY 1")
     assert [row[0] - noon + DAY for row in kept] == [timedelta(minutes=minutes) for minutes in (2, 30, 90)]
+
+
+REFUSED: Final = "SELECT count(*) FROM refused"
+
+
+async def test_retention_does_not_follow_a_jump_at_once(
+    database: str, clock: ServerClock, sql: asyncpg.Connection, receiver: Receiver
+) -> None:
+    """after a jump ahead retention waits for a day, says so, and goes on whether or not anybody has heard it; where the
+    clock is set right before that nothing is lost; by hand it does not wait
+    """
+    rules = RetentionSettings()
+    refuse = (
+        "INSERT INTO refused (source, reason, detail, size, headers, body, refused_at)"
+        " VALUES ('s', 'stale', '', 1, '', '', public.now())"
+    )
+
+    async def looked(hours: float) -> None:
+        await clock.jump(hours * HOUR)
+        await maintain_once(database, rules)
+
+    async def said() -> list[str]:
+        return [one.text for one in await warnings(sql, rules) if one.key == "retention_clock"]
+
+    await looked(0)
+    await sql.execute(refuse)
+    for hours in (60 * 24, 1, 12):
+        await looked(hours)
+        assert "Retention waits until" in (await said())[0]
+    assert "Retention waits until" in (await receiver("retention", "run", "--dry-run")).err
+    await looked(-60 * 24 - 13)
+    assert (await sql.fetchval(REFUSED), await said()) == (1, [])
+    await looked(60 * 24)
+    assert (await sql.fetchval(REFUSED), len(await said())) == (1, 1)
+    await looked(7 * 24)  # whoever starts it once a week
+    assert (await sql.fetchval(REFUSED), await said()) == (0, [])
+    await sql.execute(refuse)
+    await looked(60 * 24)
+    assert (await sql.fetchval(REFUSED), len(await said())) == (1, 1)
+    assert (await receiver("retention", "run", "--yes")).code == 0
+    assert await sql.fetchval(REFUSED) == 0
 
 
 @pytest.mark.parametrize("change", CHANGES)

@@ -139,6 +139,7 @@ async def _run(place: Place, *, dry_run: bool, yes: bool, as_json: bool) -> None
     from receiver.cli.lines import note
     from receiver.cli.output import json_line
     from receiver.store.forecast import parts
+    from receiver.store.server_clock import why_wait
 
     async with connected(place.database()) as connection:
         found = await parts(connection, place.settings.retention, sure=True)
@@ -151,6 +152,8 @@ async def _run(place: Place, *, dry_run: bool, yes: bool, as_json: bool) -> None
         something = any(one.going_rows for one in found)
         if something:
             note(f"to be removed for good: {_going(found)}")
+            if why := await why_wait(connection):
+                note(why)
         if not go_on(dry_run=dry_run, yes=yes or not something):
             return
         await _do(connection, place, as_json=as_json)

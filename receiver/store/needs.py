@@ -11,6 +11,7 @@ import asyncpg
 from receiver.retention_settings import RetentionSettings
 from receiver.store.log import SLACK
 from receiver.store.partitions import Partition, list_partitions
+from receiver.store.server_clock import why_wait
 
 # Each statement has the columns (who, since): since when the oldest event was received that somebody still needs.
 # `{events}` is `events` or one partition; $1 and $2 bound received_at. Another reason to keep events is one more entry.
@@ -88,8 +89,10 @@ class Warned:
 
 
 async def warnings(connection: asyncpg.Connection, rules: RetentionSettings) -> list[Warned]:
-    """What will hold retention back before it does, replays that nobody finishes, and partitions that are missing."""
-    return [*await _late(connection, rules), *await _unfinished(connection), *await _missing(connection)]
+    """What holds retention back, or will; replays that nobody finishes; partitions that are missing."""
+    why = await why_wait(connection)
+    waits = [] if why is None else [Warned("retention_clock", why, "warning")]
+    return [*waits, *await _late(connection, rules), *await _unfinished(connection), *await _missing(connection)]
 
 
 async def _late(connection: asyncpg.Connection, rules: RetentionSettings) -> list[Warned]:

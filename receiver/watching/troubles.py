@@ -92,8 +92,8 @@ def _handler(one: Standing, settings: AlertSettings) -> Iterator[Trouble]:
 
 
 def endangered(warned: Collection[Warned]) -> Iterator[Trouble]:
-    """Handlers and replays that retention will have to wait for. Of missing partitions an observation tells."""
-    kinds = {"retention_lag": "retention", "replay": "replay"}
+    """What retention waits for, or will have to. Of missing partitions an observation tells."""
+    kinds = {"retention_lag": "retention", "retention_clock": "retention", "replay": "replay"}
     for one in warned:
         key, _, subject = one.key.partition(":")
         if key in kinds:
