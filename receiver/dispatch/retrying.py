@@ -127,4 +127,4 @@ class Retrier:
         if turn.key is not None:
             with transaction.own_statements():
                 await ordering.promote(sql, self._name, turn.key)
-        await self._runner.ack([Move(one, one.cursor) for one in leased if one.shard == turn.shard], transaction)
+        await self._runner.acks.move([Move(one, one.cursor) for one in leased if one.shard == turn.shard], transaction)

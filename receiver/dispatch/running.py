@@ -5,21 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from typing import Final
-from uuid import UUID
 
 import asyncpg
 
+from receiver.dispatch.acks import Acks
 from receiver.dispatch.batches import Batch, Part
 from receiver.dispatch.breaker import Breaker
 from receiver.dispatch.calling import Caller, Raised, settled
-from receiver.dispatch.database import ENFORCE, OWN_PLANS, Conflict, Database
+from receiver.dispatch.database import Conflict, Database
 from receiver.dispatch.failing import Failure, failure_of
 from receiver.dispatch.transaction import Aborted, Transaction, TransactionSql
 from receiver.event import Event
 from receiver.plugins.outcomes import GiveUp, Outcome, RetryAfter
 from receiver.store import failures, ordering
 from receiver.store.lanes import Lane
-from receiver.store.leases import LeaseLost, Move, ack
+from receiver.store.leases import Move
 from receiver.store.ordering import key_of
 from receiver.store.sql import Sql
 
@@ -39,16 +39,14 @@ class Runner:
         database: Database,
         caller: Caller,
         breaker: Breaker,
-        owner: UUID,
-        ttl: float,
+        acks: Acks,
         lane: Lane | None = None,
     ) -> None:
         self._database = database
         self._caller = caller
         self._breaker = breaker
         self._handler = caller.handler
-        self._owner = owner
-        self._ttl = ttl
+        self.acks: Final = acks
         self.cursor: Final = lane.cursor if lane else caller.handler.name
         self.replaying: Final = lane is not None and lane.replaying
         self.counts: Final = caller.counts
@@ -65,7 +63,7 @@ class Runner:
                     return False
             try:
                 await self._park(transaction, [one for one in batch.events if blocked and key_of(one) in blocked])
-                await self.ack([part.move() for part in batch.parts], transaction)
+                await self.acks.move([part.move() for part in batch.parts], transaction)
                 await transaction.commit()
             except Aborted:
                 return False  # a deferred constraint, or the handler went on after a statement that it had cancelled
@@ -93,25 +91,6 @@ class Runner:
         except Aborted:
             return False
         return settled(result)
-
-    async def ack(self, moves: Sequence[Move], transaction: Transaction) -> None:
-        """Move the cursors: in the handler's transaction where it has opened one, else by a statement of its own."""
-        if transaction.opened:
-            sql = TransactionSql(transaction)
-            with transaction.own_statements():
-                await sql.execute(f"{ENFORCE}; {OWN_PLANS}")
-                await self._move(moves, sql)
-        else:
-            async with self._database.connection() as connection:
-                await self._move(moves, connection)
-
-    async def _move(self, moves: Sequence[Move], sql: Sql) -> None:
-        done = dict(await ack(sql, self.cursor, self._owner, moves, ttl=self._ttl))
-        if len(done) < len(moves):
-            raise LeaseLost
-        for move in moves:
-            # If the commit fails, the caller drops these from memory.
-            move.leased.cursor, move.leased.tid = move.to, done[move.leased.shard]
 
     async def alone(self, batch: Batch, stop: asyncio.Event) -> None:
         """Each event in a savepoint of its own; what fails is kept for later, and the cursors move on."""
@@ -202,7 +181,7 @@ class Runner:
             for failure in kept:  # before what waits behind it
                 await self.keep(sql, failure)
         await self._park(transaction, parked)
-        await self.ack(moves, transaction)
+        await self.acks.move(moves, transaction)
         await transaction.commit()
         self.report(kept)
 

@@ -16,6 +16,7 @@ from uuid import uuid4
 import structlog
 
 from receiver.contacts.rules import Rules
+from receiver.dispatch.acks import Acks
 from receiver.dispatch.breaker import Breaker
 from receiver.dispatch.calling import Caller
 from receiver.dispatch.database import Conflict, Database, DatabaseGone
@@ -108,6 +109,7 @@ class Worker:
             name=self.name,
         )
         self._reader = Reader(LogConnection(dsn, self._database, name=self.name), self._database, batch=batch)
+        self._acks = Acks(self._database, owner=self.id, ttl=lease)
         self._lane_connection = LogConnection(dsn, self._database, name=f"{self.name} lanes")
         self._tasks: list[asyncio.Task[Any]] = []
         self._renewed_at = 0.0
@@ -138,8 +140,7 @@ class Worker:
             database=self._database,
             caller=caller,
             breaker=self._breakers[caller.handler.name],
-            owner=self.id,
-            ttl=self._lease,
+            acks=self._acks,
             lane=lane,
         )
 

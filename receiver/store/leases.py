@@ -13,7 +13,7 @@ from typing import Final
 from uuid import UUID
 
 from receiver.store.log import Cursor, pending_text
-from receiver.store.sql import Sql
+from receiver.store.sql import Sql, array
 
 # A lane's shard is finished when its cursor stands at the bound.
 _UNFINISHED: Final = "(until_gen IS NULL OR (gen, txid, position) < (until_gen, until_txid, until_position))"
@@ -29,7 +29,7 @@ WITH free AS MATERIALIZED (
 )
 UPDATE cursors SET owner = $2, epoch = cursors.epoch + 1, lease_until = clock_timestamp() + $3 * interval '1 second'
 FROM free WHERE cursors.handler = $1 AND cursors.shard = free.shard
-RETURNING cursors.shard, cursors.epoch, cursors.ctid, gen, txid, position, pending, read_from,
+RETURNING cursors.shard, cursors.epoch, cursors.ctid::text, gen, txid, position, pending, read_from,
           until_gen, until_txid, until_position, until_pending
 """
 
@@ -76,19 +76,20 @@ LATELY: Final = """
 _ACK: Final = """
 UPDATE cursors
 SET gen = u.gen, txid = u.txid, position = u.position, pending = u.pending::xid8[], read_from = u.read_from,
-    updated_at = clock_timestamp(), lease_until = clock_timestamp() + $3 * interval '1 second',
+    updated_at = clock_timestamp(), lease_until = clock_timestamp() + $2 * interval '1 second',
     handled = cursors.handled + u.events, lately = {LATELY} + u.events
-FROM unnest($4::int2[], $5::bigint[], $6::tid[], $7::int2[], $8::xid8[], $9::int8[], $10::text[], $11::timestamptz[],
-            $12::int8[])
-     AS u (shard, epoch, tid, gen, txid, position, pending, read_from, events)
-WHERE {found} AND cursors.owner = $2
+FROM unnest($3::text::text[], $4::text::int2[], $5::text::bigint[], $6::text::tid[], $7::text::int2[],
+            $8::text::xid8[], $9::text::int8[], $10::text::text[], $11::text::timestamptz[], $12::text::int8[])
+     AS u (handler, shard, epoch, tid, gen, txid, position, pending, read_from, events)
+WHERE {found} AND cursors.owner = $1
   AND cursors.shard = u.shard AND cursors.epoch = u.epoch
-RETURNING cursors.shard, cursors.ctid
+RETURNING cursors.handler, cursors.shard, cursors.ctid::text
 """
-_ACK_AT: Final = _ACK.format(found="cursors.ctid = u.tid AND cursors.handler || '' = $1", LATELY=LATELY)
-_ACK_BY_KEY: Final = _ACK.format(found="u.tid IS NOT NULL AND cursors.handler = $1", LATELY=LATELY)
+_ACK_AT: Final = _ACK.format(found="cursors.ctid = u.tid AND cursors.handler || '' = u.handler", LATELY=LATELY)
+_ACK_BY_KEY: Final = _ACK.format(found="u.tid IS NOT NULL AND cursors.handler = u.handler", LATELY=LATELY)
 
-Tid = tuple[int, int]
+Place = tuple[str, int]
+"""Name of the cursors and shard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +106,21 @@ class Bound:
 class Leased:
     """A shard that this worker may read for one handler.
 
-    `tid`: where its row was last seen. `taken_at`: when it was leased, by this process's monotonic clock. `bound`: of a
-    lane's.
+    `handler`: the name of the cursors. `tid`: where its row was last seen. `taken_at`: when it was leased, by this
+    process's monotonic clock. `bound`: of a lane's.
     """
 
+    handler: str
     shard: int
     epoch: int
-    tid: Tid
+    tid: str
     cursor: Cursor
     taken_at: float
     bound: Bound | None = None
+
+    @property
+    def place(self) -> Place:
+        return self.handler, self.shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +141,10 @@ async def take(sql: Sql, handler: str, owner: UUID, *, ttl: float, held: Sequenc
     rows = await sql.fetch(_TAKE, handler, owner, ttl, held, limit)
     taken_at = time.monotonic()
     return [
-        Leased(shard, epoch, tid, Cursor(gen, txid, position, tuple(pending), read_from), taken_at, _bound(*until))
+        Leased(
+            *(handler, shard, epoch, tid),
+            *(Cursor(gen, txid, position, tuple(pending), read_from), taken_at, _bound(*until)),
+        )
         for shard, epoch, tid, gen, txid, position, pending, read_from, *until in rows
     ]
 
@@ -188,32 +197,29 @@ async def free(sql: Sql, handlers: Sequence[str]) -> dict[str, int]:
     return dict(await sql.fetch(_FREE, list(handlers)))  # type: ignore[arg-type]  # a record of two is a pair
 
 
-async def ack(sql: Sql, handler: str, owner: UUID, moves: Sequence[Move], *, ttl: float) -> list[tuple[int, Tid]]:
-    """Move cursors that are still leased; returns (shard, new tid) of those. Fewer than `moves`: leases were lost."""
-    done = await _ack(sql, _ACK_AT, handler, owner, moves, ttl)
+async def ack(sql: Sql, owner: UUID, moves: Sequence[Move], *, ttl: float) -> dict[Place, str]:
+    """Move cursors that are still leased; returns the new tids of those. Fewer than `moves`: leases were lost."""
+    done = await _ack(sql, _ACK_AT, owner, moves, ttl)
     if len(done) < len(moves):  # renewing moved the row, or the lease is lost
-        known = {shard for shard, _ in done}
-        rest = [move for move in moves if move.leased.shard not in known]
-        done += await _ack(sql, _ACK_BY_KEY, handler, owner, rest, ttl)
+        rest = [move for move in moves if move.leased.place not in done]
+        done |= await _ack(sql, _ACK_BY_KEY, owner, rest, ttl)
     return done
 
 
-async def _ack(
-    sql: Sql, statement: str, handler: str, owner: UUID, moves: Sequence[Move], ttl: float
-) -> list[tuple[int, Tid]]:
+async def _ack(sql: Sql, statement: str, owner: UUID, moves: Sequence[Move], ttl: float) -> dict[Place, str]:
     rows = await sql.fetch(
         statement,
-        handler,
         owner,
         ttl,
-        [move.leased.shard for move in moves],
-        [move.leased.epoch for move in moves],
-        [move.leased.tid for move in moves],
-        [move.to.gen for move in moves],
-        [move.to.txid for move in moves],
-        [move.to.position for move in moves],
-        [pending_text(move.to.pending) for move in moves],
-        [move.to.read_from for move in moves],
-        [move.events for move in moves],
+        array(move.leased.handler for move in moves),
+        array(move.leased.shard for move in moves),
+        array(move.leased.epoch for move in moves),
+        array(move.leased.tid for move in moves),
+        array(move.to.gen for move in moves),
+        array(move.to.txid for move in moves),
+        array(move.to.position for move in moves),
+        array(pending_text(move.to.pending) for move in moves),
+        array(move.to.read_from for move in moves),
+        array(move.events for move in moves),
     )
-    return [(shard, tid) for shard, tid in rows]
+    return {(handler, shard): tid for handler, shard, tid in rows}

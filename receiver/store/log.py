@@ -27,7 +27,7 @@ from typing import Final
 from receiver.errors import SchemaError
 from receiver.event import SHARDS, Event
 from receiver.store.rows import event_of, select_list, to_event
-from receiver.store.sql import Sql
+from receiver.store.sql import Sql, array
 
 SLACK: Final = timedelta(hours=1)  # how much longer than this no transaction that writes events may take
 END_OF_TRANSACTION: Final = 2**63 - 1  # a position after every event of its transaction
@@ -40,7 +40,7 @@ _READ: Final = f"""
 SELECT {select_list("(NULL::events)")}, 0::bigint, false, pg_current_snapshot()::text, now()
 UNION ALL
 SELECT {select_list("e")}, u.ordinal, e.late, NULL, NULL
-FROM unnest($1::int2[], $2::int2[], $3::xid8[], $4::int8[], $5::text[])
+FROM unnest($1::text::int2[], $2::text::int2[], $3::text::xid8[], $4::text::int8[], $5::text::text[])
      WITH ORDINALITY AS u (shard, gen, txid, position, pending, ordinal)
 CROSS JOIN LATERAL (
     (SELECT false AS late, events.* FROM events
@@ -169,11 +169,11 @@ async def read_pages(sql: Sql, cursors: Sequence[tuple[int, Cursor]], *, limit: 
     since = min(cursor.read_from for _, cursor in cursors) - SLACK
     rows = await sql.fetch(
         _READ,
-        [shard for shard, _ in cursors],
-        [cursor.gen for _, cursor in cursors],
-        [cursor.txid for _, cursor in cursors],
-        [cursor.position for _, cursor in cursors],
-        [pending_text(cursor.pending) for _, cursor in cursors],
+        array(shard for shard, _ in cursors),
+        array(cursor.gen for _, cursor in cursors),
+        array(cursor.txid for _, cursor in cursors),
+        array(cursor.position for _, cursor in cursors),
+        array(pending_text(cursor.pending) for _, cursor in cursors),
         since,
         limit,
     )
