@@ -80,6 +80,12 @@ class Process:
         return self._log.read_text(errors="replace")
 
 
+async def says_up(process: Process) -> bool:
+    """Whether a process that serves has said so."""
+    assert process.running, process.log()
+    return "The receiver is up" in process.log()
+
+
 class Site:
     """A directory with configuration and handlers, and the processes that run over it."""
 
@@ -153,6 +159,10 @@ class Load:
     async def run(self, clients: int = 8) -> None:
         async with httpx.AsyncClient(timeout=20) as client:
             await asyncio.gather(*(self._client(client) for _ in range(clients)))
+
+    def stop(self) -> None:
+        """Begin no other post."""
+        self._todo.clear()
 
     async def _client(self, client: httpx.AsyncClient) -> None:
         while self._todo:

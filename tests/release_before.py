@@ -8,6 +8,7 @@ becomes that release's.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -16,7 +17,9 @@ from uuid import UUID, uuid4
 import asyncpg
 import msgspec
 
+from receiver.cli import main
 from receiver.event import Event
+from receiver.store import schema
 from receiver.store.leases import share
 from receiver.store.log import END_OF_TRANSACTION, Cursor, find_event, pending_text, read_pages
 from receiver.store.schema import MIGRATIONS, migration_sql
@@ -118,12 +121,13 @@ _CONFLICT: Final = (asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError
 Handle = Callable[[asyncpg.Connection, Event, int], Awaitable[None]]
 
 
-async def make_schema(connection: asyncpg.Connection) -> None:
-    """Replace whatever the database has by the schema of the release before."""
+async def make_schema(connection: asyncpg.Connection, version: int = VERSION) -> None:
+    """Replace whatever the database has by an earlier schema: that of the release before, or another."""
     await connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
-    await connection.execute(migration_sql(MIGRATIONS[0]))
+    for migration in MIGRATIONS[:version]:
+        await connection.execute(migration_sql(migration))
     await connection.execute(
-        "INSERT INTO schema_versions (version, oldest_version, oldest_release) VALUES (1, 1, '0.1.0')"
+        "INSERT INTO schema_versions (version, oldest_version, oldest_release) VALUES ($1, 1, '0.1.0')", version
     )
 
 
@@ -235,3 +239,10 @@ class Worker:
             letter = (self.handler, event.id, copy, str(event.type), event.source)
             await sql.execute(BURY, *letter, attempts, "ValueError", str(error), None)
         await sql.execute(SETTLE, self.handler, event.id)
+
+
+if (
+    __name__ == "__main__"
+):  # `python -m tests.release_before VERSION ARGUMENT...`: `receiver`, of which that is the schema
+    vars(schema)["VERSION"] = int(sys.argv[1])
+    main(sys.argv[2:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,11 +19,12 @@ from receiver.store.log import END_OF_TRANSACTION
 from receiver.store.partitions import ensure_partitions
 from receiver.store.schema import VERSION, migrate
 from tests import release_before
+from tests.processes import Load, Process, says_up, site
 from tests.release_before import Worker
 from tests.service import play
 from tests.service import running as serving
 from tests.waiting import until
-from tests.workers import running, value
+from tests.workers import running, true, value
 
 ATTEMPTS = 2
 DONE = "SELECT count(*) FROM effects WHERE release = $1"
@@ -125,3 +127,43 @@ async def test_the_release_before_works_on(database: str, tmp_path: Path) -> Non
         await release_before.retry_letter(sql, await sql.fetchval("SELECT max(id) FROM dead_letters"))
         assert await dead_letters.retry(sql, DeadLetters()) == len(bad) - 1
         assert await sql.fetchval("SELECT count(*) FROM retries") == len(bad)
+
+
+async def test_a_web_process_is_replaced_across_the_migration(database: str, tmp_path: Path) -> None:
+    """under load the database of a web process is migrated, another one starts beside it on the same port, and it ends:
+    no answer but success, and everything is stored
+
+    There is no earlier release here. It is this one, told that an earlier schema is its own; it can receive with that.
+    """
+    earlier, postmark = 3, play("postmark", tmp_path)
+    posts = [postmark.posts(EventType.DELIVERED, f"u{n}@one.test", run=f"n{n}")[0] for n in range(5000)]
+    async with connected(database) as sql, site(tmp_path, database, postmark) as place:
+        await release_before.make_schema(sql, earlier)
+        await ensure_partitions(sql)
+
+        async def started(*program: str) -> Process:
+            made = place.process("serve", "--no-dispatch", program=program, RECEIVER_REUSE_PORT="true")
+            await made.start()
+            await until(lambda: says_up(made), within=60)
+            return made
+
+        old = await started("tests.release_before", str(earlier))
+        load = Load(f"{place.url}/webhooks/postmark", posts)
+        sending = asyncio.create_task(load.run(clients=3))
+
+        async def more() -> None:
+            enough = load.succeeded + 50
+            await true(lambda: load.succeeded >= enough or bool(load.failed))
+
+        await more()
+        assert await migrate(database) == (earlier, VERSION)
+        await more()
+        await started("receiver")
+        await more()
+        assert await old.end(signal.SIGTERM) == 0
+        await more()
+        load.stop()
+        await sending
+        assert set(load.statuses) == {200}
+        assert load.failed == 0
+        assert await sql.fetchval("SELECT count(*) FROM events") == load.succeeded

@@ -15,7 +15,7 @@ import httpx
 from receiver.contract import Post
 from receiver.event import EventType
 from tests.ports import free_port
-from tests.processes import Load, Process, site
+from tests.processes import Load, Process, says_up, site
 from tests.service import Played, play
 from tests.waiting import until
 
@@ -186,7 +186,7 @@ async def test_restarts_one_after_the_other_cost_nothing(database: str, tmp_path
         async def started() -> Process:
             made = running.process("serve", "--no-dispatch", RECEIVER_REUSE_PORT="true")
             await made.start()
-            await until(lambda: _says_up(made), within=60)
+            await until(lambda: says_up(made), within=60)
             return made
 
         serving = [await started(), await started()]
@@ -199,8 +199,3 @@ async def test_restarts_one_after_the_other_cost_nothing(database: str, tmp_path
     assert set(load.statuses) == {200}
     assert load.succeeded == load.total
     assert await stored(database) == load.total
-
-
-async def _says_up(process: Process) -> bool:
-    assert process.running, process.log()
-    return "The receiver is up" in process.log()
