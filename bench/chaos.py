@@ -32,6 +32,10 @@ from tests.tcp_proxy import Proxy, proxied
 
 DOCS: Final = Path(__file__).parents[1] / "docs"
 PROVIDERS: Final = ("sendgrid", "mailgun", "postmark", "ses", "resend", "standard_webhooks")
+LONG: Final = (16.0, 19.0)  # seconds: more than a provider waits for an answer, which is 15 at most
+FIRST_LONG: Final = (10.0, 30.0)  # seconds from the start to the first of those
+NEXT_LONG: Final = (50.0, 100.0)  # from the end of one to the next
+ROOM: Final = 60.0  # seconds that a run has to last for them
 PATIENCE: Final = 180.0  # seconds for what is left when the troubles are over
 say: Final = Console(stderr=True)
 
@@ -84,15 +88,26 @@ class Chaos:
         self._started = time.monotonic()
 
     async def rage(self, seconds: float) -> None:
-        """One trouble after the other, sometimes two at a time, for so long."""
+        """One trouble after the other, sometimes two at a time, for so long.
+
+        Now and then one alone that outlasts every provider's patience.
+        """
         actions: Sequence[Callable[[], Coroutine[Any, Any, str]]] = (
             *(self._kill_web, self._kill_web, self._replace_web, self._kill_worker, self._freeze_worker),
             *(self._crash_postgres, self._cut, self._silence, self._refuse),
         )
+        long_at = self._dice.uniform(*FIRST_LONG) if seconds >= ROOM else seconds
         async with asyncio.TaskGroup() as tasks:
+            beside = set[asyncio.Task[None]]()
             while self.at < seconds:
                 await asyncio.sleep(self._dice.uniform(0.5, 3.0))
+                if self.at >= long_at:
+                    await asyncio.gather(*beside)  # one of them could end it early
+                    await self._noted(self._dice.choice((self._lose_postgres, self._lose_network))())
+                    long_at = self.at + self._dice.uniform(*NEXT_LONG)
+                    continue
                 task = tasks.create_task(self._noted(self._dice.choice(actions)()))
+                beside.add(task)
                 if self._dice.random() < 0.8:
                     await asyncio.wait([task])
 
@@ -148,6 +163,18 @@ class Chaos:
         await asyncio.sleep(self._dice.uniform(0.5, 3))
         self._proxy.refusing = False
         return "network refused"
+
+    async def _lose_postgres(self) -> str:
+        self._cluster.stop()
+        await asyncio.sleep(self._dice.uniform(*LONG))
+        self._cluster.start()
+        return "Postgres away"
+
+    async def _lose_network(self) -> str:
+        self._proxy.passing.clear()
+        await asyncio.sleep(self._dice.uniform(*LONG))
+        self._proxy.passing.set()
+        return "network away"
 
     async def calm(self) -> None:
         """Everything runs and reaches everything."""
@@ -286,6 +313,8 @@ async def _counted(chaos: Chaos, load: Load, cluster: Cluster, timeline: Sequenc
         stored=len(found),
         rows=sum(found.values()),
         missing=len(load.taken - found.keys()),
+        told_again=len(load.told_again),
+        stored_then=sum(found.keys() >= set(parcel.recipients) for parcel in load.told_again),
         doubled=sum(count - 1 for count in found.values()),
         handlers=handlers,
         dead_letters=int(dead),

@@ -24,13 +24,17 @@ PAUSE: Final = (0.1, 0.8)  # seconds before a provider tries again
 _TYPES: Final = (EventType.DELIVERED, EventType.BOUNCED, EventType.OPENED, EventType.CLICKED, EventType.COMPLAINED)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Parcel:
-    """A post, and the recipients of its events; each recipient is in one event of the whole run."""
+    """A post, and the recipients of its events; each recipient is in one event of the whole run.
+
+    `again`: the status by which its provider is told to try again.
+    """
 
     source: str
     post: Post
     recipients: Sequence[str]
+    again: int
 
 
 @dataclass(slots=True)
@@ -38,6 +42,7 @@ class Load:
     """Sends about `rate` events per second until `stop`, then until everything was taken.
 
     `taken`: recipients of events that were answered with success. `answers`: attempts by status; 0: no answer.
+    `told_again`: what was refused with its provider's "try again" code at least once.
     """
 
     url: str
@@ -46,6 +51,7 @@ class Load:
     dice: random.Random
     taken: set[str] = field(default_factory=set)
     answers: Counter[int] = field(default_factory=Counter)
+    told_again: set[Parcel] = field(default_factory=set)
     sent: int = 0
     again: int = 0
     repeated: int = 0
@@ -81,7 +87,8 @@ class Load:
         self.sent = number
 
     def _parcels(self, played: Played, numbers: range) -> list[Parcel]:
-        simulation, now = played.source.provider.simulation, datetime.now(UTC)
+        name, provider, now = played.source.name, played.source.provider, datetime.now(UTC)
+        simulation, again = provider.simulation, provider.reply.again
         recipients = [f"n{number}@chaos.test" for number in numbers]
         types = [type_ for type_ in _TYPES if type_ in simulation.types]
         items = [
@@ -92,9 +99,9 @@ class Load:
         ]
         posts = simulation.post(items, played.keys, now)
         if len(posts) == 1:
-            return [Parcel(played.source.name, posts[0], recipients)]
+            return [Parcel(name, posts[0], recipients, again)]
         assert len(posts) == len(items), "a provider puts one event into a post, or all of them"
-        return [Parcel(played.source.name, post, [one]) for post, one in zip(posts, recipients, strict=True)]
+        return [Parcel(name, post, [one], again) for post, one in zip(posts, recipients, strict=True)]
 
     async def _send(self, client: httpx.AsyncClient) -> None:
         while not (self._stopped and not self._window and not self._under_way):
@@ -118,6 +125,8 @@ class Load:
                 await self._post(client, parcel)
         else:
             self.again += 1
+            if status == parcel.again:
+                self.told_again.add(parcel)
             await asyncio.sleep(self.dice.uniform(*PAUSE))
             self._window.append(parcel)
 

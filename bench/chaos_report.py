@@ -41,7 +41,10 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """The counts of a run; `handlers`: effects and distinct events for each handler."""
+    """The counts of a run; `handlers`: effects and distinct events for each handler.
+
+    `told_again`: deliveries that were refused with the "try again" code, and of these `stored_then`.
+    """
 
     seconds: float
     seed: int
@@ -50,6 +53,8 @@ class Result:
     rows: int
     missing: int
     doubled: int
+    told_again: int
+    stored_then: int
     handlers: Mapping[str, tuple[int, int]]
     dead_letters: int
     attempts: Mapping[int, int]
@@ -59,8 +64,9 @@ class Result:
 
     @property
     def lost(self) -> int:
-        """Acknowledged events that are not stored, and stored ones that a handler has not seen."""
-        return self.missing + sum(self.rows - distinct for _, distinct in self.handlers.values())
+        """What was acknowledged or repeated and is not stored, and stored events that a handler has not seen."""
+        unseen = sum(self.rows - distinct for _, distinct in self.handlers.values())
+        return self.missing + self.told_again - self.stored_then + unseen
 
     @property
     def twice(self) -> int:
@@ -97,8 +103,9 @@ def document(result: Result, picture: str) -> str:
 For {result.seconds:.0f} seconds the simulator played six providers against two web processes and two workers on one
 Postgres, sending about a tenth of the deliveries twice and all of them out of order, and sending again what was not
 answered with success. Meanwhile processes and Postgres were killed, frozen and restarted, and the network between them
-and Postgres was cut, silenced and refused, at random (seed {result.seed}). Then everything was left alone until all was
-taken and handled, and counted.
+and Postgres was cut, silenced and refused, at random (seed {result.seed}). A run of a minute or more has outages
+that last longer than providers wait for an answer, so that they are told to try again. Then everything was left alone
+until all was taken and handled, and counted.
 
 | | |
 |---|---|
@@ -108,6 +115,7 @@ taken and handled, and counted.
 | events stored twice | {result.doubled:,} |
 {handlers}| dead letters | {result.dead_letters:,} |
 | attempts by answer | {statuses} |
+| deliveries refused with "try again", then repeated and stored | {result.stored_then:,} of {result.told_again:,} |
 | deliveries sent again although they were taken | {result.repeated:,} |
 | troubles | {", ".join(f"{what}: {count}" for what, count in sorted(kinds.items()))} |
 

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 import subprocess
 import sys
 from pathlib import Path
+
+from bench.chaos_load import Load
+from tests import http_sink
+from tests.service import play
+from tests.workers import true
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,3 +31,19 @@ def test_a_short_chaos_loses_and_doubles_nothing(tmp_path: Path) -> None:
     assert "Nothing was lost and nothing happened twice." in report
     assert "| of these missing in `events` | 0 |" in report
     assert (tmp_path / "images" / "chaos.png").read_bytes().startswith(b"\x89PNG")
+    assert '| deliveries refused with "try again", then repeated and stored | ' in report
+
+
+async def test_what_is_told_to_try_again_is_repeated_and_counted(tmp_path: Path) -> None:
+    """a delivery refused with its provider's "try again" code counts once and is sent until it is taken"""
+    async with http_sink.running(tmp_path / "sink") as sink:
+        sink.answer(503)
+        load = Load(sink.url.removesuffix("/events"), [play("postmark", tmp_path)], 100, random.Random(1))
+        loading = asyncio.create_task(load.run())
+        await true(lambda: load.answers[503] >= 30)
+        sink.answer(200)
+        load.stop()
+        await asyncio.wait_for(loading, 60)
+    assert 0 < len(load.told_again) <= load.answers[503]
+    assert load.taken >= {one for parcel in load.told_again for one in parcel.recipients}
+    assert len(load.taken) == load.sent == load.answers[200]
