@@ -21,6 +21,7 @@ from receiver.store.connect import KeptConnection
 from receiver.store.log import create_cursors
 from receiver.store.partitions import list_partitions
 from receiver.store.replays import Accepts, Selection, cancel_replay, start_replay
+from receiver.watching import troubles
 from receiver.watching.alarm import REPEATED, Alarm
 from tests.alert_site import AlertSite, alert_site
 from tests.cli import Receiver, command
@@ -379,6 +380,27 @@ async def test_each_problem_is_told_once_and_its_end_too(
     assert len(hook.notices) == 2
     assert hook.texts[1].startswith("Resolved: after ")
     assert "a@b.test" not in opened.body.decode()
+
+
+async def test_retention_that_is_not_begun_is_told(
+    database: str, tmp_path: Path, hook: AlertSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """where maintenance fails before it comes to retention, so that no error of it is known, that is told all the same,
+    but not just after a start
+    """
+    connection = await asyncpg.connect(database)
+    await connection.execute("INSERT INTO tasks (name, finished_at) VALUES ('retention', now() - interval '37 hours')")
+    async with watching(database, hook, play("postmark", tmp_path)) as service:
+        await looks(service)
+        assert hook.notices == []
+        monkeypatch.setattr(troubles, "AWAKE", timedelta(0))
+        (opened,) = await hook.told(1)
+        await noted(connection)
+        await connection.execute("UPDATE tasks SET finished_at = now() WHERE name = 'retention'")
+        await time_passes(connection, 2)
+        await hook.told(2)
+    await connection.close()
+    assert "it was not begun" in opened.text
 
 
 async def test_missing_partitions_are_told(database: str, tmp_path: Path, hook: AlertSite) -> None:

@@ -83,6 +83,7 @@ class Alarm:
         self._retention = retention or RetentionSettings()
         self._policy = policy or PolicySettings()
         self._last_heard: Mapping[str, int] = {}
+        self._began = time.monotonic()
         self._failures = 0  # looks in a row that could not be ended
         self._every = every
         self._settled = settled
@@ -142,7 +143,8 @@ class Alarm:
         await self._watch_bounces()
 
     async def _watch_installation(self, connection: asyncpg.Connection) -> None:
-        found = [*installation(await observe(connection), self._settings)]
+        awake = timedelta(seconds=time.monotonic() - self._began)
+        found = [*installation(await observe(connection), self._settings, awake=awake)]
         found += endangered(await warnings(connection, self._retention))
         await self._settle(connection, found, INSTALLATION)
 

@@ -14,6 +14,7 @@ from receiver.store.activity import Activity
 from receiver.store.alerts import Alert
 from receiver.store.needs import Warned
 from receiver.store.observations import Observation
+from receiver.store.server_clock import WAIT
 from receiver.store.standing import Standing
 from receiver.store.tasks import Last
 
@@ -24,6 +25,7 @@ INSTALLATION: Final = (
 )
 COVERED: Final = timedelta(days=3)  # partitions are made a week ahead at least: this late, making them must be failing
 FAILING: Final = timedelta(hours=36)  # retention is begun a day after it was done, and then every hour until it is
+AWAKE: Final = WAIT + timedelta(hours=2)  # after a start it may wait, and must then have been begun
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +47,8 @@ class Trouble:
         return f"{self.kind}:{self.subject}" if self.subject else self.kind
 
 
-def installation(seen: Observation, settings: AlertSettings) -> Iterator[Trouble]:
-    """Everything but silence."""
+def installation(seen: Observation, settings: AlertSettings, *, awake: timedelta) -> Iterator[Trouble]:
+    """Everything but silence. `awake`: for how long this process has been looking."""
     for one in seen.handlers:
         yield from _handler(one, settings)
     for handler, count in sorted(seen.dead_letters.items()):
@@ -64,14 +66,16 @@ def installation(seen: Observation, settings: AlertSettings) -> Iterator[Trouble
     if seen.covered_until is None or seen.covered_until < seen.at + COVERED:
         text = f"there is no partition for events after {_when(seen.covered_until or seen.at)}, and making one fails"
         yield Trouble(kind="partitions", severity="critical", text=text)
-    yield from _retention(seen.retention, seen.at)
+    yield from _retention(seen.retention, seen.at, awake)
 
 
-def _retention(last: Last, now: datetime) -> Iterator[Trouble]:
+def _retention(last: Last, now: datetime, awake: timedelta) -> Iterator[Trouble]:
+    """Without an error it was not begun: what maintenance does before it fails, or it cannot connect."""
     done = last.finished_at
-    if last.error and (done is None or done < now - FAILING):
+    if (last.error or awake >= AWAKE) and (done is None or done < now - FAILING):
         since = f"since {_when(done)}" if done else "from the first time on"
-        text = f"retention has failed {since} ({last.error}): receiver retention run"
+        why = last.error or "it was not begun: see maintenance_failed in the log"
+        text = f"retention has failed {since} ({why}): receiver retention run"
         yield Trouble(kind="retention_failed", text=text, since=done)
 
 
