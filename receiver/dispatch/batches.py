@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from receiver.event import Event
 from receiver.plugins.filters import Accepts
@@ -11,8 +12,7 @@ from receiver.store.leases import Leased, Move
 from receiver.store.log import Page
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(msgspec.Struct, frozen=True):
     """Events `start` to `stop` of a leased shard's page."""
 
     leased: Leased
@@ -24,8 +24,7 @@ class Part:
         return Move(self.leased, self.page.after(self.stop), self.stop - self.start)
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True):
     """What one transaction handles: `events` are those that the handler wants, the others are only passed by."""
 
     parts: Sequence[Part]

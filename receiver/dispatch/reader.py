@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -89,7 +89,8 @@ class Reader:
         self._pages: dict[CursorKey, tuple[float, Page]] = {}
         self._kept = 0
         self._session = database.session
-        self._waiting: dict[CursorKey, tuple[int, Cursor, asyncio.Future[Page]]] = {}
+        self._waiting: dict[CursorKey, tuple[int, Cursor]] = {}  # for the next read, whose answer is:
+        self._answer: asyncio.Future[Mapping[CursorKey, Page]] | None = None
         self._asked = asyncio.Event()
 
     async def next(self, held: Sequence[Leased]) -> list[tuple[Leased, Page]]:
@@ -105,11 +106,12 @@ class Reader:
     async def read(self, cursors: Sequence[tuple[int, Cursor]]) -> list[Page]:
         """The next page of each (shard, cursor). Raises DatabaseGone."""
         self._forget()
-        pages = [self._find(shard, cursor) for shard, cursor in cursors]
-        missing = [page for page in pages if isinstance(page, asyncio.Future)]
+        keys = [cursor.key(shard) for shard, cursor in cursors]
+        found = self._kept_of(keys)
+        missing = {key: one for key, one in zip(keys, cursors, strict=True) if key not in found}
         if missing:
-            await asyncio.wait(missing)
-        return [page.result() if isinstance(page, asyncio.Future) else page for page in pages]
+            found |= await self._ask(missing)
+        return [found[key] for key in keys]
 
     async def run(self) -> None:
         """Serve reads until cancelled."""
@@ -121,51 +123,47 @@ class Reader:
         finally:
             self._connection.cut()
 
-    def _find(self, shard: int, cursor: Cursor) -> Page | asyncio.Future[Page]:
-        key = cursor.key(shard)
-        kept = self._pages.get(key)
-        if kept is not None:
-            return kept[1]
-        # A read under way is not joined: it may have begun before the commit that this one is to see.
-        if key not in self._waiting:
-            self._waiting[key] = (shard, cursor, asyncio.get_running_loop().create_future())
-            self._asked.set()
-        return self._waiting[key][2]
+    def _kept_of(self, keys: Iterable[CursorKey]) -> dict[CursorKey, Page]:
+        return {key: kept[1] for key in keys if (kept := self._pages.get(key)) is not None}
+
+    async def _ask(self, missing: Mapping[CursorKey, tuple[int, Cursor]]) -> Mapping[CursorKey, Page]:
+        """By the next read. One under way is not joined: it may have begun before the commit that this is to see."""
+        if self._answer is None:
+            self._answer = asyncio.get_running_loop().create_future()
+        self._waiting |= missing
+        self._asked.set()
+        answer = self._answer
+        await asyncio.wait([answer])  # others wait for it too, and being cancelled here must not cancel it
+        return answer.result()
 
     async def _serve(self) -> None:
         waiting, self._waiting = self._waiting, {}
-        asked = {key: one for key, one in waiting.items() if not self._answered(key, one[2])}
-        if not asked:
-            return
-        futures = {key: future for key, (_, _, future) in asked.items()}
+        answer, self._answer = self._answer, None
+        assert answer is not None  # by `_ask`
+        pages = self._kept_of(waiting)  # found by a read that was under way when this was asked
         try:
-            pages = await self._fetch([(shard, cursor) for shard, cursor, _ in asked.values()])
+            pages |= await self._fetch({key: one for key, one in waiting.items() if key not in pages})
         except BaseException as error:  # whatever it is, those who wait must learn of it
-            for future in futures.values():
-                future.set_exception(DatabaseGone(str(error)))
-                future.exception()  # whoever asked may have been cancelled meanwhile
+            answer.set_exception(DatabaseGone(str(error)))
+            answer.exception()  # whoever asked may have been cancelled meanwhile
             if not isinstance(error, DatabaseGone):
                 raise
         else:
-            for (key, future), page in zip(futures.items(), pages, strict=True):
-                self._keep(key, page)
-                future.set_result(page)
+            answer.set_result(pages)
 
-    def _answered(self, key: CursorKey, future: asyncio.Future[Page]) -> bool:
-        """Whether a read that was under way when this was asked has found something."""
-        kept = self._pages.get(key)
-        if kept is not None:
-            future.set_result(kept[1])
-        return kept is not None
-
-    async def _fetch(self, cursors: Sequence[tuple[int, Cursor]]) -> list[Page]:
+    async def _fetch(self, asked: Mapping[CursorKey, tuple[int, Cursor]]) -> dict[CursorKey, Page]:
+        if not asked:
+            return {}
+        cursors = list(asked.values())
         least = max(self._batch // len(cursors), 1)
         self._limit = min(max(self._limit, least), max(least * 8, 1), self._batch)
         async with self._connection.use() as (connection, gen):
             pages = await read_pages(connection, cursors, limit=self._limit, gen=gen)
         self._database.back()
         self._adapt(pages)
-        return pages
+        for key, page in zip(asked, pages, strict=True):
+            self._keep(key, page)
+        return dict(zip(asked, pages, strict=True))
 
     def _adapt(self, pages: Sequence[Page]) -> None:
         """Ask for more per shard while few shards have many events, for less when all have."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
+
+import msgspec
 
 from receiver.store.log import Cursor, pending_text
 from receiver.store.sql import Sql, array
@@ -92,8 +93,7 @@ Place = tuple[str, int]
 """Name of the cursors and shard."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(msgspec.Struct, frozen=True):
     """Where a lane's cursor ends: this place is the last one, and events of `pending` are not the lane's."""
 
     gen: int
@@ -102,8 +102,7 @@ class Bound:
     pending: tuple[int, ...]
 
 
-@dataclass(slots=True)
-class Leased:
+class Leased(msgspec.Struct):
     """A shard that this worker may read for one handler.
 
     `handler`: the name of the cursors. `tid`: where its row was last seen. `taken_at`: when it was leased, by this
@@ -123,8 +122,7 @@ class Leased:
         return self.handler, self.shard
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
+class Move(msgspec.Struct, frozen=True):
     """A step of one leased cursor over so many events."""
 
     leased: Leased

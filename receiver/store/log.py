@@ -19,10 +19,11 @@ Nothing else can appear at or below the cursor, because ids are given out in ord
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Final
+
+import msgspec
 
 from receiver.errors import SchemaError
 from receiver.event import SHARDS, Event
@@ -91,8 +92,7 @@ CROSS JOIN LATERAL (
 _NEXT_TRANSACTION: Final = "SELECT pg_snapshot_xmax(pg_current_snapshot())"
 
 
-@dataclass(frozen=True, slots=True)
-class Cursor:
+class Cursor(msgspec.Struct, frozen=True):
     """How far one shard has been read. `pending`: transactions at or below `txid` that were still running, sorted."""
 
     gen: int
@@ -109,8 +109,7 @@ class Cursor:
 CursorKey = tuple[int, int, int, int, tuple[int, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(msgspec.Struct, frozen=True):
     """Which transactions were running when rows were read, of which generation, and when by Postgres's clock."""
 
     running: frozenset[int]
@@ -118,8 +117,7 @@ class Snapshot:
     gen: int
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(msgspec.Struct, frozen=True):
     """The next events of one shard after `start`: first the `late` ones, then the others in the log's order.
 
     `full`: there may be more. A page that is not full holds all that was visible. `end`: of a lane's page, where its
@@ -147,9 +145,9 @@ class Page:
         # Ids of another generation are those of another server: what was pending there has ended.
         old = self.start.pending if last.gen == self.start.gen else ()
         running = self.snapshot.running if last.gen >= self.snapshot.gen else frozenset[int]()
-        pending = {x for x in old if x in running}
+        pending = running.intersection(old)
         if count > self.late:
-            pending.update(x for x in running if x <= last.txid)
+            pending |= {x for x in running if x <= last.txid}
         return Cursor(last.gen, last.txid, last.position, tuple(sorted(pending)), self._read_from(count))
 
     def _read_from(self, count: int) -> datetime:
