@@ -322,6 +322,7 @@ CREATE TABLE dead_letters (
     CHECK ((resolved_at IS NULL) = (resolution IS NULL))
 );
 CREATE UNIQUE INDEX dead_letters_open ON dead_letters (handler, event_id) WHERE resolved_at IS NULL;
+CREATE INDEX dead_letters_kinds ON dead_letters (handler, error_type) WHERE resolved_at IS NULL;
 CREATE INDEX dead_letters_replay ON dead_letters (replay_id) WHERE replay_id IS NOT NULL;
 COMMENT ON TABLE dead_letters IS 'Events that a handler gave up on, with a copy of the event, until someone retries or discards them.';
 COMMENT ON COLUMN dead_letters.id IS 'Number, for people.';
@@ -428,6 +429,7 @@ CREATE TABLE quarantine (
     CHECK ((resolved_at IS NULL) = (resolution IS NULL))
 );
 CREATE UNIQUE INDEX quarantine_open ON quarantine (source, fingerprint) WHERE resolved_at IS NULL;
+CREATE INDEX quarantine_kinds ON quarantine (source, kind) WHERE resolved_at IS NULL;
 COMMENT ON TABLE quarantine IS 'Authentic input that could not be turned into events, kept until someone releases or discards it.';
 COMMENT ON COLUMN quarantine.id IS 'Number, for people.';
 COMMENT ON COLUMN quarantine.source IS 'The configured source.';

@@ -314,17 +314,17 @@ PROBLEMS: Final = {
     "dead_letters": (
         [LETTER] * 3,
         "UPDATE dead_letters SET resolved_at = now(), resolution = 'discarded'",
-        "Warning: handler mailer has given up on 3 events: receiver dead-letters list",
+        "Warning: handler mailer has given up on 3 events with ValueError: receiver dead-letters list",
     ),
     "dead_letters of a handler that was removed": (
         [LETTER, "DELETE FROM cursors"],
         "UPDATE dead_letters SET resolved_at = now(), resolution = 'discarded'",
-        "Warning: handler mailer has given up on 1 event: receiver dead-letters list",
+        "Warning: handler mailer has given up on 1 event with ValueError: receiver dead-letters list",
     ),
     "quarantine": (
         [QUARANTINED] * 2,
         "UPDATE quarantine SET resolved_at = now(), resolution = 'discarded'",
-        "Warning: 2 entries of source shop in quarantine: receiver quarantine list",
+        "Warning: 2 entries of source shop in quarantine (unreadable items): receiver quarantine list",
     ),
     "breaker": (
         [BREAKER],
@@ -382,6 +382,33 @@ async def test_each_problem_is_told_once_and_its_end_too(
     assert "a@b.test" not in opened.body.decode()
 
 
+async def test_another_kind_of_error_is_told_at_once(database: str, tmp_path: Path, hook: AlertSite) -> None:
+    """dead letters by another error and another kind of quarantine are told while those of before are open; more of the
+    same are not, and each kind ends by itself
+    """
+    connection = await asyncpg.connect(database)
+    await create_cursors(connection, ["mailer"])
+    await connection.execute(LETTER)
+    await connection.execute(QUARANTINED)
+    async with watching(database, hook, play("postmark", tmp_path)) as service:
+        await hook.told(2)
+        for another in (LETTER, QUARANTINED, LETTER.replace("Value", "Key"), QUARANTINED.replace("'item'", "'stale'")):
+            await connection.execute(another)
+        await hook.told(4)
+        await looks(service)
+        await noted(connection)
+        await connection.execute("UPDATE dead_letters SET resolved_at = now(), resolution = 'retried' WHERE id = 3")
+        await looks(service)  # one that has seen it still may be under way
+        await time_passes(connection, 2)
+        await hook.told(5)
+        await looks(service)
+    await connection.close()
+    keys = [notice.value["data"]["key"] for notice in hook.notices]
+    assert sorted(keys[:2]) == ["dead_letters:mailer:ValueError", "quarantine:shop:item"]
+    assert sorted(keys[2:4]) == ["dead_letters:mailer:KeyError", "quarantine:shop:stale"]
+    assert keys[4:] == ["dead_letters:mailer:KeyError"]
+
+
 async def test_retention_that_is_not_begun_is_told(
     database: str, tmp_path: Path, hook: AlertSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -397,6 +424,7 @@ async def test_retention_that_is_not_begun_is_told(
         (opened,) = await hook.told(1)
         await noted(connection)
         await connection.execute("UPDATE tasks SET finished_at = now() WHERE name = 'retention'")
+        await looks(service)  # one that has seen it still may be under way
         await time_passes(connection, 2)
         await hook.told(2)
     await connection.close()
@@ -435,10 +463,11 @@ async def test_a_replay_that_nobody_finishes_is_told(database: str, tmp_path: Pa
     connection = await asyncpg.connect(database)
     id_ = await start_replay(connection, "mailer", Selection(), Accepts(), side_effects=False, events=1, by="ann")
     await connection.execute("UPDATE replays SET started_at = now() - interval '25 hours'")
-    async with watching(database, hook, play("postmark", tmp_path)):
+    async with watching(database, hook, play("postmark", tmp_path)) as service:
         (opened,) = await hook.told(1)
         await noted(connection)
         await cancel_replay(connection, id_)
+        await looks(service)  # one that has seen it still may be under way
         await time_passes(connection, 2)
         await hook.told(2)
     await connection.close()

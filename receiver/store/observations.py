@@ -14,8 +14,8 @@ from receiver.store.sql import Sql
 from receiver.store.standing import Standing, standings
 
 _WORKERS: Final = "SELECT count(*) FROM workers WHERE expires_at > clock_timestamp()"
-_QUARANTINE: Final = "SELECT source, count(*) FROM quarantine WHERE resolved_at IS NULL GROUP BY source"
-_LETTERS: Final = "SELECT handler, count(*) FROM dead_letters WHERE resolved_at IS NULL GROUP BY handler"
+_QUARANTINE: Final = "SELECT source, kind, count(*) FROM quarantine WHERE resolved_at IS NULL GROUP BY 1, 2"
+_LETTERS: Final = "SELECT handler, error_type, count(*) FROM dead_letters WHERE resolved_at IS NULL GROUP BY 1, 2"
 _ALERTS: Final = "SELECT kind, count(*) FROM alerts WHERE resolved_at IS NULL GROUP BY kind"
 # Those that stay paused until somebody acts, and what has not come to an end: both small.
 _PAUSED: Final = "SELECT name, paused_at FROM send_accounts WHERE paused_at IS NOT NULL AND paused_until IS NULL"
@@ -35,18 +35,19 @@ SELECT clock_timestamp() AS at, pg_database_size(current_database()) AS database
 class Observation:
     """One look at the database, at the time `at` of its clock.
 
-    `dead_letters`: open ones by handler, also of those that were removed. `workers`: live processes that run handlers.
-    `quarantine`: open entries by source, also of those that have none. `alerts`: open ones by kind. `covered_until`: up
-    to when there are partitions of `events` without a gap; None: not even for now. `connections`: of all clients of the
-    server. `paused_accounts`: since when each can send nothing until somebody acts. `sends`: how many are queued,
-    leased, and (of the last week) unknown. `retention`: how it went.
+    `dead_letters`: open ones by handler, also of those that were removed, and class of the error. `workers`: live
+    processes that run handlers. `quarantine`: open entries by source and kind. (Handlers and sources without any are in
+    these too.) `alerts`: open ones by kind. `covered_until`: up to when there are partitions of `events` without a gap;
+    None: not even for now. `connections`: of all clients of the server. `paused_accounts`: since when each can send
+    nothing until somebody acts. `sends`: how many are queued, leased, and (of the last week) unknown. `retention`: how
+    it went.
     """
 
     at: datetime
     handlers: Sequence[Standing]
-    dead_letters: Mapping[str, int]
+    dead_letters: Mapping[str, Mapping[str, int]]
     workers: int
-    quarantine: Mapping[str, int]
+    quarantine: Mapping[str, Mapping[str, int]]
     sources: Sequence[Activity]
     alerts: Mapping[str, int]
     covered_until: datetime | None
@@ -63,15 +64,13 @@ async def observe(sql: Sql) -> Observation:
     server = await sql.fetchrow(_SERVER)
     assert server is not None  # it has no FROM
     sources = await activities(sql)
-    quarantine: dict[str, int] = dict(await sql.fetch(_QUARANTINE))  # type: ignore[arg-type]  # a record of two is a pair
     handlers = await standings(sql)
-    letters: dict[str, int] = dict(await sql.fetch(_LETTERS))  # type: ignore[arg-type]  # likewise
     return Observation(
         handlers=handlers,
-        dead_letters={one.handler: 0 for one in handlers} | letters,
+        dead_letters=await _by_two(sql, _LETTERS, [one.handler for one in handlers]),
         workers=await sql.fetchval(_WORKERS),
-        quarantine={one.source: 0 for one in sources} | quarantine,
-        alerts=dict(await sql.fetch(_ALERTS)),  # type: ignore[arg-type]  # likewise
+        quarantine=await _by_two(sql, _QUARANTINE, [one.source for one in sources]),
+        alerts=dict(await sql.fetch(_ALERTS)),  # type: ignore[arg-type]  # a record of two is a pair
         sources=sources,
         paused_accounts=dict(await sql.fetch(_PAUSED)),  # type: ignore[arg-type]  # likewise
         sends=dict(await sql.fetch(_SENDS)),  # type: ignore[arg-type]  # likewise
@@ -79,6 +78,14 @@ async def observe(sql: Sql) -> Observation:
         covered_until=_covered(server["at"], await list_partitions(sql)),
         **dict(server),
     )
+
+
+async def _by_two(sql: Sql, statement: str, names: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Counts by a name, of which some are known, and a kind."""
+    found: dict[str, dict[str, int]] = {name: {} for name in names}
+    for name, kind, count in await sql.fetch(statement):
+        found.setdefault(name, {})[kind] = count
+    return found
 
 
 def _covered(now: datetime, partitions: Sequence[Partition]) -> datetime | None:

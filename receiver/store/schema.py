@@ -21,7 +21,7 @@ from receiver.store.partitions import ensure_partitions
 
 log = structlog.get_logger("schema")
 
-VERSION: Final = 5  # the schema this release is written for
+VERSION: Final = 6  # the schema this release is written for
 _LOCK: Final = 0x0E_7E_47_5C  # advisory lock that serializes processes which migrate at the same time
 _NAME: Final = "receiver migrate"
 _WAIT: Final = "3s"  # for one lock, at a time
@@ -53,6 +53,7 @@ MIGRATIONS: Final = (
     Migration(3, "0003_contacts.sql", 1, "0.1.0"),
     Migration(4, "0004_sending.sql", 1, "0.1.0"),
     Migration(5, "0005_replays_and_alerts.sql", 1, "0.1.0"),
+    Migration(6, "0006_kinds.sql", 1, "0.1.0"),
 )
 
 

@@ -23,6 +23,7 @@ INSTALLATION: Final = (
     *("backlog", "breaker", "dead_letters", "quarantine", "partitions", "retention", "retention_failed", "replay"),
     "account",
 )
+KINDS: Final = {"item": "unreadable items", "delivery": "unreadable deliveries", "stale": "rightly signed, too old"}
 COVERED: Final = timedelta(days=3)  # partitions are made a week ahead at least: this late, making them must be failing
 FAILING: Final = timedelta(hours=36)  # retention is begun a day after it was done, and then every hour until it is
 AWAKE: Final = WAIT + timedelta(hours=2)  # after a start it may wait, and must then have been begun
@@ -51,14 +52,14 @@ def installation(seen: Observation, settings: AlertSettings, *, awake: timedelta
     """Everything but silence. `awake`: for how long this process has been looking."""
     for one in seen.handlers:
         yield from _handler(one, settings)
-    for handler, count in sorted(seen.dead_letters.items()):
-        if count >= settings.dead_letters:
-            text = f"handler {handler} has given up on {_of(count, 'event', 'events')}: receiver dead-letters list"
-            yield Trouble(kind="dead_letters", subject=handler, text=text)
-    for source, count in sorted(seen.quarantine.items()):
-        if count >= settings.quarantine:
-            text = f"{_of(count, 'entry', 'entries')} of source {source} in quarantine: receiver quarantine list"
-            yield Trouble(kind="quarantine", subject=source, text=text)
+    for handler, error, count in _enough(seen.dead_letters, settings.dead_letters):
+        events = _of(count, "event", "events")
+        text = f"handler {handler} has given up on {events} with {error}: receiver dead-letters list"
+        yield Trouble(kind="dead_letters", subject=f"{handler}:{error}", text=text)
+    for source, kind, count in _enough(seen.quarantine, settings.quarantine):
+        entries = _of(count, "entry", "entries")
+        text = f"{entries} of source {source} in quarantine ({KINDS.get(kind, kind)}): receiver quarantine list"
+        yield Trouble(kind="quarantine", subject=f"{source}:{kind}", text=text)
     for account, since in sorted(seen.paused_accounts.items()):
         whose = "all sending is" if account == "*" else f"account {account} is"
         text = f"{whose} paused since {_when(since)}: receiver sends accounts"
@@ -67,6 +68,13 @@ def installation(seen: Observation, settings: AlertSettings, *, awake: timedelta
         text = f"there is no partition for events after {_when(seen.covered_until or seen.at)}, and making one fails"
         yield Trouble(kind="partitions", severity="critical", text=text)
     yield from _retention(seen.retention, seen.at, awake)
+
+
+def _enough(counts: Mapping[str, Mapping[str, int]], least: int) -> Iterator[tuple[str, str, int]]:
+    """Each kind is a problem of its own, or one that is open would hide the next; how many there must be is for all."""
+    for name, kinds in sorted(counts.items()):
+        if sum(kinds.values()) >= least:
+            yield from ((name, kind, count) for kind, count in sorted(kinds.items()))
 
 
 def _retention(last: Last, now: datetime, awake: timedelta) -> Iterator[Trouble]:

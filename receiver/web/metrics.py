@@ -169,7 +169,7 @@ def _handlers(seen: Observation) -> Iterator[Metric]:
         values = {one.handler: float(value(one)) for one in seen.handlers}
         yield gauge(f"receiver_handler_{name}", text, "handler", values)
     text = "Events given up on that nobody has retried or discarded."
-    yield gauge("receiver_handler_dead_letters", text, "handler", seen.dead_letters)
+    yield gauge("receiver_handler_dead_letters", text, "handler", _summed(seen.dead_letters))
 
 
 _STANDING: Final[Sequence[tuple[str, str, Callable[[Standing], float]]]] = (
@@ -186,9 +186,13 @@ _STANDING: Final[Sequence[tuple[str, str, Callable[[Standing], float]]]] = (
 )
 
 
+def _summed(counts: Mapping[str, Mapping[str, int]]) -> dict[str, float]:
+    return {name: float(sum(kinds.values())) for name, kinds in counts.items()}
+
+
 def _sources(seen: Observation) -> Iterator[Metric]:
     text = "Entries in quarantine that nobody has released or discarded."
-    yield gauge("receiver_quarantine_open", text, "source", seen.quarantine)
+    yield gauge("receiver_quarantine_open", text, "source", _summed(seen.quarantine))
     quiet, last = dict[str, float](), dict[str, float]()
     for one in seen.sources:
         since = max(one.last_event_at, one.watched_since) if one.last_event_at else one.watched_since
