@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 from uuid import UUID
 
@@ -204,6 +205,9 @@ async def ack(sql: Sql, owner: UUID, moves: Sequence[Move], *, ttl: float) -> di
     return done
 
 
+_text: Final = lru_cache(maxsize=256)(str)  # the cursors of a page share few moments, and each takes 3 µs
+
+
 async def _ack(sql: Sql, statement: str, owner: UUID, moves: Sequence[Move], ttl: float) -> dict[Place, str]:
     rows = await sql.fetch(
         statement,
@@ -217,7 +221,7 @@ async def _ack(sql: Sql, statement: str, owner: UUID, moves: Sequence[Move], ttl
         array(move.to.txid for move in moves),
         array(move.to.position for move in moves),
         array(pending_text(move.to.pending) for move in moves),
-        array(move.to.read_from for move in moves),
+        array(_text(move.to.read_from) for move in moves),
         array(move.events for move in moves),
     )
     return {(handler, shard): tid for handler, shard, tid in rows}
