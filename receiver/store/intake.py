@@ -74,8 +74,9 @@ _ROLLBACK: Final = "ROLLBACK"
 # Who erases a person waits for those that had locked event_ids before the tombstone was there. This statement's
 # snapshot is newer than its lock, so every other one sees the tombstone.
 _NEW_IDS: Final = """
-    INSERT INTO event_ids (id) SELECT unnest($1::uuid[]) ON CONFLICT DO NOTHING
-    RETURNING id, EXISTS (SELECT FROM erasures)
+    WITH new AS (INSERT INTO event_ids (id) SELECT unnest($1::uuid[]) ON CONFLICT DO NOTHING RETURNING id)
+    SELECT count(*), CASE WHEN count(*) < cardinality($1::uuid[]) THEN array_agg(id) END, EXISTS (SELECT FROM erasures)
+    FROM new
 """
 _QUARANTINE: Final = """
     INSERT INTO quarantine (source, provider, kind, why, fingerprint, size, headers, body, accepted_at)
@@ -121,10 +122,10 @@ async def _new(connection: asyncpg.Connection, rows: Sequence[Row], privacy: Pri
     """Rows whose ids were not there, as they are to be stored."""
     by_id = {row[0]: row for row in rows}
     # Sorted, because two transactions that insert the same ids in opposite order deadlock.
-    fresh = await connection.fetch(_NEW_IDS, sorted(by_id))
-    if not fresh:
+    ((count, fresh, erased),) = await connection.fetch(_NEW_IDS, sorted(by_id))
+    if not count:
         return ()
-    new: Collection[Row] = by_id.values() if len(fresh) == len(by_id) else [by_id[record[0]] for record in fresh]
-    if fresh[0][1]:  # somebody was erased; whose event it is may stand in columns that are left out below
+    new: Collection[Row] = by_id.values() if fresh is None else [by_id[one] for one in fresh]
+    if erased:  # somebody was erased; whose event it is may stand in columns that are left out below
         new = await privacy.hidden(connection, new)
     return privacy.dropped(new) if privacy.drops else new
