@@ -278,6 +278,19 @@ def text(value: Any) -> str | None:
     return None
 
 
+def texts_by(source: Mapping[str, Any], fields: Mapping[str, str]) -> dict[str, Any]:
+    """The texts of some fields of an object, by names of ours: `fields` says under which; those not there are left out.
+
+    What `text` does for one field, at a fraction of its cost for several.
+    """
+    found: dict[str, Any] = {}
+    for field, name in fields.items():
+        value = source.get(field)
+        if value is not None:
+            found[name] = (value or None) if type(value) is str else text(value)
+    return found
+
+
 def number_text(value: float) -> str | None:
     """A number as the text that JSON would show; None for an integer of more than 300 digits."""
     if isinstance(value, int) and value.bit_length() > 1000:
@@ -313,7 +326,7 @@ def objects(value: Any) -> list[Mapping[str, Any]]:
 def texts(value: Any) -> list[str]:
     """A list of strings, from a list (members that are no text are left out) or from one string."""
     if isinstance(value, list):
-        return [found for member in value if (found := text(member)) is not None]
+        return [found for member in value if (found := member if type(member) is str else text(member))]
     return [value] if isinstance(value, str) and value else []
 
 

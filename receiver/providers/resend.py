@@ -29,7 +29,7 @@ from pydantic import Field
 from receiver.contract import Item, Occurrence, Provider, Reply, Secrets, Simulation, SourceSettings, World
 from receiver.errors import Problem
 from receiver.event import BounceCategory, EventType, Reading, RejectReason, each_recipient
-from receiver.payload import bare_id, embedded, event_object, iso_time, mapping, text, texts
+from receiver.payload import bare_id, embedded, event_object, iso_time, mapping, text, texts, texts_by
 from receiver.signers import hmacs
 from receiver.signers import standard_webhooks as signer
 from receiver.standard_webhooks import ByStandardWebhooks, Proof, hmac_keys, whsec_problems
@@ -75,6 +75,16 @@ _BOUNCE_SUBTYPES: Final = {
     "MessageRejected": BounceCategory.BLOCK,
 }
 _UNKNOWN: Final = EventType.UNKNOWN
+_NOTHING: Final[Mapping[str, Any]] = {}
+# Which column takes which field of `data`, and of its `click`, as it is.
+_FIELDS: Final = {
+    "email_id": "message_id",
+    "from": "sender",
+    "broadcast_id": "campaign",
+    "template_id": "template_id",
+    "subject": "subject",
+}
+_CLICK_FIELDS: Final = {"link": "url", "userAgent": "user_agent", "ipAddress": "client_ip"}
 # Which part of `data` says how it went wrong.
 _OUTCOMES: Final = {"email.bounced": "bounce", "email.suppressed": "suppressed", "email.failed": "failed"}
 # Bounces that never left: the address was on the list of an earlier bounce.
@@ -111,16 +121,18 @@ class Resend(ByStandardWebhooks, Provider):
         value = event_object(item, "a Resend event")
         word, created_at = text(value.get("type")), value.get("created_at")
         data = mapping(value.get("data"))
-        click = mapping(data.get("click"))
-        clicked_at, url = click.get("timestamp"), text(click.get("link"))
-        client_ip, user_agent = text(click.get("ipAddress")), text(click.get("userAgent"))
-        outcome = mapping(data.get(_OUTCOMES[word])) if word in _OUTCOMES else {}
+        columns, clicked_at = _columns(data), None
+        if "click" in data:
+            click = mapping(data["click"])
+            columns.update(texts_by(click, _CLICK_FIELDS))
+            clicked_at = click.get("timestamp")
+        outcome = mapping(data.get(_OUTCOMES[word])) if word in _OUTCOMES else _NOTHING
         type_, verdict, reject_reason = _meaning(word, outcome)
         addresses = _addresses(word, data)
         recipients, attribution = each_recipient(type_, addresses)
-        columns = _columns(data)
-        ids = item.event_id, word, columns["message_id"]
-        once = text(created_at), text(clicked_at), url, client_ip, user_agent
+        column = columns.get
+        ids = item.event_id, word, column("message_id")
+        once = text(created_at), text(clicked_at), column("url"), column("client_ip"), column("user_agent")
         return [
             Reading(
                 type=type_,
@@ -133,9 +145,6 @@ class Resend(ByStandardWebhooks, Provider):
                 diagnostic=_diagnostic(outcome, number, len(addresses)) if outcome else None,
                 reject_reason=reject_reason,
                 attribution=attribution,
-                url=url,
-                user_agent=user_agent,
-                client_ip=client_ip,
                 is_test=_is_test(addresses),
                 **columns,
             )
@@ -190,25 +199,16 @@ def _is_test(addresses: Sequence[str]) -> bool:
     return "@resend.dev" in " ".join(addresses).lower()
 
 
-_NO_HEADERS: Final[Mapping[str, Any]] = {}
-
-
 def _columns(data: Mapping[str, Any]) -> dict[str, Any]:
-    get = data.get
-    headers = _headers(data["headers"]) if "headers" in data else _NO_HEADERS
-    metadata = _pairs(get("tags"))
+    columns = texts_by(data, _FIELDS)
+    headers = _headers(data["headers"]) if "headers" in data else _NOTHING
+    metadata = _pairs(data.get("tags"))
     if "x-metadata" in headers:
         metadata = {**metadata, **mapping(embedded(headers["x-metadata"]))}
-    return {
-        "message_id": text(get("email_id")),
-        "internet_message_id": bare_id(get("message_id")) or bare_id(headers.get("message-id")),
-        "sender": text(get("from")),
-        "campaign": text(get("broadcast_id")),
-        "template_id": text(get("template_id")),
-        "tags": texts(headers["x-tag"]) if "x-tag" in headers else [],
-        "metadata": metadata or None,
-        "subject": text(get("subject")),
-    }
+    columns["metadata"] = metadata or None
+    columns["internet_message_id"] = bare_id(data.get("message_id")) or bare_id(headers.get("message-id"))
+    columns["tags"] = texts(headers["x-tag"]) if "x-tag" in headers else []
+    return columns
 
 
 def _pairs(value: object) -> Mapping[str, Any]:
