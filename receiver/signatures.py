@@ -259,9 +259,11 @@ def standard_webhooks(
     that too. `bare`: a signature without `v1,` before it counts.
     """
     of_id, of_time, of_signature = _SVIX if "svix-id" in headers and "webhook-id" not in headers else _WEBHOOK
-    message_id = header(headers, of_id)
-    stamp = header(headers, of_time)
-    parts = header(headers, of_signature).split()
+    message_id, stamp, signature = headers.get(of_id, ""), headers.get(of_time, ""), headers.get(of_signature, "")
+    for value in (message_id, stamp, signature):
+        if not value or value.isspace() or len(value) > MAX_HEADER:
+            _ = header(headers, of_id), header(headers, of_time), header(headers, of_signature)  # says what is wrong
+    parts = signature.split()
     signed_at = unix_seconds(stamp, of_time)
     try:
         signed = f"{message_id}.{stamp}.".encode("latin-1") + body
