@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from socket import AF_INET, AF_INET6, inet_pton
@@ -27,7 +27,6 @@ _EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _OPENS_AND_CLICKS: Final = frozenset({EventType.OPENED, EventType.CLICKED})
 _FAILURES: Final = frozenset({EventType.BOUNCED, EventType.DEFERRED})
 _HELD_BACK: Final = frozenset({EventType.REJECTED, EventType.FAILED})
-_NOT_JUDGED: Final = (None, None, None)
 
 _NOBODY: Final = (None, None, None)
 _NO_SENDER: Final = (None, None)
@@ -71,7 +70,10 @@ def rows_of(source: Source, readings: Iterable[tuple[Item, Reading]], accepted_a
         category, bounce_class, smtp_code, enhanced_code = (
             _bounce(reading) if type_ in _FAILURES else (None, None, reading.smtp_code, reading.enhanced_code)
         )
-        actor, reasons, detector = _actor(reading) if type_ in _OPENS_AND_CLICKS else _NOT_JUDGED
+        actor, reasons, detector = None, None, None
+        if type_ in _OPENS_AND_CLICKS:
+            actor, reasons = judge(type_, provider_flag=reading.actor, user_agent=reading.user_agent)
+            detector = DETECTOR_VERSION
         rows.append(
             (
                 id_,
@@ -188,11 +190,6 @@ def _bounce(reading: Reading) -> tuple[str | None, str | None, int | None, str |
 
 def _smtp_code(code: int) -> int | None:
     return code if 100 <= code <= 999 else None
-
-
-def _actor(reading: Reading) -> tuple[str, Sequence[str], int]:
-    actor, reasons = judge(reading.type, provider_flag=reading.actor, user_agent=reading.user_agent)
-    return actor, reasons, DETECTOR_VERSION
 
 
 def _metadata(metadata: Mapping[str, Any]) -> str:

@@ -7,11 +7,11 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import structlog
 
-from receiver.contract import Answer, Authentic, Delivery, Item, SourceSettings, UnreadableItem
+from receiver.contract import Answer, Delivery, Item, SourceSettings, UnreadableItem
 from receiver.errors import Reason, Refused, Unavailable, Unreadable
 from receiver.event import Reading
 from receiver.ingest.head import request_head
@@ -42,8 +42,8 @@ class Receipt:
     """
 
     __slots__ = (
-        "answer", "deadline", "delivery", "items", "open", "part", "proof", "read", "readings", "rows", "source",
-        "unreadable",
+        "answer", "deadline", "delivery", "items", "open", "part", "payload", "proof", "read", "readings", "rows",
+        "source", "unreadable",
     )  # fmt: skip
 
     def __init__(
@@ -54,8 +54,9 @@ class Receipt:
         self.deadline = deadline
         self.answer = answer
         self.open = True
-        self.proof: bytes | None = None  # see `Authentic`
-        self.items: Iterator[Item | UnreadableItem] = iter(())  # those that are not read yet
+        self.payload: Any = None  # see `Authentic`, `proof` too
+        self.proof: bytes | None = None
+        self.items: Iterator[Item | UnreadableItem] | None = None  # those that are not read yet
         self.part: list[Item | UnreadableItem] = []  # those in hand
         self.read = 0
         self.readings: list[tuple[Item, Reading]] = []  # of those in hand
@@ -102,24 +103,16 @@ class Ingest:
                 log.exception("cannot authenticate", action="authenticate_failed", source=one.source.name)
                 self._again(one)
             else:
-                self._accept(one, authentic)
-
-    def _accept(self, one: Receipt, authentic: Authentic) -> None:
-        if authentic.answer is not None:
-            self._end(one, "handshake", authentic.answer)
-            return
-        one.proof = authentic.proof
-        try:
-            one.items = iter(one.source.provider.parse(authentic.payload))
-        except Exception as error:  # noqa: BLE001 - each kind is told apart there
-            self._failed(one, error)
+                one.payload, one.proof = authentic.payload, authentic.proof
+                if authentic.answer is not None:
+                    self._end(one, "handshake", authentic.answer)
 
     def _take(self, step: Callable[[Receipt], None], receipts: Sequence[Receipt]) -> None:
         for one in receipts:
             if one.open:
                 try:
                     step(one)
-                except Exception as error:  # noqa: BLE001 - likewise
+                except Exception as error:  # noqa: BLE001 - each kind is told apart there
                     self._failed(one, error)
 
     def _failed(self, one: Receipt, error: Exception) -> None:
@@ -264,6 +257,8 @@ def _never(_row: Row, _why: str) -> Quarantined:
 
 def _parse(one: Receipt) -> None:
     """The next items."""
+    if one.items is None:
+        one.items = iter(one.source.provider.parse(one.payload))
     one.part = list(islice(one.items, PART))
     one.read += len(one.part)
     if one.read > MAX_ITEMS:
@@ -272,12 +267,15 @@ def _parse(one: Receipt) -> None:
 
 def _read(one: Receipt) -> None:
     """Their events. One item that cannot be read costs its neighbours nothing."""
-    read: Callable[[Any], Sequence[Reading]] = one.source.provider.read  # raises for what is no Item
-    items = cast("list[Item]", one.part)
+    read, items = one.source.provider.read, one.part
+    readings: list[tuple[Any, Reading]] = []
     try:
-        one.readings = [(item, reading) for item in items for reading in read(item)]
+        for item in items:
+            for reading in read(item):  # type: ignore[arg-type]  # it raises for what is no Item
+                readings.append((item, reading))  # noqa: PERF401 - a comprehension is one more call for a single event
     except Exception:  # noqa: BLE001 - found again, and told apart, below
-        one.readings = [(item, reading) for item in items for reading in _read_one(one, item)]
+        readings = [(item, reading) for item in items for reading in _read_one(one, item)]
+    one.readings = readings
 
 
 def _read_one(one: Receipt, item: Item | UnreadableItem) -> Sequence[Reading]:
