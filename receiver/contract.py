@@ -105,7 +105,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return f"Delivery(source={self.source!r}, client={self.client!r}, at={self.at!r})"  # the rest may hold secrets
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class Answer(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     """A finished HTTP answer."""
 
     status: int

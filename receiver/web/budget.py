@@ -26,12 +26,12 @@ class Budget:
     """Bytes are taken as they arrive, never on somebody's word for what will come.
 
     When there is no room, the unfinished bodies give way, the one that has been arriving longest first: who sends
-    slowly, or announces much and sends nothing, cannot keep out who sends.
+    slowly, or announces much and sends nothing, cannot keep out who sends. `unfinished`: the bodies that may give way.
     """
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._unfinished: dict[Arriving, None] = {}
+        self.unfinished: Final[dict[Arriving, None]] = {}
         self.used = 0
 
     def grow(self, request: Arriving, amount: int) -> bool:
@@ -46,20 +46,21 @@ class Budget:
 
     def wait(self, request: Arriving) -> None:
         """The body is not whole yet."""
-        self._unfinished.setdefault(request)
+        self.unfinished.setdefault(request)
 
     def whole(self, request: Arriving) -> None:
         """The body is whole: it will be handled, and gives way to nobody."""
-        self._unfinished.pop(request, None)
+        self.unfinished.pop(request, None)
 
     def give(self, request: Arriving) -> None:
         """Return what the request has taken."""
-        self._unfinished.pop(request, None)
+        if self.unfinished:
+            self.unfinished.pop(request, None)
         self.used -= request.taken
         request.taken = 0
 
     def _make_room(self, request: Arriving, amount: int) -> bool:
-        for other in list(self._unfinished):
+        for other in list(self.unfinished):
             if other is not request:
                 other.connection.evict()
                 if self.used + amount <= self._size:

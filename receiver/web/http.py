@@ -80,13 +80,10 @@ class Request:
         self.part: Part | None = None
 
     def add(self, chunk: bytes) -> None:
-        """A part of the body. Small parts are joined at once: each would cost more than it holds."""
-        if not self.body:
-            self.body = chunk
-        else:
-            if not isinstance(self.body, bytearray):
-                self.body = bytearray(self.body)
-            self.body += chunk
+        """A further part of the body. Small parts are joined at once: each would cost more than it holds."""
+        if not isinstance(self.body, bytearray):
+            self.body = bytearray(self.body)
+        self.body += chunk
 
     def target(self) -> tuple[str, str]:
         """(path, query) of the URL."""
@@ -346,8 +343,10 @@ class Connection(asyncio.Protocol):
             self._give_up(reading, GaveUp.TOO_LARGE)
         elif not self._listener.budget.grow(reading, size):
             self._give_up(reading, GaveUp.TOO_MUCH)
-        else:
+        elif reading.body:
             reading.add(chunk)
+        else:  # most bodies come in one piece
+            reading.body = chunk
 
     def on_message_complete(self) -> None:
         reading = self._reading
@@ -355,7 +354,8 @@ class Connection(asyncio.Protocol):
             return
         self._reading = None
         if reading.wanted:
-            self._listener.budget.whole(reading)
+            if self._listener.budget.unfinished:
+                self._listener.budget.whole(reading)
             self._line.append((reading, None))
         if len(self._line) > MAX_PIPELINED:
             self.abort()

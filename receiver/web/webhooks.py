@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine, Mapping
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
@@ -55,9 +56,11 @@ class Webhooks:
         self._tokens = TokenEndpoint(sources, ingest, proxies)
         self._pages = pages
         self._sources = sources
+        self._plain = {f"{PREFIX}{name}".encode(): source for name, source in sources.items()}  # as most URLs are
         self._ingest = ingest
         self._budget = budget
         self._turn: list[Receipt] = []
+        self._at, self._moment = datetime.now(UTC), time.monotonic()  # when the turn began
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._waits = {name: source.provider.reply.timeout - MARGIN for name, source in sources.items()}
@@ -67,6 +70,9 @@ class Webhooks:
 
     def begin(self, request: Request) -> Answer | None:
         """None to get the body of a delivery; else the answer."""
+        source = self._plain.get(request.url)
+        if source is not None and request.method == b"POST":
+            return self._post(request, source, "", "")
         path, query = request.target()
         if not path.startswith(PREFIX):
             return self._elsewhere(request, path)
@@ -118,17 +124,21 @@ class Webhooks:
             return
         source = request.source
         assert source is not None
+        name = source.name
         encoding = request.headers.get("content-encoding")
         if encoding and not self._decompress(request, source, encoding):
             return
+        if not self._turn:  # for all of this turn
+            self._at, self._moment = datetime.now(UTC), time.monotonic()
+        # By differences alone: the loop's clock need not be the writer's.
+        patience = self._waits[name] - (self._loop.time() - request.since)
         receipt = Receipt(
             source,
-            self._delivery(request, source, bytes(request.body)),
-            # By differences alone: the loop's clock need not be the writer's.
-            deadline=time.monotonic() + max(self._waits[source.name] - (self._loop.time() - request.since), 1.0),
+            self._delivery(request, source, request.body, self._at),
+            deadline=self._moment + (max(1.0, patience)),
             answer=partial(request.connection.answer, request),
         )
-        if request.size > LARGE or source.name in self._alone:
+        if request.size > LARGE or name in self._alone:
             self._start(self._receive([receipt]))
             return
         self._turn.append(receipt)
@@ -168,19 +178,23 @@ class Webhooks:
             return False
         return True
 
-    def _delivery(self, request: Request, source: Source, body: bytes) -> Delivery:
+    def _delivery(self, request: Request, source: Source, body: bytes | bytearray, at: datetime) -> Delivery:
+        headers, client = request.headers, request.client
         return Delivery(
             source=source.name,
-            headers=request.headers,
-            body=body,
+            headers=headers,
+            body=body if isinstance(body, bytes) else bytes(body),
             query=request.query,
             path=request.path,
-            client=self._proxies.client(request.client, request.headers),
+            client=self._proxies.client(client, headers) if self._proxies.trusted else client,
+            at=at,
         )
 
     def _refuse(self, request: Request, source: Source, refusal: Refused) -> Answer:
         """Count and sample a request that was refused before its body was read whole."""
-        self._ingest.refused(source, self._delivery(request, source, b""), refusal.reason, refusal.detail)
+        self._ingest.refused(
+            source, self._delivery(request, source, b"", datetime.now(UTC)), refusal.reason, refusal.detail
+        )
         self._ingest.counts["request", source.name, "refused"] += 1
         reply = source.provider.reply
         codes = {Reason.TOO_LARGE: reply.too_large, Reason.TOO_SLOW: reply.slow}
