@@ -219,18 +219,29 @@ async def test_handlers_that_are_done_together_are_acked_together(database: str,
     await connections.open()
     acks = Acks(connections, owner=owner, ttl=30)
     held = [await take(sql, name, owner, ttl=30, held=(), limit=2) for name in ("writer", "second")]
-    await sql.execute("UPDATE cursors SET epoch = epoch + 1 WHERE handler = 'second' AND shard = $1", held[1][1].shard)
 
     async def move(leased: Sequence[Leased]) -> None:
-        to = [Move(one, replace(one.cursor, position=1)) for one in leased]
-        await acks.move(to, Transaction(connections))
+        await acks.move([Move(one, replace(one.cursor, position=1), 1) for one in leased], Transaction(connections))
 
+    await asyncio.gather(*map(move, held))  # one by one: taking the leases has left marks of its locks
+    await sql.execute("UPDATE cursors SET epoch = epoch + 1 WHERE handler = 'second' AND shard = $1", held[1][1].shard)
     ended = await asyncio.gather(*map(move, [held[0], held[1][1:], held[1][:1]]), return_exceptions=True)
-    moved = await sql.fetch("SELECT handler, xmin FROM cursors WHERE position = 1")
+    moved = await sql.fetch("SELECT handler, xmin FROM cursors WHERE handled = 2")
     assert [type(one) for one in ended] == [type(None), LeaseLost, type(None)]
     assert sorted(row["handler"] for row in moved) == ["second", "writer", "writer"]
     assert len({row["xmin"] for row in moved}) == 1
-    assert [one.cursor.position == 1 for one in (*held[0], *held[1])] == [True, True, True, False]
+    async with sql.transaction():
+        await sql.execute("SELECT FROM cursors WHERE handler = 'second' FOR UPDATE")
+        waits = asyncio.create_task(move(held[1][:1]))
+        await move(held[0])  # with it, but not behind the lock
+        assert not waits.done()
+    await waits
+    assert await sql.fetchval("SELECT array_agg(handled ORDER BY handled) FROM cursors WHERE handled > 0") == [
+        1,
+        3,
+        3,
+        3,
+    ]
     connections.cut()
     ended = await asyncio.gather(*map(move, held), return_exceptions=True)
     assert [type(one) for one in ended] == [DatabaseGone, DatabaseGone]

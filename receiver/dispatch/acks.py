@@ -9,7 +9,7 @@ from uuid import UUID
 
 from receiver.dispatch.database import ENFORCE, OWN_PLANS, Database, DatabaseGone
 from receiver.dispatch.transaction import Transaction, TransactionSql
-from receiver.store.leases import LeaseLost, Move, Place, ack
+from receiver.store.leases import LeaseLost, Move, Place, ack, ack_unlocked
 
 _Done: TypeAlias = Mapping[Place, str]
 
@@ -19,6 +19,7 @@ class Acks:
 
     A statement and its commit cost as much as moving twenty cursors, and the handlers of a worker are done with a page
     at about the same time: who comes while a statement is under way goes with the next, together with all others.
+    Where somebody else has locked a handler's rows, that handler alone waits for them.
     """
 
     def __init__(self, database: Database, *, owner: UUID, ttl: float) -> None:
@@ -52,14 +53,21 @@ class Acks:
         self._waiting.append((moves, future))
         if self._serving is None or self._serving.done():
             self._serving = asyncio.create_task(self._serve(), name="acks")  # begins when all of this turn have come
-        return await future
+        done = await future
+        rest = [move for move in moves if move.leased.place not in done]
+        if not rest:
+            return done
+        async with self._database.connection() as connection:
+            return {**done, **await ack(connection, self._owner, rest, ttl=self._ttl)}
 
     async def _serve(self) -> None:
         """One statement for all who wait, until nobody does. Whatever happens, each of them learns of it."""
         while self._waiting:
             waiting, self._waiting = self._waiting, []
+            moves = [move for theirs, _ in waiting for move in theirs]
             try:
-                done = await self._ack([move for moves, _ in waiting for move in moves])
+                async with self._database.connection() as connection:
+                    done = await ack_unlocked(connection, self._owner, moves, ttl=self._ttl)
             except BaseException as error:
                 for _, future in waiting:
                     if not future.done():  # whoever asked may have been cancelled meanwhile
@@ -70,7 +78,3 @@ class Acks:
                 for _, future in waiting:
                     if not future.done():
                         future.set_result(done)
-
-    async def _ack(self, moves: Sequence[Move]) -> _Done:
-        async with self._database.connection() as connection:
-            return await ack(connection, self._owner, moves, ttl=self._ttl)

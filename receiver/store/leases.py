@@ -74,7 +74,8 @@ LATELY: Final = """
 
 # The row is found where this worker last saw it: while an old snapshot is held somewhere (pg_dump), the dead versions
 # of a cursor cannot be cleared away, and every look-up by key would walk through all of them. The expression around
-# handler keeps the planner from the key.
+# handler keeps the planner from the key. A version that somebody locks or changes has an xmax, and one whose lease was
+# just taken; those are found by their key.
 _ACK: Final = """
 UPDATE cursors
 SET gen = u.gen, txid = u.txid, position = u.position, pending = u.pending::xid8[], read_from = u.read_from,
@@ -87,7 +88,9 @@ WHERE {found} AND cursors.owner = $1
   AND cursors.shard = u.shard AND cursors.epoch = u.epoch
 RETURNING cursors.handler, cursors.shard, cursors.ctid::text
 """
-_ACK_AT: Final = _ACK.format(found="cursors.ctid = u.tid AND cursors.handler || '' = u.handler", LATELY=LATELY)
+_ACK_AT: Final = _ACK.format(
+    found="cursors.ctid = u.tid AND cursors.xmax = 0 AND cursors.handler || '' = u.handler", LATELY=LATELY
+)
 _ACK_BY_KEY: Final = _ACK.format(found="u.tid IS NOT NULL AND cursors.handler = u.handler", LATELY=LATELY)
 
 Place = tuple[str, int]
@@ -196,10 +199,15 @@ async def free(sql: Sql, handlers: Sequence[str]) -> dict[str, int]:
     return dict(await sql.fetch(_FREE, list(handlers)))  # type: ignore[arg-type]  # a record of two is a pair
 
 
+async def ack_unlocked(sql: Sql, owner: UUID, moves: Sequence[Move], *, ttl: float) -> dict[Place, str]:
+    """Like `ack`, of those alone whose rows lie where they were last seen and are not locked by anybody."""
+    return await _ack(sql, _ACK_AT, owner, moves, ttl)
+
+
 async def ack(sql: Sql, owner: UUID, moves: Sequence[Move], *, ttl: float) -> dict[Place, str]:
     """Move cursors that are still leased; returns the new tids of those. Fewer than `moves`: leases were lost."""
-    done = await _ack(sql, _ACK_AT, owner, moves, ttl)
-    if len(done) < len(moves):  # renewing moved the row, or the lease is lost
+    done = await ack_unlocked(sql, owner, moves, ttl=ttl)
+    if len(done) < len(moves):  # renewing moved the row, somebody has locked it, or the lease is lost
         rest = [move for move in moves if move.leased.place not in done]
         done |= await _ack(sql, _ACK_BY_KEY, owner, rest, ttl)
     return done
