@@ -57,9 +57,9 @@ class Receipt:
         self.payload: Any = None  # see `Authentic`, `proof` too
         self.proof: bytes | None = None
         self.items: Iterator[Item | UnreadableItem] | None = None  # those that are not read yet
-        self.part: list[Item | UnreadableItem] = []  # those in hand
+        self.part: Sequence[Item | UnreadableItem] = ()  # those in hand
         self.read = 0
-        self.readings: list[tuple[Item, Reading]] = []  # of those in hand
+        self.readings: Sequence[tuple[Item, Reading]] = ()  # of those in hand
         self.rows: list[Row] = []
         self.unreadable: list[tuple[str, bytes]] = []
 

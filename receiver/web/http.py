@@ -194,6 +194,7 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._client: str | None = None
         self._reading: Request | None = None  # its head or body is arriving
+        self._head: dict[str, str] | None = None  # takes headers, while a head arrives: those behind a body say nothing
         self._line: deque[tuple[Request | None, Answer | None]] = deque()  # whole, or answered already; in order
         self._working: Request | None = None  # the site has it
         self._fresh = False  # a head or a body has begun to arrive, or the end has begun, since the deadline was set
@@ -282,7 +283,8 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         if not (self._replaced or self._deaf):
-            self._reading = Request(self, self._client)
+            reading = self._reading = Request(self, self._client)
+            self._head = reading.headers
             self._first, self._fed, self._repeated, self._fresh = self._read, 0, 0, True
             self.idle_since = None
 
@@ -291,10 +293,10 @@ class Connection(asyncio.Protocol):
             self._reading.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        reading = self._reading
-        if reading is None or self._replaced or reading.since:  # those behind the body say nothing to us
+        headers = self._head
+        if headers is None:
             return
-        key, headers = name.decode("latin-1").lower(), reading.headers
+        key = name.decode("latin-1").lower()
         if key in headers:
             self._repeat(key, value.decode("latin-1"), headers)
         else:
@@ -311,6 +313,7 @@ class Connection(asyncio.Protocol):
         if reading is None or self._replaced:
             self._replaced = False
             return
+        self._head = None
         reading.method = self._parser.get_method()
         reading.keep_alive = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
         reading.since = self._loop.time()
@@ -406,7 +409,7 @@ class Connection(asyncio.Protocol):
         self._deaf = True
         if self._reading is not None:
             self._listener.budget.give(self._reading)
-            self._reading = None
+            self._reading = self._head = None
 
     def _clear_line(self) -> None:
         while self._line:
