@@ -221,9 +221,28 @@ async def test_the_servers_clock_jumps(
             await clock.jump(2 * HOUR)
             await handled(50)
             await value(sql, f"SELECT ({EPOCHS}) > $1", True, taken + 64)
-            await clock.jump(-HOUR / 2)
+            await clock.jump(-2 * HOUR)
             await handled(50)
     assert await sql.fetchval(TWICE) == 0
+
+
+async def test_nobody_reads_while_the_servers_clock_is_back(
+    database: str, sql: asyncpg.Connection, clock: ServerClock
+) -> None:
+    """what is stored while the server's clock is hours back is not passed by, also by a handler that was not there"""
+    await clock.set(CHANGES[0])
+    await maintain_once(database, RetentionSettings())
+    await prepared(sql, [writer])
+    async with running(database, writer):
+        await store(sql, 10)
+        await value(sql, COUNT, 10, "writer")
+    await clock.jump(-3 * HOUR)
+    await store(sql, 20)
+    await maintain_once(database, RetentionSettings())
+    await clock.jump(3 * HOUR)
+    async with running(database, writer):
+        await store(sql, 10)
+        await value(sql, COUNT, 40, "writer")
 
 
 async def test_a_worker_is_killed_and_the_servers_clock_goes_back(

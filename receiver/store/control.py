@@ -44,13 +44,13 @@ _UNBAR: Final = (
     "UPDATE cursors SET lease_until = '-infinity' WHERE handler = ANY ($1::text[]) AND lease_until = 'infinity'"
 )
 
-_FENCED: Final = """
+FENCED: Final = """
     epoch = epoch + 1, owner = NULL,
     lease_until = CASE WHEN lease_until = 'infinity' THEN lease_until ELSE '-infinity' END
 """
 _SKIP_ALL: Final = f"""
 UPDATE cursors SET gen = $2, txid = {LAST_TRANSACTION}, position = {END_OF_TRANSACTION}, pending = {RUNNING},
-    read_from = now(), {_FENCED}
+    read_from = now(), {FENCED}
 WHERE handler = $1
 """
 # Each shard goes to just before its first event of that time; in one that has none, to the end. What is pending stays.
@@ -69,7 +69,7 @@ WITH place AS MATERIALIZED (
 UPDATE cursors SET gen = place.gen, txid = place.txid, position = place.position,
     pending = ARRAY(SELECT unnest(pending) WHERE cursors.gen = place.gen
                     UNION SELECT x FROM unnest({RUNNING}) AS x WHERE place.gen = $2 AND x <= place.txid ORDER BY 1),
-    read_from = greatest(read_from, $3), {_FENCED}
+    read_from = greatest(read_from, $3), {FENCED}
 FROM place WHERE cursors.handler = $1 AND cursors.shard = place.shard
 """
 _UNREAD: Final = """

@@ -35,6 +35,9 @@ END_OF_TRANSACTION: Final = 2**63 - 1  # a position after every event of its tra
 
 FRESH: Final = 2.0  # seconds that a process keeps what it has read for a handler that comes later
 
+# Where the server's clock has gone back, events are stored before the time that cursors have read up to.
+_SINCE: Final = f"least($6, now() - interval '{SLACK.total_seconds():.0f} s')"
+
 # The row with ordinal 0 holds the snapshot and the clock; each other one an event of the cursor of that number.
 # Cursors with nothing pending are spared the second probe by its one-time filter.
 _READ: Final = f"""
@@ -46,12 +49,12 @@ FROM unnest($1::text::int2[], $2::text::int2[], $3::text::xid8[], $4::text::int8
 CROSS JOIN LATERAL (
     (SELECT false AS late, events.* FROM events
      WHERE events.shard = u.shard AND (events.gen, events.txid, events.position) > (u.gen, u.txid, u.position)
-       AND events.received_at >= $6
+       AND events.received_at >= {_SINCE}
      ORDER BY events.gen, events.txid, events.position LIMIT $7)
     UNION ALL
     (SELECT true, events.* FROM events
      WHERE u.pending <> '{{}}' AND events.shard = u.shard AND events.gen = u.gen
-       AND events.txid = ANY (u.pending::xid8[]) AND events.received_at >= $6)
+       AND events.txid = ANY (u.pending::xid8[]) AND events.received_at >= {_SINCE})
 ) AS e
 """
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
+from receiver.store.control import FENCED
 from receiver.store.sql import Sql
 
 GAP: Final = timedelta(days=2)
@@ -26,6 +27,16 @@ ON CONFLICT (name) DO UPDATE SET (started_at, error) = (
          AS moved (back, ahead)
 ), finished_at = clock_timestamp()
 """
+# Who reads the log meanwhile looks far enough back by itself; this is for a handler that is paused, or not there. What
+# was stored since the jump is not older than the last look, and cursors are read from an hour before `read_from`.
+_LOWER: Final = f"""
+WITH ahead AS (
+    SELECT handler, shard FROM cursors WHERE read_from > clock_timestamp() + interval '30 minutes'
+    ORDER BY handler, shard FOR UPDATE
+)
+UPDATE cursors SET read_from = clock_timestamp(), {FENCED}
+FROM ahead WHERE cursors.handler = ahead.handler AND cursors.shard = ahead.shard
+"""
 _WAITING: Final = """
 SELECT format(
     'the database server''s clock says %s UTC, and said %s UTC when it was last looked at: it has jumped, or nothing '
@@ -38,8 +49,9 @@ FROM tasks WHERE name = 'clock' AND started_at > clock_timestamp() - $1::interva
 
 
 async def look(sql: Sql) -> None:
-    """Note what the clock says."""
+    """Note what the clock says. Where it has gone back, no handler passes by what has been stored since."""
     await sql.execute(_LOOK, GAP, WAIT)
+    await sql.execute(_LOWER)
 
 
 async def why_wait(sql: Sql) -> str | None:
