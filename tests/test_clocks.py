@@ -227,7 +227,7 @@ async def test_the_servers_clock_jumps(
 
 
 async def test_nobody_reads_while_the_servers_clock_is_back(
-    database: str, sql: asyncpg.Connection, clock: ServerClock
+    database: str, clock: ServerClock, sql: asyncpg.Connection
 ) -> None:
     """what is stored while the server's clock is hours back is not passed by, also by a handler that was not there"""
     await clock.set(CHANGES[0])
