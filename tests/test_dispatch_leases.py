@@ -247,6 +247,40 @@ async def test_handlers_that_are_done_together_are_acked_together(database: str,
     assert [type(one) for one in ended] == [DatabaseGone, DatabaseGone]
 
 
+async def test_who_is_cancelled_or_meets_a_fault_leaves_no_other_waiting(
+    database: str, sql: asyncpg.Connection
+) -> None:
+    """of those whose acks wait in one statement one may be cancelled: the others are moved; whatever fails for all of
+    them, also what is no trouble of the database's, each learns of
+    """
+    owner = uuid4()
+    await prepared(sql, [writer, second])
+    connections = Database(database, connections=3, idle_limit=60, name="test")
+    acks = Acks(connections, owner=owner, ttl=30)
+    held = [await take(sql, name, owner, ttl=30, held=(), limit=1) for name in ("writer", "second")]
+
+    async def move(leased: Sequence[Leased]) -> None:
+        async with asyncio.timeout(30):
+            await acks.move([Move(one, one.cursor, 1) for one in leased], Transaction(connections))
+
+    ended = await asyncio.gather(*map(move, held), return_exceptions=True)
+    assert [type(one) for one in ended] == [AssertionError, AssertionError]  # it is not open
+    await connections.open()
+    await asyncio.gather(*map(move, held))  # one by one: taking the leases has left marks of its locks
+    async with sql.transaction():
+        await sql.execute("LOCK TABLE cursors IN ACCESS EXCLUSIVE MODE")
+        cancelled, waits = (asyncio.create_task(move(one)) for one in held)
+        await value(sql, "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'cursors'::regclass", 1)
+        cancelled.cancel()
+        (end,) = await asyncio.gather(cancelled, return_exceptions=True)
+        comes_later = asyncio.create_task(move(held[0]))
+    await asyncio.gather(waits, comes_later)
+    assert type(end) is asyncio.CancelledError
+    moved = await sql.fetch("SELECT handler, handled FROM cursors WHERE handled > 0 ORDER BY handler")
+    assert [tuple(row) for row in moved] == [("second", 2), ("writer", 3)]  # what was under way is done
+    await connections.close(within=1)
+
+
 async def test_an_ack_does_not_walk_dead_versions(sql: asyncpg.Connection) -> None:
     """an ack finds its rows by their place, which stays cheap while an old snapshot keeps dead versions alive"""
     owner = uuid4()
