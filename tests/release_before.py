@@ -241,8 +241,7 @@ class Worker:
         await sql.execute(SETTLE, self.handler, event.id)
 
 
-if (
-    __name__ == "__main__"
-):  # `python -m tests.release_before VERSION ARGUMENT...`: `receiver`, of which that is the schema
+# `python -m tests.release_before VERSION ARGUMENT...`: `receiver`, of which that is the schema
+if __name__ == "__main__":
     vars(schema)["VERSION"] = int(sys.argv[1])
     main(sys.argv[2:])
