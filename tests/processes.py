@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -146,15 +146,17 @@ async def site(directory: Path, dsn: str, *played: Played) -> AsyncIterator[Site
 
 
 class Load:
-    """Posts that are repeated, as a provider does, until each is answered with success."""
+    """Posts that are repeated, as a provider does, until each is answered with success.
 
-    def __init__(self, url: str, posts: Sequence[Post]) -> None:
+    `posts` are asked for one by one, so that they may be without end: `stop` is theirs.
+    """
+
+    def __init__(self, url: str, posts: Iterable[Post]) -> None:
         self._url = url
-        self._todo = list(reversed(posts))
+        self._todo: Iterator[Post] = iter(posts)
         self.succeeded = 0
         self.failed = 0
         self.statuses: Counter[int] = Counter()
-        self.total = len(posts)
 
     async def run(self, clients: int = 8) -> None:
         async with httpx.AsyncClient(timeout=20) as client:
@@ -162,11 +164,10 @@ class Load:
 
     def stop(self) -> None:
         """Begin no other post."""
-        self._todo.clear()
+        self._todo = iter(())
 
     async def _client(self, client: httpx.AsyncClient) -> None:
-        while self._todo:
-            post = self._todo.pop()
+        while post := next(self._todo, None):
             while not await self._once(client, post):  # noqa: ASYNC110 - a provider pauses before it tries again
                 await asyncio.sleep(0.05)
 

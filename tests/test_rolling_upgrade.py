@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -136,7 +137,7 @@ async def test_a_web_process_is_replaced_across_the_migration(database: str, tmp
     There is no earlier release here. It is this one, told that an earlier schema is its own; it can receive with that.
     """
     earlier, postmark = 3, play("postmark", tmp_path)
-    posts = [postmark.posts(EventType.DELIVERED, f"u{n}@one.test", run=f"n{n}")[0] for n in range(5000)]
+    posts = (postmark.posts(EventType.DELIVERED, f"u{n}@one.test", run=f"n{n}")[0] for n in itertools.count())
     async with connected(database) as sql, site(tmp_path, database, postmark) as place:
         await release_before.make_schema(sql, earlier)
         await ensure_partitions(sql)
