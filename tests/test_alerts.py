@@ -14,6 +14,7 @@ import pytest
 from standardwebhooks.webhooks import Webhook
 from structlog.testing import capture_logs
 
+from receiver import maintenance
 from receiver.alert_settings import AlertSettings
 from receiver.event import EventType
 from receiver.retention_settings import RetentionSettings
@@ -21,7 +22,7 @@ from receiver.store.connect import KeptConnection
 from receiver.store.log import create_cursors
 from receiver.store.partitions import list_partitions
 from receiver.store.replays import Accepts, Selection, cancel_replay, start_replay
-from receiver.watching import troubles
+from receiver.watching import alarm
 from receiver.watching.alarm import REPEATED, Alarm
 from tests.alert_site import AlertSite, alert_site
 from tests.cli import Receiver, command
@@ -306,6 +307,17 @@ DUE: Final = """
 INSERT INTO retries (handler, event_id, event_received_at, shard, cause, next_at)
 VALUES ('mailer', gen_random_uuid(), now(), 0, 'failed', now() - interval '7 min')
 """
+JUMPED: Final = "INSERT INTO tasks (name, started_at, error) VALUES ('clock', now(), '2026-01-31 03:00')"
+REASONS: Final = {
+    "waits": (
+        f"{JUMPED} ON CONFLICT (name) DO UPDATE SET started_at = now()",
+        "UPDATE tasks SET started_at = now() - interval '25 hours' WHERE name = 'clock'",
+    ),
+    "goes on": (
+        "UPDATE tasks SET lease_until = 'infinity' WHERE name = 'retention'",
+        "UPDATE tasks SET lease_until = '-infinity' WHERE name = 'retention'",
+    ),
+}
 FAILED: Final = """
 INSERT INTO tasks (name, owner, lease_until, finished_at, error)
 VALUES ('retention', 'another process', 'infinity', '2026-01-31 03:00Z', 'it could not: see what')
@@ -342,7 +354,7 @@ PROBLEMS: Final = {
         "Warning: retention has failed since 2026-01-31 03:00 UTC (it could not: see what): receiver retention run",
     ),
     "a clock that may have jumped": (
-        ["INSERT INTO tasks (name, started_at, error) VALUES ('clock', now(), '2026-01-31 03:00')"],
+        [JUMPED],
         "UPDATE tasks SET started_at = started_at - interval '1 day' WHERE name = 'clock'",
         "Warning: the database server's clock says 20",
     ),
@@ -420,7 +432,7 @@ async def test_retention_that_is_not_begun_is_told(
     async with watching(database, hook, play("postmark", tmp_path)) as service:
         await looks(service)
         assert hook.notices == []
-        monkeypatch.setattr(troubles, "AWAKE", timedelta(0))
+        monkeypatch.setattr(alarm, "NEGLECTED", 1)
         (opened,) = await hook.told(1)
         await noted(connection)
         await connection.execute("UPDATE tasks SET finished_at = now() WHERE name = 'retention'")
@@ -429,6 +441,34 @@ async def test_retention_that_is_not_begun_is_told(
         await hook.told(2)
     await connection.close()
     assert "it was not begun" in opened.text
+
+
+@pytest.mark.parametrize("reason", ["waits", "goes on"])
+async def test_retention_that_waits_or_goes_on_has_not_failed(
+    database: str, tmp_path: Path, hook: AlertSite, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    """what is long overdue, as after a jump of the server's clock, is not told as a failure while retention waits or
+    goes on; once it is told it lasts, also over a restart, until all was done
+    """
+    monkeypatch.setattr(alarm, "NEGLECTED", 1)
+    monkeypatch.setattr(maintenance, "FIRST", (3600.0, 3600.0))
+    begin, end = REASONS[reason]
+    connection = await asyncpg.connect(database)
+    await connection.execute("INSERT INTO tasks (name, finished_at) VALUES ('retention', now() - interval '60 days')")
+    await connection.execute(begin)
+    async with watching(database, hook, play("postmark", tmp_path)) as service:
+        await looks(service, 5)
+        assert await connection.fetch("SELECT FROM alerts WHERE kind = 'retention_failed'") == []
+        await connection.execute(end)
+        await value(connection, "SELECT count(*) FROM alerts WHERE kind = 'retention_failed'", 1)
+        await connection.execute(begin)
+        await looks(service)
+    monkeypatch.setattr(alarm, "NEGLECTED", 1000)
+    async with watching(database, hook, play("postmark", tmp_path)) as service:
+        await time_passes(connection, 2)
+        await looks(service, 5)
+        assert await connection.fetchval("SELECT resolved_at FROM alerts WHERE kind = 'retention_failed'") is None
+    await connection.close()
 
 
 async def test_missing_partitions_are_told(database: str, tmp_path: Path, hook: AlertSite) -> None:

@@ -49,6 +49,7 @@ NEEDS: Final = {
     "is to be given events of it again (retries)": _WAITING,
     "is being given a replay (receiver replay)": _REPLAYED,
 }
+WAITS: Final = "retention_clock"  # key of the warning that retention waits, because of the server's clock
 LAGS: Final = (_UNREAD, _WAITING)  # that people are warned about, by their age
 
 _UNFINISHED: Final = """
@@ -91,7 +92,7 @@ class Warned:
 async def warnings(connection: asyncpg.Connection, rules: RetentionSettings) -> list[Warned]:
     """What holds retention back, or will; replays that nobody finishes; partitions that are missing."""
     why = await why_wait(connection)
-    waits = [] if why is None else [Warned("retention_clock", why, "warning")]
+    waits = [] if why is None else [Warned(WAITS, why, "warning")]
     return [*waits, *await _late(connection, rules), *await _unfinished(connection), *await _missing(connection)]
 
 

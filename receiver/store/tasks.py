@@ -44,15 +44,19 @@ UPDATE tasks SET owner = NULL, lease_until = '-infinity', error = $3,
 WHERE name = $1 AND owner = $2
 """
 _HOLDER: Final = "SELECT owner FROM tasks WHERE name = $1 AND lease_until >= clock_timestamp()"
-_LAST: Final = "SELECT finished_at, error FROM tasks WHERE name = $1"
+_LAST: Final = "SELECT finished_at, error, lease_until >= clock_timestamp() AS under_way FROM tasks WHERE name = $1"
 
 
 @dataclass(frozen=True, slots=True)
 class Last:
-    """How a task went the last time: when it was last done without a fault, and the fault that it ended with since."""
+    """How a task went the last time: when it was last done without a fault, and the fault that it ended with since.
+
+    `under_way`: somebody is at it now.
+    """
 
     finished_at: datetime | None
     error: str | None
+    under_way: bool
 
 
 class Lost(ReceiverError):
@@ -105,9 +109,9 @@ async def holder(sql: Sql, name: str) -> str | None:
 
 
 async def last(sql: Sql, name: str) -> Last:
-    """How it went the last time; nothing of both where it was never begun."""
+    """How it went the last time; nothing of all that where it was never begun."""
     row = await sql.fetchrow(_LAST, name)
-    return Last(None, None) if row is None else Last(row["finished_at"], row["error"])
+    return Last(None, None, under_way=False) if row is None else Last(**dict(row))
 
 
 async def hold(sql: Sql, name: str, owner: str, *, lease: timedelta) -> bool:

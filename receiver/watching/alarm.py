@@ -28,8 +28,8 @@ from receiver.store import alerts, bounce_hours, tasks
 from receiver.store.activity import activities, note_activity
 from receiver.store.alerts import Alert
 from receiver.store.connect import AWAY, KeptConnection
-from receiver.store.needs import warnings
-from receiver.store.observations import observe
+from receiver.store.needs import WAITS, Warned, warnings
+from receiver.store.observations import Observation, observe
 from receiver.watching import bad_days
 from receiver.watching.notices import Notices
 from receiver.watching.troubles import (
@@ -39,6 +39,7 @@ from receiver.watching.troubles import (
     end_of_silence,
     endangered,
     installation,
+    is_overdue,
     silences,
 )
 
@@ -47,6 +48,9 @@ log = structlog.get_logger("alerts")
 EVERY: Final = 10.0  # seconds between looks
 HELD: Final = 6  # looks that a duty is kept without a sign of life
 WITHIN: Final = 10.0  # seconds for one look
+# Looks at which retention was overdue, and neither waited nor went on: three hours. Maintenance comes to it every hour,
+# and learns only then that the server's clock has jumped. Looks are counted, as no clock that jumps makes more of them.
+NEGLECTED: Final = 1080
 REPEATED: Final = 6  # looks that fail in a row: no longer a moment's matter
 BOUNCES: Final = 30  # looks from one at bounces to the next: they are counted from events
 COUNTING: Final = 30.0  # seconds for that one
@@ -83,7 +87,7 @@ class Alarm:
         self._retention = retention or RetentionSettings()
         self._policy = policy or PolicySettings()
         self._last_heard: Mapping[str, int] = {}
-        self._began = time.monotonic()
+        self._neglected = 0  # looks: see NEGLECTED
         self._failures = 0  # looks in a row that could not be ended
         self._every = every
         self._settled = settled
@@ -140,13 +144,25 @@ class Alarm:
         async with self._connection.transaction(within=WITHIN) as connection:
             if await self._has("watch_installation", connection):
                 await self._watch_installation(connection)
+            else:
+                self._neglected = 0
         await self._watch_bounces()
 
     async def _watch_installation(self, connection: asyncpg.Connection) -> None:
-        awake = timedelta(seconds=time.monotonic() - self._began)
-        found = [*installation(await observe(connection), self._settings, awake=awake)]
-        found += endangered(await warnings(connection, self._retention))
+        seen, warned = await observe(connection), await warnings(connection, self._retention)
+        neglected = await self._neglects_retention(connection, seen, warned)
+        found = [*installation(seen, self._settings, neglected=neglected), *endangered(warned)]
         await self._settle(connection, found, INSTALLATION)
+
+    async def _neglects_retention(
+        self, connection: asyncpg.Connection, seen: Observation, warned: Collection[Warned]
+    ) -> bool:
+        """What was told lasts until retention is done, whoever looks by then."""
+        if not is_overdue(seen):
+            self._neglected = 0
+        elif not (seen.retention.under_way or any(one.key == WAITS for one in warned)):
+            self._neglected += 1
+        return self._neglected >= NEGLECTED or bool(await alerts.open_alerts(connection, ["retention_failed"]))
 
     async def _watch_bounces(self) -> None:
         """Every few minutes; where it fails, the lease keeps it from being tried again at once."""

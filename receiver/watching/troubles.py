@@ -12,11 +12,9 @@ from receiver.durations import say_duration
 from receiver.sources import Source
 from receiver.store.activity import Activity
 from receiver.store.alerts import Alert
-from receiver.store.needs import Warned
+from receiver.store.needs import WAITS, Warned
 from receiver.store.observations import Observation
-from receiver.store.server_clock import WAIT
 from receiver.store.standing import Standing
-from receiver.store.tasks import Last
 
 SILENCE: Final = "silence"
 INSTALLATION: Final = (
@@ -26,7 +24,6 @@ INSTALLATION: Final = (
 KINDS: Final = {"item": "unreadable items", "delivery": "unreadable deliveries", "stale": "rightly signed, too old"}
 COVERED: Final = timedelta(days=3)  # partitions are made a week ahead at least: this late, making them must be failing
 FAILING: Final = timedelta(hours=36)  # retention is begun a day after it was done, and then every hour until it is
-AWAKE: Final = WAIT + timedelta(hours=2)  # after a start it may wait, and must then have been begun
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +45,8 @@ class Trouble:
         return f"{self.kind}:{self.subject}" if self.subject else self.kind
 
 
-def installation(seen: Observation, settings: AlertSettings, *, awake: timedelta) -> Iterator[Trouble]:
-    """Everything but silence. `awake`: for how long this process has been looking."""
+def installation(seen: Observation, settings: AlertSettings, *, neglected: bool) -> Iterator[Trouble]:
+    """Everything but silence. `neglected`: retention that was due for hours has not been begun."""
     for one in seen.handlers:
         yield from _handler(one, settings)
     for handler, error, count in _enough(seen.dead_letters, settings.dead_letters):
@@ -67,7 +64,7 @@ def installation(seen: Observation, settings: AlertSettings, *, awake: timedelta
     if seen.covered_until is None or seen.covered_until < seen.at + COVERED:
         text = f"there is no partition for events after {_when(seen.covered_until or seen.at)}, and making one fails"
         yield Trouble(kind="partitions", severity="critical", text=text)
-    yield from _retention(seen.retention, seen.at, awake)
+    yield from _retention(seen, neglected=neglected)
 
 
 def _enough(counts: Mapping[str, Mapping[str, int]], least: int) -> Iterator[tuple[str, str, int]]:
@@ -77,12 +74,18 @@ def _enough(counts: Mapping[str, Mapping[str, int]], least: int) -> Iterator[tup
             yield from ((name, kind, count) for kind, count in sorted(kinds.items()))
 
 
-def _retention(last: Last, now: datetime, awake: timedelta) -> Iterator[Trouble]:
+def is_overdue(seen: Observation) -> bool:
+    """Whether retention should have been done long ago."""
+    done = seen.retention.finished_at
+    return done is None or done < seen.at - FAILING
+
+
+def _retention(seen: Observation, *, neglected: bool) -> Iterator[Trouble]:
     """Without an error it was not begun: what maintenance does before it fails, or it cannot connect."""
-    done = last.finished_at
-    if (last.error or awake >= AWAKE) and (done is None or done < now - FAILING):
+    done, error = seen.retention.finished_at, seen.retention.error
+    if is_overdue(seen) and (error or neglected):
         since = f"since {_when(done)}" if done else "from the first time on"
-        why = last.error or "it was not begun: see maintenance_failed in the log"
+        why = error or "it was not begun, or was killed: see maintenance_failed in the log"
         text = f"retention has failed {since} ({why}): receiver retention run"
         yield Trouble(kind="retention_failed", text=text, since=done)
 
@@ -105,7 +108,7 @@ def _handler(one: Standing, settings: AlertSettings) -> Iterator[Trouble]:
 
 def endangered(warned: Collection[Warned]) -> Iterator[Trouble]:
     """What retention waits for, or will have to. Of missing partitions an observation tells."""
-    kinds = {"retention_lag": "retention", "retention_clock": "retention", "replay": "replay"}
+    kinds = {"retention_lag": "retention", WAITS: "retention", "replay": "replay"}
     for one in warned:
         key, _, subject = one.key.partition(":")
         if key in kinds:
