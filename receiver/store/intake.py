@@ -75,9 +75,10 @@ _ROLLBACK: Final = "ROLLBACK"
 # snapshot is newer than its lock, so every other one sees the tombstone.
 _NEW_IDS: Final = """
     WITH new AS (INSERT INTO event_ids (id) SELECT unnest($1::uuid[]) ON CONFLICT DO NOTHING RETURNING id)
-    SELECT count(*), CASE WHEN count(*) < cardinality($1::uuid[]) THEN array_agg(id) END, EXISTS (SELECT FROM erasures)
-    FROM new
+    SELECT count(*), EXISTS (SELECT FROM erasures) FROM new
 """
+# Those that this transaction has written. Asked only where some were there: to have them all named costs more.
+_WHICH_NEW: Final = "SELECT id FROM event_ids WHERE id = ANY ($1::uuid[]) AND xmin = pg_current_xact_id()::xid"
 _QUARANTINE: Final = """
     INSERT INTO quarantine (source, provider, kind, why, fingerprint, size, headers, body, accepted_at)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
@@ -120,12 +121,17 @@ async def write(
 
 async def _new(connection: asyncpg.Connection, rows: Sequence[Row], privacy: Privacy) -> Collection[Row]:
     """Rows whose ids were not there, as they are to be stored."""
+    new: Collection[Row]
     by_id = {row[0]: row for row in rows}
     # Sorted, because two transactions that insert the same ids in opposite order deadlock.
-    ((count, fresh, erased),) = await connection.fetch(_NEW_IDS, sorted(by_id))
+    ids = sorted(by_id)
+    ((count, erased),) = await connection.fetch(_NEW_IDS, ids)
     if not count:
         return ()
-    new: Collection[Row] = by_id.values() if fresh is None else [by_id[one] for one in fresh]
+    if count == len(ids):
+        new = by_id.values()
+    else:
+        new = [by_id[record[0]] for record in await connection.fetch(_WHICH_NEW, ids)]
     if erased:  # somebody was erased; whose event it is may stand in columns that are left out below
         new = await privacy.hidden(connection, new)
     return privacy.dropped(new) if privacy.drops else new
