@@ -16,7 +16,7 @@ from rich.table import Table
 
 from bench.measure import Bench, HalfLoad, Pair, Side, Size
 
-TO_REACH: Final = {"single": 0.25, "batch": 0.35, "dispatch3": 0.25}
+TO_REACH: Final = {"single": 0.40, "batch": 0.45, "dispatch3": 0.33}
 _PACKAGES: Final = ("uvicorn", "httptools", "uvloop", "asyncpg", "msgspec")
 
 
