@@ -221,7 +221,9 @@ async def test_handlers_that_are_done_together_are_acked_together(database: str,
     held = [await take(sql, name, owner, ttl=30, held=(), limit=2) for name in ("writer", "second")]
 
     async def move(leased: Sequence[Leased]) -> None:
-        await acks.move([Move(one, replace(one.cursor, position=1), 1) for one in leased], Transaction(connections))
+        async with Transaction(connections) as transaction:
+            await acks.move([Move(one, replace(one.cursor, position=1), 1) for one in leased], transaction)
+            await transaction.commit()
 
     await asyncio.gather(*map(move, held))  # one by one: taking the leases has left marks of its locks
     await sql.execute("UPDATE cursors SET epoch = epoch + 1 WHERE handler = 'second' AND shard = $1", held[1][1].shard)

@@ -19,7 +19,7 @@ class Acks:
 
     A statement and its commit cost as much as moving twenty cursors, and the handlers of a worker are done with a page
     at about the same time: who comes while a statement is under way goes with the next, together with all others.
-    Where somebody else has locked a handler's rows, that handler alone waits for them.
+    Where somebody else has locked a handler's rows, that handler alone waits for them, in a transaction of its own.
     """
 
     def __init__(self, database: Database, *, owner: UUID, ttl: float) -> None:
@@ -30,18 +30,19 @@ class Acks:
         self._serving: asyncio.Task[None] | None = None
 
     async def move(self, moves: Sequence[Move], transaction: Transaction) -> None:
-        """Move the cursors, in the handler's transaction where it has opened one.
+        """Move the cursors, in the handler's transaction where it has opened one; the caller commits that.
 
         Raises DatabaseGone, Conflict or LeaseLost.
         """
-        done: _Done
-        if transaction.opened:
+        done: dict[Place, str] = {}
+        if not transaction.opened:
+            done.update(await self._together(moves))
+        rest = [move for move in moves if move.leased.place not in done]
+        if rest:
             sql = TransactionSql(transaction)
             with transaction.own_statements():
                 await sql.execute(f"{ENFORCE}; {OWN_PLANS}")
-                done = await ack(sql, self._owner, moves, ttl=self._ttl)
-        else:
-            done = await self._together(moves)
+                done.update(await ack(sql, self._owner, rest, ttl=self._ttl))
         if any(move.leased.place not in done for move in moves):
             raise LeaseLost
         for move in moves:
@@ -53,12 +54,7 @@ class Acks:
         self._waiting.append((moves, future))
         if self._serving is None or self._serving.done():
             self._serving = asyncio.create_task(self._serve(), name="acks")  # begins when all of this turn have come
-        done = await future
-        rest = [move for move in moves if move.leased.place not in done]
-        if not rest:
-            return done
-        async with self._database.connection() as connection:
-            return {**done, **await ack(connection, self._owner, rest, ttl=self._ttl)}
+        return await future
 
     async def _serve(self) -> None:
         """One statement for all who wait, until nobody does. Whatever happens, each of them learns of it."""
