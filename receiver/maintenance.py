@@ -74,9 +74,9 @@ async def _maintain(dsn: str, rules: RetentionSettings) -> None:
 async def maintain_once(dsn: str, rules: RetentionSettings) -> None:
     """All that is due. Raises Unfinished, Lost, and what asyncpg raises."""
     async with _connected(dsn) as connection:
-        await server_clock.look(connection)
         for name in await ensure_partitions(connection, rules.partitions):
             log.info("partition made", action="partition_made", name=name)
+        await server_clock.look(connection)
         await _warn(connection, rules)
         if await server_clock.why_wait(connection) is None:
             await retention.run_alone(connection, lambda: _connected(dsn), rules, _log_step, every=RETENTION_EVERY)

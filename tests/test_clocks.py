@@ -226,23 +226,28 @@ async def test_the_servers_clock_jumps(
     assert await sql.fetchval(TWICE) == 0
 
 
+@pytest.mark.parametrize("before", [0, 2000])
 async def test_nobody_reads_while_the_servers_clock_is_back(
-    database: str, clock: ServerClock, sql: asyncpg.Connection
+    database: str, clock: ServerClock, sql: asyncpg.Connection, before: int
 ) -> None:
-    """what is stored while the server's clock is hours back is not passed by, also by a handler that was not there"""
+    """what is stored while the server's clock is hours back is not passed by, also where a handler was not there, and
+    has pages to read of the time before
+    """
     await clock.set(CHANGES[0])
     await maintain_once(database, RetentionSettings())
     await prepared(sql, [writer])
     async with running(database, writer):
         await store(sql, 10)
         await value(sql, COUNT, 10, "writer")
+    await store(sql, before)
     await clock.jump(-3 * HOUR)
-    await store(sql, 20)
+    await store(sql, 2000)
     await maintain_once(database, RetentionSettings())
     await clock.jump(3 * HOUR)
     async with running(database, writer):
         await store(sql, 10)
-        await value(sql, COUNT, 40, "writer")
+        await value(sql, COUNT, before + 2020, "writer")
+    assert await sql.fetchval(TWICE) == 0
 
 
 async def test_a_worker_is_killed_and_the_servers_clock_goes_back(

@@ -258,7 +258,7 @@ def _never(_row: Row, _why: str) -> Quarantined:
 def _parse(one: Receipt) -> None:
     """The next items."""
     if one.items is None:
-        one.items = iter(one.source.provider.parse(one.payload))
+        one.items, one.payload = iter(one.source.provider.parse(one.payload)), None
     one.part = list(islice(one.items, PART))
     one.read += len(one.part)
     if one.read > MAX_ITEMS:

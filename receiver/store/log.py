@@ -12,6 +12,7 @@ Nothing else can appear at or below the cursor, because ids are given out in ord
 - rows and snapshot come from one statement;
 - it runs on the primary: a standby reports running transactions as ended;
 - no transaction that writes events lasts longer than `SLACK`;
+- the server's clock does not go back for longer than that unnoticed: see `_SINCE`, and `server_clock`;
 - cursors in memory are dropped when the connection is lost;
 - transaction ids do not go backwards: see `check_generation`.
 """
@@ -154,12 +155,13 @@ class Page(msgspec.Struct, frozen=True):
         return Cursor(last.gen, last.txid, last.position, tuple(sorted(pending)), self._read_from(count))
 
     def _read_from(self, count: int) -> datetime:
-        """Whatever is not read yet was not committed when the page was read, or comes after its last event."""
+        """Where all is done that was visible, what is left was not committed when the page was read.
+
+        No event's own time says more: while the server's clock was back, later events were given earlier times.
+        """
         if count == len(self.events) and not self.full:
             return max(self.start.read_from, self.snapshot.read_at)
-        if count == self.late:
-            return self.start.read_from
-        return max(self.start.read_from, self.events[count - 1].received_at)
+        return self.start.read_from
 
 
 async def read_pages(sql: Sql, cursors: Sequence[tuple[int, Cursor]], *, limit: int, gen: int) -> list[Page]:

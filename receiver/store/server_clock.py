@@ -27,14 +27,14 @@ ON CONFLICT (name) DO UPDATE SET (started_at, error) = (
          AS moved (back, ahead)
 ), finished_at = clock_timestamp()
 """
-# Who reads the log meanwhile looks far enough back by itself; this is for a handler that is paused, or not there. What
-# was stored since the jump is not older than the last look, and cursors are read from an hour before `read_from`.
+# Who reads the log meanwhile looks far enough back by itself; this is for a handler that is paused, or not there.
+# A look comes every hour, but may fail or be late.
 _LOWER: Final = f"""
 WITH ahead AS (
     SELECT handler, shard FROM cursors WHERE read_from > clock_timestamp() + interval '30 minutes'
     ORDER BY handler, shard FOR UPDATE
 )
-UPDATE cursors SET read_from = clock_timestamp(), {FENCED}
+UPDATE cursors SET read_from = clock_timestamp() - interval '1 day', {FENCED}
 FROM ahead WHERE cursors.handler = ahead.handler AND cursors.shard = ahead.shard
 """
 _WAITING: Final = """
