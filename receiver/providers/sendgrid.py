@@ -134,6 +134,7 @@ _FIELDS: Final[Mapping[str, str]] = {
     "sg_event_id": "provider_event_id",
     "from": "sender",
     "status": "enhanced_code",
+    "response": "diagnostic",
     "asm_group_id": "topic",
     "sg_template_id": "template_id",
     "url": "url",
@@ -225,6 +226,8 @@ class SendGrid(Provider):
             columns["client_ip"] = columns.pop("sending_ip")
         if "pool" in value:
             columns["ip_pool"] = text(mapping(value["pool"]).get("name"))
+        if "reason" in value:
+            columns["diagnostic"] = text(value["reason"]) or columns.get("diagnostic")
         if "attempt" in value:
             columns["attempt"] = integer(value["attempt"])
         if get("sg_machine_open") is True:
@@ -238,7 +241,6 @@ class SendGrid(Provider):
                 message_id=_message_id(raw_id),
                 internet_message_id=bare_id(smtp_id),
                 verdict=verdict,
-                diagnostic=text(get("reason")) or text(get("response")),
                 reject_reason=reject_reason,
                 campaign=_campaign(value),
                 tags=texts(get("category")),
@@ -298,13 +300,13 @@ def _identity(
     get, column = value.get, columns.get
     return (
         word,
-        text(get("type")),
+        text(get("type")) if "type" in value else None,
         message,
         column("recipient"),
         text(get("timestamp")),
         column("url"),
         text(mapping(get("url_offset")).get("index")) if "url_offset" in value else None,
-        text(get("attempt")),
+        text(get("attempt")) if "attempt" in value else None,
         column("topic"),
         column("sending_ip"),
         column("user_agent"),
