@@ -348,8 +348,10 @@ class Writer:
         (waiting,) = group
         try:
             async with asyncio.timeout(_patience(group)):
-                # All get their turn within about a second: not each of them is locked.
-                lock = max(ALONE_LOCK // (1 + len(self._contended)), SINGLE_LOCK)
+                # All get their turn within about a second: not each of them is locked. And Postgres gives up before we
+                # do, or a wait for a lock would look like a database that is silent.
+                left = int((waiting.deadline - time.monotonic()) * 1000)
+                lock = max(min(ALONE_LOCK // (1 + len(self._contended)), left), SINGLE_LOCK)
                 await self._write_alone(await link.get(), waiting, lock=lock)
         except _CONTENTION as error:
             self._note(error)
