@@ -50,7 +50,7 @@ bench-growth: ## whether a backlog of a million events, or a table of twenty mil
 	@locks/install dev
 	@$(python) -m bench.growth $(ARGS)
 
-bench-scaling: ## whether a second web process receives more, each held to a fifth of a core (some minutes)
+bench-scaling: ## whether more web processes and workers do more, each held to a fifth of a core (some minutes)
 	@locks/install dev
 	@$(python) -m bench.scaling $(ARGS)
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from hashlib import pbkdf2_hmac
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +33,7 @@ from receiver.web.listen import address, bind, server
 from receiver.web.service import Listening, Service, serve
 
 HANDLERS_DIR: Final = Path(__file__).parents[1] / "handlers"
+_ROUNDS: Final = 200  # of SHA-256: an eighth of a millisecond or so
 
 
 def stopped() -> asyncio.Event:
@@ -87,6 +89,20 @@ async def worker(dsn: str, count: int) -> None:
     say(handlers=[one.name for one in handlers])
     await Worker(dsn=dsn, handlers=handlers, vault=Vault(SECRET_KEY)).run(stopped())
     say(seen=seen)
+
+
+async def busy_worker(dsn: str) -> None:
+    """A worker whose one handler takes some CPU time for each event. It says which events it was given."""
+    ids: list[str] = []
+
+    async def busy(event: Event, _ctx: Context) -> None:
+        pbkdf2_hmac("sha256", event.id.bytes, b"", _ROUNDS)
+        ids.append(str(event.id))
+
+    say(ready=True)
+    handlers = [handler(machines=True, tests=True)(busy)]
+    await Worker(dsn=dsn, handlers=handlers, vault=Vault(SECRET_KEY)).run(stopped())
+    say(ids=ids)
 
 
 async def contacts_worker(dsn: str) -> None:
@@ -154,6 +170,8 @@ def main(role: str, *arguments: str) -> None:
             uvloop.run(service(dsn, Path(directory), *map(int, port)))
         case "worker", (dsn, "contacts"):
             uvloop.run(contacts_worker(dsn))
+        case "worker", (dsn, "busy"):
+            uvloop.run(busy_worker(dsn))
         case "worker", (dsn, count):
             uvloop.run(worker(dsn, int(count)))
         case "copy", (dsn, directory):

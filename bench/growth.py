@@ -41,7 +41,7 @@ INSERT INTO event_ids (id)
 SELECT (lpad(to_hex(1700000000000 + n), 12, '0') || '8' || substr(md5(n::text), 1, 19))::uuid
 FROM generate_series($1::bigint, $2::bigint) AS n
 """
-_FILL: Final = """
+FILL: Final = """
 INSERT INTO events (id, occurred_at, type, source, provider, provider_type, recipient, recipient_domain, message_id,
                     internet_message_id, provider_event_id, user_agent, url, metadata, raw, shard)
 SELECT (lpad(to_hex(1700000000000 + n), 12, '0') || '8' || substr(md5(n::text), 1, 19))::uuid, now(), 'clicked',
@@ -140,7 +140,7 @@ class Growth:
             for start in range(first, first + count, CHUNK):
                 end = min(start + CHUNK, first + count) - 1
                 await connection.execute(_FILL_IDS, start, end, timeout=600)
-                await connection.execute(_FILL, start, end, timeout=600)
+                await connection.execute(FILL, start, end, timeout=600)
                 done = end - first + 1
                 say.print(f"{done:,} of {count:,} {what}, {done / (time.perf_counter() - started):,.0f}/s", end="\r")
             await connection.execute("VACUUM ANALYZE events, event_ids", timeout=3600)
