@@ -75,6 +75,7 @@ class Chaos:
         self._started = time.monotonic()
         self._web = [running.process("serve", "--no-dispatch", RECEIVER_REUSE_PORT="true") for _ in range(2)]
         self._workers = [running.process("work") for _ in range(2)]
+        self._starting = asyncio.Lock()
         self.troubles: list[Trouble] = []
 
     @property
@@ -119,8 +120,19 @@ class Chaos:
     async def _anew(self, process: Process, how: signal.Signals) -> None:
         await process.end(how)
         await asyncio.sleep(self._dice.uniform(0, 1))
-        if not process.running:  # two troubles may have met
-            await process.start()
+        await self._have_running(process)
+
+    async def _have_running(self, process: Process) -> None:
+        async with self._starting:
+            if not process.running:  # two troubles may have met
+                await process.start()
+
+    async def keep_up(self) -> None:
+        """Start what has ended by itself, because it found no database when it began, as every supervisor does."""
+        while True:
+            await asyncio.sleep(1)
+            for process in (*self._web, *self._workers):
+                await self._have_running(process)
 
     async def _kill_web(self) -> str:
         await self._anew(self._dice.choice(self._web), signal.SIGKILL)
@@ -181,8 +193,7 @@ class Chaos:
         self._proxy.refusing = False
         self._proxy.passing.set()
         for process in (*self._web, *self._workers):
-            if not process.running:
-                await process.start()
+            await self._have_running(process)
 
 
 async def run(seconds: float, seed: int, rate: float, directory: Path) -> Result:
@@ -209,6 +220,7 @@ async def _under_way(chaos: Chaos, load: Load, cluster: Cluster, seconds: float)
     timeline: list[Second] = []
     watching = asyncio.create_task(_watch(chaos, load, cluster, timeline, seconds))
     loading = asyncio.create_task(load.run())
+    keeping = asyncio.create_task(chaos.keep_up())
     try:
         await chaos.rage(seconds)
         await chaos.calm()
@@ -218,9 +230,10 @@ async def _under_way(chaos: Chaos, load: Load, cluster: Cluster, seconds: float)
     except TimeoutError as error:
         raise RuntimeError(f"after {PATIENCE:.0f} s of calm not everything was taken: {load.answers}") from error
     finally:
-        loading.cancel()
-        watching.cancel()
-        await asyncio.gather(watching, loading, return_exceptions=True)
+        tasks = watching, loading, keeping
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
     return timeline
 
 
