@@ -76,6 +76,7 @@ class Chaos:
         self._web = [running.process("serve", "--no-dispatch", RECEIVER_REUSE_PORT="true") for _ in range(2)]
         self._workers = [running.process("work") for _ in range(2)]
         self._starting = asyncio.Lock()
+        self._serving = asyncio.Lock()  # two that want Postgres to end would both start it
         self.troubles: list[Trouble] = []
 
     @property
@@ -154,9 +155,10 @@ class Chaos:
         return "worker frozen"
 
     async def _crash_postgres(self) -> str:
-        self._cluster.kill()
-        await asyncio.sleep(self._dice.uniform(0, 2))
-        self._cluster.start()
+        async with self._serving:
+            self._cluster.kill()
+            await asyncio.sleep(self._dice.uniform(0, 2))
+            self._cluster.start()
         return "Postgres crashed"
 
     async def _cut(self) -> str:
@@ -177,9 +179,10 @@ class Chaos:
         return "network refused"
 
     async def _lose_postgres(self) -> str:
-        self._cluster.stop()
-        await asyncio.sleep(self._dice.uniform(*LONG))
-        self._cluster.start()
+        async with self._serving:
+            self._cluster.stop()
+            await asyncio.sleep(self._dice.uniform(*LONG))
+            self._cluster.start()
         return "Postgres away"
 
     async def _lose_network(self) -> str:

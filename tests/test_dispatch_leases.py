@@ -262,8 +262,9 @@ async def test_who_is_cancelled_or_meets_a_fault_leaves_no_other_waiting(
     held = [await take(sql, name, owner, ttl=30, held=(), limit=1) for name in ("writer", "second")]
 
     async def move(leased: Sequence[Leased]) -> None:
-        async with asyncio.timeout(30):
-            await acks.move([Move(one, one.cursor, 1) for one in leased], Transaction(connections))
+        async with asyncio.timeout(30), Transaction(connections) as transaction:
+            await acks.move([Move(one, one.cursor, 1) for one in leased], transaction)
+            await transaction.commit()
 
     ended = await asyncio.gather(*map(move, held), return_exceptions=True)
     assert [type(one) for one in ended] == [AssertionError, AssertionError]  # it is not open
