@@ -30,11 +30,13 @@ SELECT id FROM broadcasts WHERE state = 'running' AND not_before <= clock_timest
 """
 # Whoever has the row fills the outbox; it takes no lease that could outlive its process. What is held for hours, of
 # people whose night it is, does not keep others waiting.
-_LOCK: Final = f"""
+_LOCK: Final = "SELECT FROM broadcasts WHERE id = $1 AND state = 'running' FOR UPDATE SKIP LOCKED"
+# A statement of its own: the one that has locked it would count what its snapshot shows, from before another's commit.
+_LOCKED: Final = f"""
 SELECT {_COLUMNS}, clock_timestamp() AS now,
        (SELECT count(*) FROM sends s WHERE s.broadcast_id = b.id AND s.state = 'queued'
           AND s.not_before <= statement_timestamp() + $2::interval) AS waiting
-FROM broadcasts b WHERE id = $1 AND state = 'running' FOR UPDATE SKIP LOCKED
+FROM broadcasts b WHERE id = $1
 """
 _UP_TO: Final = "SELECT max(id) FROM (SELECT id FROM contacts WHERE id > $1 ORDER BY id LIMIT $2) AS c"
 _QUEUE: Final = """
@@ -122,7 +124,9 @@ async def lock(sql: Sql, id_: int, ahead: timedelta) -> asyncpg.Record | None:
 
     None: another process has it, or it does not run any more.
     """
-    return await sql.fetchrow(_LOCK, id_, ahead)
+    if await sql.fetchrow(_LOCK, id_) is None:
+        return None
+    return await sql.fetchrow(_LOCKED, id_, ahead)
 
 
 async def next_contacts(sql: Sql, after: int, most: int) -> int | None:
