@@ -73,7 +73,8 @@ class Sink:
     def requests(self) -> list[Mapping[str, Any]]:
         """All that was posted."""
         path = self.directory / "requests"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]  # the last one may be in the writing
 
     def taken(self) -> list[str]:
         """The ids of the events in requests that were answered with success, one for each copy."""
