@@ -104,6 +104,18 @@ async def test_the_same_event_twice_in_one_batch_is_one_row(database: str, tmp_p
         assert await service.count("events") == 3
 
 
+async def test_a_batch_that_was_known_in_part_brings_the_rest(database: str, tmp_path: Path) -> None:
+    """of a batch in which some events are stored already the others are stored, and those stay as they are"""
+    sendgrid = play("sendgrid", tmp_path)
+    items = batch(6)
+    async with running(database, sendgrid) as service:
+        for some in (items[1::2], items):
+            (post,) = sendgrid.post_items(some)
+            assert (await service.post("sendgrid", post)).status_code == 200
+        assert {row["recipient"] for row in await service.events()} == {item["email"] for item in items}
+        assert await service.count("events") == await service.count("event_ids") == 6
+
+
 async def test_an_operator_says_what_a_word_means(database: str, tmp_path: Path) -> None:
     """a source's own table of words wins over the provider's, for new words and known ones, and keeps the ids"""
     plain, own = (
