@@ -21,6 +21,7 @@ from receiver.contract import Answer, Post
 from receiver.event import EventType
 from receiver.web import http
 from receiver.web.budget import Budget
+from receiver.web.request import GaveUp, Request
 from tests.service import Played, Running, play, running
 from tests.waiting import until
 
@@ -563,14 +564,14 @@ class _Listener:
 class _Echo:
     body_time = 1.0
 
-    def begin(self, request: http.Request) -> Answer | None:
+    def begin(self, request: Request) -> Answer | None:
         request.limit = 1000
         return None if request.method == b"POST" else Answer(status=404)
 
-    def arrived(self, request: http.Request) -> None:
+    def arrived(self, request: Request) -> None:
         request.connection.answer(request, Answer(status=200, body=bytes(request.body)))
 
-    def give_up(self, _request: http.Request, _why: http.GaveUp) -> Answer:
+    def give_up(self, _request: Request, _why: GaveUp) -> Answer:
         return Answer(status=413)
 
 

@@ -31,7 +31,7 @@ from receiver.store.confirmations import Confirmation
 from receiver.store.connect import AWAY, KeptConnections
 from receiver.store.sql import Sql
 from receiver.vault import Vault
-from receiver.web.http import GaveUp, Request
+from receiver.web.request import GaveUp, Request
 from receiver.web.screens import ALLOW, HEADERS, Screens
 
 log = structlog.get_logger("pages")

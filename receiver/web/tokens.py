@@ -21,7 +21,7 @@ from receiver.networks import Proxies, neighbourhood
 from receiver.oauth import LIFETIME, Client, ClientSettings
 from receiver.sources import Source
 from receiver.web.client_credentials import MAX_BODY, WrongRequest, issued, later, read_request, refused
-from receiver.web.http import GaveUp, Request
+from receiver.web.request import GaveUp, Request
 
 log = structlog.get_logger("tokens")
 

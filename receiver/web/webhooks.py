@@ -19,8 +19,8 @@ from receiver.oauth import PATH
 from receiver.sources import Source
 from receiver.web.body import decompress
 from receiver.web.budget import Budget
-from receiver.web.http import GaveUp, Request
 from receiver.web.pages import Pages
+from receiver.web.request import GaveUp, Request
 from receiver.web.tokens import TokenEndpoint
 
 log = structlog.get_logger("webhooks")
@@ -135,7 +135,7 @@ class Webhooks:
         receipt = Receipt(
             source,
             self._delivery(request, source, request.body, self._at),
-            deadline=self._moment + (max(1.0, patience)),
+            deadline=self._moment + max(patience, 1.0),
             answer=partial(request.connection.answer, request),
         )
         if request.size > LARGE or name in self._alone:
