@@ -6,7 +6,6 @@ Every process makes partitions. Warnings and retention are the work of one at a 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -48,13 +47,8 @@ async def check_database(dsn: str, vault: Vault, rules: RetentionSettings = _DEF
 @asynccontextmanager
 async def maintained(dsn: str, rules: RetentionSettings) -> AsyncIterator[None]:
     """Maintenance goes on beside the block; nothing that happens to it ends the block."""
-    task = asyncio.create_task(_maintain(dsn, rules), name="maintenance")
-    try:
+    async with tasks.beside(_maintain(dsn, rules), name="maintenance"):
         yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 async def _maintain(dsn: str, rules: RetentionSettings) -> None:

@@ -10,11 +10,11 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from receiver.errors import ReceiverError
 from receiver.store.connect import AWAY
@@ -81,7 +81,14 @@ async def renew(sql: Sql, name: str, owner: str) -> bool:
 @asynccontextmanager
 async def renewed(sql: Sql, name: str, owner: str) -> AsyncIterator[None]:
     """The lease is kept beside the block, one statement of which may take longer; `sql` is for this alone."""
-    task = asyncio.create_task(_renew_on(sql, name, owner), name=f"lease of {name}")
+    async with beside(_renew_on(sql, name, owner), name=f"lease of {name}"):
+        yield
+
+
+@asynccontextmanager
+async def beside(work: Coroutine[Any, Any, None], *, name: str) -> AsyncIterator[None]:
+    """The work goes on beside the block, and ends with it; it must not raise."""
+    task = asyncio.create_task(work, name=name)
     try:
         yield
     finally:
