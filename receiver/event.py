@@ -220,8 +220,7 @@ def event_id(source: str, identity: Sequence[str | None], occurred_at: datetime 
 
 @lru_cache(maxsize=1024)  # the events of a batch share few moments
 def _millis(moment: datetime) -> bytes:
-    millis = int(moment.timestamp() * 1000)
-    return (millis if 0 <= millis <= MAX_MILLIS else 0 if millis < 0 else MAX_MILLIS).to_bytes(6, "big")
+    return min(max(int(moment.timestamp() * 1000), 0), MAX_MILLIS).to_bytes(6, "big")
 
 
 def shard_of(recipient: str | None, message_id: str | None, id_: bytes) -> int:

@@ -24,7 +24,7 @@ def select_list(table: str) -> str:
 
 
 # The same struct with a constructor that takes its fields in order. The garbage collector need not look at the fields
-# of thousands of them: nothing that an event holds can lead back to it.
+# of thousands of them: nothing that an event is made with leads back to it.
 _Row: Final[Any] = msgspec.defstruct(
     "Event", [(name, Any) for name in FIELDS], bases=(Event,), frozen=True, gc=False, module=Event.__module__
 )

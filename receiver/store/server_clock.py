@@ -3,6 +3,8 @@
 Maintenance looks at it every hour. Where days lie between two looks, either the clock has jumped or nothing of ours ran
 meanwhile, and nobody can tell which. So retention waits for a day, in which a person can; then it goes on, or a service
 that nobody watches would keep everything. For the same reason one wait is not prolonged by another gap.
+
+And what is stored after a jump back has times before those that cursors have read up to: no handler is to pass it by.
 """
 
 from __future__ import annotations
