@@ -19,7 +19,6 @@ import msgspec
 
 SHARDS: Final = 64  # fixed for ever: an event's shard is stored, and cursors are kept per shard
 IDENTITY_VERSION: Final = 1
-MAX_MILLIS: Final = (1 << 48) - 1
 
 
 class EventType(StrEnum):
@@ -214,13 +213,21 @@ def event_id(source: str, identity: Sequence[str | None], occurred_at: datetime 
     Without a time the prefix is zero.
     """
     digest = sha256(_encode_identity((_VERSION, source, *identity))).digest()
-    prefix = _NO_TIME if occurred_at is None else _millis(occurred_at)
-    return prefix + _MARKED_8[digest[0]] + digest[1:2] + _VARIANT[digest[2]] + digest[3:10]
+    if occurred_at is None:
+        prefix = _NO_TIME
+    elif occurred_at.microsecond:  # few events share such a moment, and looking for it in vain costs more than the sum
+        prefix = _millis(occurred_at)
+    else:
+        prefix = _whole_second(occurred_at)
+    return b"".join((prefix, _MARKED_8[digest[0]], digest[1:2], _VARIANT[digest[2]], digest[3:10]))
 
 
-@lru_cache(maxsize=1024)  # the events of a batch share few moments
 def _millis(moment: datetime) -> bytes:
-    return min(max(int(moment.timestamp() * 1000), 0), MAX_MILLIS).to_bytes(6, "big")
+    millis = int(moment.timestamp() * 1000)
+    return _NO_TIME if millis < 0 else millis.to_bytes(6, "big")  # the year 9999 has room in 48 bits
+
+
+_whole_second: Final = lru_cache(maxsize=1024)(_millis)  # the events of a batch share few of them
 
 
 def shard_of(recipient: str | None, message_id: str | None, id_: bytes) -> int:

@@ -45,12 +45,18 @@ async def prepare_moments(connection: asyncpg.Connection) -> None:
     )
 
 
-@lru_cache(maxsize=4096)  # the events of a batch share few moments
 def moment(value: datetime) -> bytes:
+    return _moment(value) if value.microsecond else _whole_second(value)
+
+
+def _moment(value: datetime) -> bytes:
     return ((value - _EPOCH) // _MICROSECOND).to_bytes(8, "big", signed=True)
 
 
-@lru_cache(maxsize=4096)  # likewise
+_whole_second: Final = lru_cache(maxsize=4096)(_moment)  # the events of a batch share few of them
+
+
+@lru_cache(maxsize=4096)  # the events of a batch share few moments
 def moment_of(data: bytes) -> datetime:
     """Raises OverflowError for infinity."""
     seconds, microseconds = divmod(int.from_bytes(data, "big", signed=True), 1_000_000)
