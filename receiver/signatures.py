@@ -260,18 +260,18 @@ def standard_webhooks(
     """
     of_id, of_time, of_signature = _SVIX if "svix-id" in headers and "webhook-id" not in headers else _WEBHOOK
     message_id, stamp, signature = headers.get(of_id, ""), headers.get(of_time, ""), headers.get(of_signature, "")
-    for value in (message_id, stamp, signature):
-        if not value or value.isspace() or len(value) > MAX_HEADER:
-            _ = header(headers, of_id), header(headers, of_time), header(headers, of_signature)  # says what is wrong
     parts = signature.split()
-    signed_at = unix_seconds(stamp, of_time)
     try:
         signed = f"{message_id}.{stamp}.".encode("latin-1") + body
     except UnicodeEncodeError as error:
         raise Refused(Reason.MALFORMED_HEADER, f"{of_id} has characters no header can carry") from error
     if bare:
         parts = [part if "," in part else f"v1,{part}" for part in parts]
-    if not _standard_match(signed, parts, keys, public_keys):
+    matched = _standard_match(signed, parts, keys, public_keys)
+    if not matched or len(signature) > MAX_HEADER or message_id.isspace() or not 0 < len(message_id) <= MAX_HEADER:
+        _ = header(headers, of_id), header(headers, of_time), header(headers, of_signature)  # says what is wrong
+    signed_at = unix_seconds(stamp, of_time)
+    if not matched:
         raise wrong_key("secrets")
     if not (-tolerance <= (age := now.timestamp() - signed_at) <= tolerance and age >= -300.0):
         check_time(signed_at, now, past=tolerance, ahead=min(tolerance, 300.0))  # says what is wrong

@@ -316,6 +316,15 @@ def test_other_ids(message_id: str) -> None:
     refused(headers(message_id=message_id))
 
 
+@pytest.mark.parametrize("message_id", ["", "  ", "x" * 5000])
+def test_ids_that_are_none(message_id: str) -> None:
+    """an id that is empty, blank or absurdly long is refused by its name, though the sender has signed it"""
+    given = headers(signer.sign(SECRET, message_id, STAMP, BODY), message_id=message_id)
+    error = refused(given)
+    assert error.reason in {Reason.MISSING_HEADER, Reason.MALFORMED_HEADER}
+    assert "webhook-id" in error.detail
+
+
 def test_ids_of_any_header_characters() -> None:
     """an id beyond ASCII is signed as the bytes that the header carried"""
     carried = "msg_ü".encode()
