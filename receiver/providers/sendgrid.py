@@ -25,6 +25,7 @@ import hashlib
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -217,11 +218,12 @@ class SendGrid(Provider):
         get = value.get
         word = text(get("event")) or ""
         type_, verdict, reject_reason = _meaning(word, value)
-        occurred_at = _time(get("timestamp"))
+        stamp = get("timestamp")
+        occurred_at, stamp_text = _whole_second(stamp) if type(stamp) is int else (_time(stamp), text(stamp))
         raw_id, smtp_id = text(get("sg_message_id")), text(get("smtp-id"))
         columns, own = _columns(value)
         message = raw_id or smtp_id
-        identity = _identity(value, word, message, columns) if occurred_at else _undated(value)
+        identity = _identity(value, word, message, stamp_text, columns) if occurred_at else _undated(value)
         if word in _ENGAGED and "sending_ip" in columns:
             columns["client_ip"] = columns.pop("sending_ip")
         if "pool" in value:
@@ -295,7 +297,11 @@ def _columns(value: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any] |
 
 
 def _identity(
-    value: Mapping[str, Any], word: str, message: str | None, columns: Mapping[str, str | None]
+    value: Mapping[str, Any],
+    word: str,
+    message: str | None,
+    stamp: str | None,
+    columns: Mapping[str, str | None],
 ) -> Sequence[str | None]:
     get, column = value.get, columns.get
     return (
@@ -303,7 +309,7 @@ def _identity(
         text(get("type")) if "type" in value else None,
         message,
         column("recipient"),
-        text(get("timestamp")),
+        stamp,
         column("url"),
         text(mapping(get("url_offset")).get("index")) if "url_offset" in value else None,
         text(get("attempt")) if "attempt" in value else None,
@@ -320,6 +326,11 @@ def _undated(value: Mapping[str, Any]) -> Sequence[str]:
 def _time(value: object) -> datetime | None:
     """Seconds; milliseconds (beyond the year 9999 as seconds) in the reference's sample of a Single Send."""
     return unix_time(value) or unix_time(value, per_second=1000)
+
+
+@lru_cache(maxsize=1024)  # the events of a batch share few of them
+def _whole_second(stamp: int) -> tuple[datetime | None, str | None]:
+    return _time(stamp), text(stamp)
 
 
 def _message_id(raw: str | None) -> str | None:
