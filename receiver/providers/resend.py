@@ -133,23 +133,21 @@ class Resend(ByStandardWebhooks, Provider):
         column = columns.get
         ids = item.event_id, word, column("message_id")
         once = text(created_at), text(clicked_at), column("url"), column("client_ip"), column("user_agent")
-        return [
-            Reading(
-                type=type_,
-                word=word or "",
-                identity=(*ids, recipient, *once),
-                occurred_at=iso_time(clicked_at) or iso_time(created_at),
-                provider_event_id=item.event_id,
-                recipient=recipient,
-                verdict=verdict,
-                diagnostic=_diagnostic(outcome, number, len(addresses)) if outcome else None,
-                reject_reason=reject_reason,
-                attribution=attribution,
-                is_test=_is_test(addresses),
-                **columns,
-            )
-            for number, recipient in enumerate(recipients)
-        ]
+        columns["type"], columns["word"] = type_, word or ""
+        columns["occurred_at"] = iso_time(clicked_at) or iso_time(created_at)
+        columns["provider_event_id"] = item.event_id
+        columns["is_test"] = _is_test(addresses)
+        if word in _OUTCOMES:
+            columns["verdict"], columns["reject_reason"] = verdict, reject_reason
+        if attribution:
+            columns["attribution"] = attribution
+        readings = []
+        for number, recipient in enumerate(recipients):
+            columns["identity"], columns["recipient"] = (*ids, recipient, *once), recipient
+            if outcome:
+                columns["diagnostic"] = _diagnostic(outcome, number, len(addresses))
+            readings.append(Reading(**columns))
+        return readings
 
 
 def _meaning(
@@ -202,7 +200,8 @@ def _is_test(addresses: Sequence[str]) -> bool:
 def _columns(data: Mapping[str, Any]) -> dict[str, Any]:
     columns = texts_by(data, _FIELDS)
     headers = _headers(data["headers"]) if "headers" in data else _NOTHING
-    metadata = _pairs(data.get("tags"))
+    tags = data.get("tags")
+    metadata = tags if type(tags) is dict else _pairs(tags)
     if "x-metadata" in headers:
         metadata = {**metadata, **mapping(embedded(headers["x-metadata"]))}
     columns["metadata"] = metadata or None
