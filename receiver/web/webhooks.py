@@ -63,6 +63,9 @@ class Webhooks:
         self._at, self._moment = datetime.now(UTC), time.monotonic()  # when the turn began
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
+        self._limits = {
+            name: source.settings.max_body or source.provider.reply.max_body for name, source in sources.items()
+        }
         self._waits = {name: source.provider.reply.timeout - MARGIN for name, source in sources.items()}
         self._alone = {name for name, source in sources.items() if getattr(source.provider, "waits", False)}
 
@@ -97,7 +100,7 @@ class Webhooks:
 
     def _post(self, request: Request, source: Source, query: str, rest: str) -> Answer | None:
         request.source, request.query, request.path = source, query, rest
-        request.limit = source.settings.max_body or source.provider.reply.max_body
+        request.limit = self._limits[source.name]
         announced = request.headers.get("content-length", "")
         if announced.isdigit() and (len(announced) > 12 or int(announced) > request.limit):
             return self.give_up(request, GaveUp.TOO_LARGE)
