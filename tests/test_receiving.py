@@ -430,14 +430,20 @@ async def test_a_body_that_never_ends_is_given_up(database: str, tmp_path: Path)
 
 
 async def test_a_delivery_of_more_rows_than_a_transaction_takes(database: str, tmp_path: Path) -> None:
-    """a delivery of 5,600 events spans several transactions and is answered after the last."""
+    """a delivery of 5,600 events spans several transactions and is answered after the last; a row of a later one that
+    the database refuses is quarantined alone
+    """
     sendgrid = play("sendgrid", tmp_path, max_body=4 << 20)
     body = json.dumps(batch(5600)).encode()
     async with running(database, sendgrid) as service:
+        await service.connection.execute("ALTER TABLE events ADD CHECK (recipient <> 'user5500@one.test')")
         assert (await service.post("sendgrid", signed(sendgrid, body))).status_code == 200
-        assert await service.count("events") == 5600
+        assert await service.count("events") == 5599
         transactions = await service.connection.fetchval("SELECT count(DISTINCT txid) FROM events")
+        (entry,) = await service.connection.fetch("SELECT kind, body FROM quarantine")
     assert transactions >= 2
+    assert entry["kind"] == "item"
+    assert json.loads(service.vault.decrypt(entry["body"], context="quarantine"))["email"] == "user5500@one.test"
 
 
 # Trouble with the database -----------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from receiver.ingest.head import request_head
 from receiver.ingest.mangled import MangledBodies
 from receiver.ingest.normalize import row_of, rows_of
 from receiver.ingest.refusals import Refusals
-from receiver.ingest.writer import Writer
+from receiver.ingest.writer import Waiting, Writer
 from receiver.networks import among
 from receiver.sources import Source
 from receiver.store.intake import Quarantined, Row
@@ -34,33 +34,38 @@ PART: Final = 250  # items of a delivery that are read before others have their 
 _AGAIN: Final = (("retry-after", "30"),)
 
 
-class Receipt:
+class Receipt(Waiting):
     """One delivery on its way to the table.
 
     `deadline`: by `time.monotonic()`; after it the provider is asked to try again. `answer` is called once.
-    `open`: it has not come to its end yet; what remains may be waiting for a commit.
+    `open`: it has not come to its end yet; what remains may be waiting for a commit. `outcome`, `status`: of that.
     """
 
     __slots__ = (
-        "answer", "deadline", "delivery", "items", "open", "part", "payload", "proof", "read", "readings", "rows",
-        "source", "unreadable",
+        "answer", "delivery", "items", "open", "outcome", "part", "payload", "proof", "read", "readings", "source",
+        "status", "unreadable",
     )  # fmt: skip
+    rows: list[Row]
 
     def __init__(
         self, source: Source, delivery: Delivery, *, deadline: float, answer: Callable[[Answer], None]
     ) -> None:
+        self.rows = []
+        self.quarantined = ()
+        self.deadline = deadline
+        self.settled = self.contended = False
         self.source = source
         self.delivery = delivery
-        self.deadline = deadline
         self.answer = answer
         self.open = True
+        self.outcome = "stored"
+        self.status = source.provider.reply.stored
         self.payload: Any = None  # see `Authentic`, `proof` too
         self.proof: bytes | None = None
         self.items: Iterator[Item | UnreadableItem] | None = None  # those that are not read yet
         self.part: Sequence[Item | UnreadableItem] = ()  # those in hand
         self.read = 0
         self.readings: Sequence[tuple[Item, Reading]] = ()  # of those in hand
-        self.rows: list[Row] = []
         self.unreadable: list[tuple[str, bytes]] = []
 
 
@@ -137,23 +142,11 @@ class Ingest:
 
     def _store(self, one: Receipt) -> None:
         one.open = False
-        quarantined = self._set_aside(one) if one.unreadable else ()
+        if one.unreadable:
+            one.quarantined = self._unreadable(one)
+        self._writer.put(one, self)
 
-        def done(why: str | None) -> None:
-            if why is not None:
-                log.warning("try again", action="unavailable", source=one.source.name, why=why)
-                self._again(one)
-            else:
-                self._end(one, "stored", _ANSWERS[one.source.provider.reply.stored])
-                if quarantined:
-                    self.counts["quarantined", one.source.name, ""] += len(quarantined)
-
-        def set_aside(row: Row, why: str) -> Quarantined:
-            return self._entry(one, "item", why, str(row[_RAW]).encode(errors="replace"))
-
-        self._writer.put(one.rows, quarantined, set_aside, deadline=one.deadline, done=done)
-
-    def _set_aside(self, one: Receipt) -> list[Quarantined]:
+    def _unreadable(self, one: Receipt) -> list[Quarantined]:
         if len(one.unreadable) > (1 if one.proof else MAX_UNREADABLE):  # as one entry, or a sender would fill the table
             why = f"{len(one.unreadable)} items cannot be read, the first: {one.unreadable[0][0]}"
             return [self._entry(one, "delivery", why, one.delivery.body)]
@@ -162,17 +155,25 @@ class Ingest:
     def _quarantine_all(self, one: Receipt, kind: str, why: str, status: int) -> None:
         """Keep a whole authentic delivery that gave no events, then answer `status`."""
         one.open = False
+        one.outcome, one.status = "stored" if kind == "delivery" else "refused", status
+        one.rows, one.quarantined = [], [self._entry(one, kind, why, one.delivery.body)]
+        self._writer.put(one, self)
 
-        def done(trouble: str | None) -> None:
-            if trouble is not None:
-                self._again(one)
-                return
-            log.warning("quarantined", action="quarantined", source=one.source.name, kind=kind, why=why)
+    def committed(self, one: Receipt, why: str | None) -> None:
+        """For the writer: what the delivery came to is in the table, or why it may not be."""
+        if why is not None:
+            log.warning("try again", action="unavailable", source=one.source.name, why=why)
+            self._again(one)
+            return
+        for entry in one.quarantined:
             self.counts["quarantined", one.source.name, ""] += 1
-            self._end(one, "stored" if kind == "delivery" else "refused", _answer(status))
+            if entry.kind != "item":
+                log.warning("quarantined", action="quarantined", source=entry.source, kind=entry.kind, why=entry.why)
+        self._end(one, one.outcome, _ANSWERS[one.status])
 
-        entry = self._entry(one, kind, why, one.delivery.body)
-        self._writer.put((), [entry], _never, deadline=one.deadline, done=done)
+    def set_aside(self, one: Receipt, row: Row, why: str) -> Quarantined:
+        """For the writer: the entry of a row that Postgres cannot hold."""
+        return self._entry(one, "item", why, str(row[_RAW]).encode(errors="replace"))
 
     def _entry(self, one: Receipt, kind: str, why: str, body: bytes) -> Quarantined:
         """A row of quarantine. One signature gives one row, even where it covers no body (`Authentic.proof`)."""
@@ -249,10 +250,6 @@ def check_address(settings: SourceSettings, delivery: Delivery) -> None:
     """Refuse a client that is not in `allow_from`."""
     if not among(settings.allow_from, delivery.client):  # the list may be outdated: it may come again
         raise Refused(Reason.ADDRESS_NOT_ALLOWED, "the client's address is not in allow_from", again=True)
-
-
-def _never(_row: Row, _why: str) -> Quarantined:
-    raise AssertionError("there are no rows")
 
 
 def _parse(one: Receipt) -> None:

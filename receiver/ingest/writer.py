@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import asyncpg
 import structlog
@@ -43,9 +43,6 @@ SINGLE_LOCK: Final = 20
 ALONE_LOCK: Final = 1000
 MANY_LOCKED: Final = 5  # single requests in a row after which the rest of the group is taken to be locked too
 
-SetAside = Callable[[Row, str], Quarantined]
-Done = Callable[[str | None], None]
-
 # Postgres is up and this transaction met another one; the same rows may go through next time.
 _CONTENTION: Final = (
     asyncpg.LockNotAvailableError,
@@ -57,52 +54,56 @@ _CONTENTION: Final = (
 _AWAY: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, SchemaError)
 
 
-class Waiting:
-    """One request's part of a transaction.
+class Owner(Protocol):
+    """Who put something into the writer's hands."""
 
-    `done` is called once: with None after the commit, else with why it is not known to be committed.
+    def committed(self, waiting: Any, why: str | None) -> None:
+        """Called once, from the loop: with None after the commit, else with why it is not known to be committed."""
+
+    def set_aside(self, waiting: Any, row: Row, why: str) -> Quarantined:
+        """The entry of a row that Postgres cannot hold."""
+
+
+class Waiting:
+    """One request's part of a transaction: `rows` and `quarantined` are to be there by `deadline` (`time.monotonic()`).
+
+    The rest is the writer's.
     """
 
-    __slots__ = ("_done", "contended", "deadline", "quarantined", "rows", "set_aside", "settled", "since", "weight")
+    __slots__ = ("contended", "deadline", "owner", "quarantined", "rows", "settled", "since", "weight")
+    owner: Owner
+    since: float
+    weight: int
 
-    def __init__(
-        self,
-        rows: Sequence[Row],
-        quarantined: Sequence[Quarantined],
-        set_aside: SetAside,
-        deadline: float,
-        done: Done,
-    ) -> None:
+    def __init__(self, rows: Sequence[Row], quarantined: Sequence[Quarantined], deadline: float) -> None:
         self.rows = rows
         self.quarantined = quarantined
-        self.set_aside = set_aside
         self.deadline = deadline
-        self.weight = len(rows) + len(quarantined) or 1
-        self.since = time.monotonic()
         self.settled = False
         self.contended = False  # waits on the connection for those
-        self._done = done
 
     def settle(self, why: str | None = None) -> None:
         if not self.settled:
             self.settled = True
-            self._done(why)
+            self.owner.committed(self, why)
 
 
 class _Parts:
-    """A delivery of several transactions: done after the last, or with the first that fails."""
+    """Owns the parts of what needs several transactions: it is settled by the last, or by the first that fails."""
 
-    __slots__ = ("_done", "_left")
+    __slots__ = ("_left", "_whole")
 
-    def __init__(self, count: int, done: Done) -> None:
+    def __init__(self, whole: Waiting, count: int) -> None:
         self._left = count
-        self._done = done
+        self._whole = whole
 
-    def __call__(self, why: str | None) -> None:
+    def committed(self, _part: Waiting, why: str | None) -> None:
         self._left -= 1
-        if self._left >= 0 and (why is not None or self._left == 0):
-            self._left = 0
-            self._done(why)
+        if why is not None or self._left == 0:
+            self._whole.settle(why)
+
+    def set_aside(self, _part: Waiting, row: Row, why: str) -> Quarantined:
+        return self._whole.owner.set_aside(self._whole, row, why)
 
 
 def _patience(group: Sequence[Waiting]) -> float:
@@ -156,35 +157,28 @@ class Writer:
         self._tasks[-1].cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def put(
-        self,
-        rows: Sequence[Row],
-        quarantined: Sequence[Quarantined],
-        set_aside: SetAside,
-        *,
-        deadline: float,
-        done: Done,
-    ) -> None:
-        """Have the rows and the quarantine committed.
-
-        `deadline`: by `time.monotonic()`. `set_aside(row, why)` makes the quarantine entry of a row that Postgres
-        cannot hold. `done` is called once, from the loop: with None after the commit, or with a reason when it is not
-        known to be committed by the deadline.
-        """
-        if len(rows) <= MAX_ROWS:
-            self._enqueue(Waiting(rows, quarantined, set_aside, deadline, done))
+    def put(self, waiting: Waiting, owner: Owner) -> None:
+        """Have the rows and the quarantine committed, and the owner told."""
+        waiting.owner = owner
+        if len(waiting.rows) <= MAX_ROWS:
+            self._enqueue(waiting)
             return
-        starts = range(0, len(rows), MAX_ROWS)
-        part_done = _Parts(len(starts), done)
+        starts = range(0, len(waiting.rows), MAX_ROWS)
+        parts = _Parts(waiting, len(starts))
         for start in starts:
-            part = rows[start : start + MAX_ROWS]
-            self._enqueue(Waiting(part, () if start else quarantined, set_aside, deadline, part_done))
+            rows, quarantined = waiting.rows[start : start + MAX_ROWS], () if start else waiting.quarantined
+            part = Waiting(rows, quarantined, waiting.deadline)
+            part.owner = parts
+            self._enqueue(part)
 
     def _enqueue(self, waiting: Waiting) -> None:
+        waiting.weight = weight = len(waiting.rows) + len(waiting.quarantined) or 1
+        waiting.since = time.monotonic()
+        if not self._queue:
+            self._idle.clear()
+            self._wake.set()
         self._queue.append(waiting)
-        self._queued_rows += waiting.weight
-        self._idle.clear()
-        self._wake.set()
+        self._queued_rows += weight
 
     @property
     def connected(self) -> int:
@@ -270,14 +264,18 @@ class Writer:
             await asyncio.sleep(0.001)
 
     def _take(self) -> list[Waiting]:
-        group: list[Waiting] = []
-        weight = 0
-        while self._queue and (not group or weight + self._queue[0].weight <= MAX_ROWS):
-            waiting = self._queue.popleft()
-            self._queued_rows -= waiting.weight
-            if not waiting.settled:  # its deadline may have passed
-                group.append(waiting)
-                weight += waiting.weight
+        """As many as fit into one transaction; those whose deadline has passed are left out."""
+        if self._queued_rows <= MAX_ROWS:
+            taken = list(self._queue)
+            self._queue.clear()
+            self._queued_rows = 0
+        else:
+            taken, weight = [], 0
+            while self._queue and (not taken or weight + self._queue[0].weight <= MAX_ROWS):
+                taken.append(self._queue.popleft())
+                weight += taken[-1].weight
+            self._queued_rows -= weight
+        group = [waiting for waiting in taken if not waiting.settled]
         self._in_flight.update(group)
         return group
 
@@ -380,23 +378,23 @@ class Writer:
         try:
             await self._write_whole(connection, [waiting], lock=lock)
         except BAD_ROWS:
-            bad = await self._sift(connection, waiting.rows, waiting.set_aside, lock=lock)
+            bad = await self._sift(connection, waiting, waiting.rows, lock=lock)
             await self._commit(connection, (), [*waiting.quarantined, *bad], lock=lock)
             self.counts["set_aside"] += len(bad)
             waiting.settle()
 
     async def _sift(
-        self, connection: asyncpg.Connection, rows: Sequence[Row], set_aside: SetAside, *, lock: int
+        self, connection: asyncpg.Connection, waiting: Waiting, rows: Sequence[Row], *, lock: int
     ) -> list[Quarantined]:
         """Halve the rows until those that Postgres cannot hold are alone; the others are committed."""
         try:
             await self._commit(connection, rows, (), lock=lock)
         except BAD_ROWS as error:
             if len(rows) == 1:
-                return [set_aside(rows[0], f"Postgres cannot hold it: {type(error).__name__}")]
+                return [waiting.owner.set_aside(waiting, rows[0], f"Postgres cannot hold it: {type(error).__name__}")]
             middle = len(rows) // 2
-            left = await self._sift(connection, rows[:middle], set_aside, lock=lock)
-            return left + await self._sift(connection, rows[middle:], set_aside, lock=lock)
+            left = await self._sift(connection, waiting, rows[:middle], lock=lock)
+            return left + await self._sift(connection, waiting, rows[middle:], lock=lock)
         return []
 
     async def _commit(
