@@ -186,19 +186,21 @@ async def test_an_unwanted_body_is_read_over_or_ends_the_connection(database: st
 async def test_urls_and_versions_that_clients_really_send(database: str, tmp_path: Path) -> None:
     """the absolute form, percent signs, a closing slash and HTTP/1.0 are understood."""
     resend = play("resend", tmp_path)
-    made = iter(posts(resend, 4))
+    made = iter(posts(resend, 6))
     async with running(database, resend) as service:
         for target in ("http://hooks.test/webhooks/resend?a=b", "/webhooks/%72esend", "/webhooks/resend/"):
             async with wire(service) as one:
                 post = next(made)
                 await one.send(head_of(post).replace(b"/webhooks/resend", target.encode(), 1) + post.body)
                 assert (await one.response())[0] == 200
-        async with wire(service) as one:
-            post = next(made)
-            await one.send(head_of(post, version="1.0") + post.body)
-            assert (await one.response())[0] == 200
-            assert await one.ended() == b""
-        assert await service.count("events") == 4
+        for asked in (b"", b"Connection: keep-alive\r\n", b"Proxy-Connection: keep-alive\r\n"):
+            async with wire(service) as one:
+                post = next(made)
+                await one.send(head_of(post, version="1.0").replace(b"\r\n", b"\r\n" + asked, 1) + post.body)
+                status, head, _ = await one.response()
+                assert (status, b"connection: close" in head) == (200, True)
+                assert await one.ended() == b""
+        assert await service.count("events") == 6
 
 
 @pytest.mark.parametrize(
