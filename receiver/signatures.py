@@ -268,7 +268,8 @@ def standard_webhooks(
     if bare:
         parts = [part if "," in part else f"v1,{part}" for part in parts]
     matched = _standard_match(signed, parts, keys, public_keys)
-    if not matched or len(signature) > MAX_HEADER or message_id.isspace() or not 0 < len(message_id) <= MAX_HEADER:
+    in_order = stamp.isdigit() and 0 < len(message_id) <= MAX_HEADER >= len(signature) and not message_id.isspace()
+    if not (matched and in_order):
         _ = header(headers, of_id), header(headers, of_time), header(headers, of_signature)  # says what is wrong
     signed_at = unix_seconds(stamp, of_time)
     if not matched:

@@ -325,6 +325,15 @@ def test_ids_that_are_none(message_id: str) -> None:
     assert "webhook-id" in error.detail
 
 
+@pytest.mark.parametrize("stamp", ["", "  "])
+def test_times_that_are_none(stamp: str) -> None:
+    """a time that is empty or blank is refused as missing, though the sender has signed it"""
+    signature = "v1," + b64encode(hmac.digest(KEY, f"{ID}.{stamp}.".encode() + BODY, "sha256")).decode()
+    error = refused(headers(signature, stamp=stamp))
+    assert error.reason is Reason.MISSING_HEADER
+    assert "webhook-timestamp" in error.detail
+
+
 def test_ids_of_any_header_characters() -> None:
     """an id beyond ASCII is signed as the bytes that the header carried"""
     carried = "msg_ü".encode()
