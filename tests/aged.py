@@ -83,7 +83,14 @@ async def settled(connection: asyncpg.Connection) -> None:
         found: bool = await connection.fetchval(statement, written)
         return found
 
-    await until(oldest, within=120)
+    try:
+        await until(oldest, within=120)
+    except AssertionError:
+        running = await connection.fetch(
+            "SELECT datname, application_name, state, xact_start, query FROM pg_stat_activity"
+            " WHERE backend_xid IS NOT NULL ORDER BY xact_start"
+        )
+        raise AssertionError(f"older transactions still run: {[dict(one) for one in running]}") from None
 
 
 async def run(connection: asyncpg.Connection, rules: RetentionSettings) -> list[Done]:

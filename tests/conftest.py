@@ -2,10 +2,12 @@
 (`sending`), a server of its own to crash (`own_cluster`)."""
 
 import asyncio
+import functools
+import inspect
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import hypothesis
@@ -25,6 +27,7 @@ _SERVER = pytest.StashKey[RunServer]()
 _CLUSTER = pytest.StashKey[Cluster]()
 
 use_memory()
+HANGS: Final = 400.0  # seconds, many times what the longest test takes
 # A machine that is busy with other things must fail no test.
 UNTIMED: Final[dict[str, Any]] = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
 hypothesis.settings.register_profile("usual", **UNTIMED)
@@ -62,6 +65,19 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_itemcollected(item: pytest.Item) -> None:
     if "database" in getattr(item, "fixturenames", ()):
         item.add_marker("database")
+    if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+        item.obj = _ended(item.obj)
+
+
+def _ended(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Coroutine[Any, Any, None]]:
+    """The test, which fails where it hangs: others of the run may wait for what it holds."""
+
+    @functools.wraps(test)
+    async def limited(*args: Any, **kwargs: Any) -> None:
+        async with asyncio.timeout(HANGS):
+            await test(*args, **kwargs)
+
+    return limited
 
 
 def _server(config: pytest.Config) -> RunServer:
