@@ -15,10 +15,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
+import msgspec
 import pytest
 
-from receiver.contract import Post
-from receiver.event import EventType
+from receiver.contract import Item, Post
+from receiver.event import EventType, Reading
 from receiver.signers import ecdsa
 from receiver.web.listen import PortTaken, bind
 from tests.service import Played, Running, play, running
@@ -300,6 +301,30 @@ async def test_a_row_that_postgres_refuses_is_set_aside_alone(database: str, tmp
         assert [answer.status_code for answer in answers] == [200, 200, 200]
         assert await service.count("events") == 26
         (entry,) = await service.connection.fetch("SELECT * FROM quarantine")
+    assert json.loads(service.vault.decrypt(entry["body"], context="quarantine"))["email"] == "user7@one.test"
+
+
+async def test_a_fault_in_a_providers_file_costs_its_neighbours_nothing(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """an item whose reading nothing can be made of is quarantined; its neighbours, and other deliveries, are stored."""
+    sendgrid = play("sendgrid", tmp_path)
+    provider = sendgrid.source.provider
+
+    class Faulty(type(provider)):  # type: ignore[misc]  # of the provider that was played
+        def read(self, item: Item) -> Sequence[Reading]:
+            readings: Sequence[Reading] = super().read(item)
+            wrong: Any = 7
+            return [msgspec.structs.replace(one, recipient=wrong) if "user7@" in item.text else one for one in readings]
+
+    monkeypatch.setattr(provider, "__class__", Faulty)
+    async with running(database, sendgrid) as service:
+        posts = [sendgrid.post_items(batch(count, run=f"r{count}"))[0] for count in (20, 3, 4, 1, 1, 1)]
+        answers = await asyncio.gather(*(service.post("sendgrid", post) for post in posts))
+        assert {answer.status_code for answer in answers} == {200}
+        assert await service.count("events") == 19 + 3 + 4 + 1
+        (entry,) = await service.connection.fetch("SELECT kind, why, body FROM quarantine")
+    assert (entry["kind"], entry["why"]) == ("item", "a fault of ours: TypeError")
     assert json.loads(service.vault.decrypt(entry["body"], context="quarantine"))["email"] == "user7@one.test"
 
 

@@ -6,7 +6,8 @@ import asyncio
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, groupby, islice
+from operator import attrgetter
 from typing import Any, Final
 
 import structlog
@@ -87,8 +88,9 @@ class Ingest:
         await self._authenticate(receipts)
         unread = [one for one in receipts if one.open]
         while unread:
-            for step in (_parse, _read, _normalize):
-                self._take(step, unread)
+            self._take(_parse, unread)
+            self._take(_read, unread)
+            self._normalize(unread)
             unread = [one for one in unread if one.open and len(one.part) == PART]
             if unread:
                 await asyncio.sleep(0)  # a large batch lets the others have their turn
@@ -119,6 +121,18 @@ class Ingest:
                     step(one)
                 except Exception as error:  # noqa: BLE001 - each kind is told apart there
                     self._failed(one, error)
+
+    def _normalize(self, receipts: Sequence[Receipt]) -> None:
+        """Their rows. Those of one source are made together: what is the same for all is then looked up once."""
+        for (source, at), several in groupby([one for one in receipts if one.open], key=_SOURCE_AND_TIME):
+            group = list(several)
+            try:
+                rows = iter(rows_of(source, chain.from_iterable([one.readings for one in group]), at))
+            except Exception:  # noqa: BLE001 - found again, and told apart, for each alone
+                self._take(_normalize, group)
+            else:
+                for one in group:
+                    one.rows += islice(rows, len(one.readings))
 
     def _failed(self, one: Receipt, error: Exception) -> None:
         if isinstance(error, Unavailable):
@@ -222,6 +236,7 @@ class Ingest:
         self._refusals.add(source.name, delivery, reason, detail)
 
 
+_SOURCE_AND_TIME: Final = attrgetter("source", "delivery.at")
 _RAW: Final = -3  # place of `raw` in a row
 _ASKING: Final = frozenset({Reason.MISSING_CREDENTIALS, Reason.EXPIRED_TOKEN})
 _TEXTS: Final = {
