@@ -239,9 +239,7 @@ class Connection(asyncio.Protocol):
             return
         self._head = None
         reading.method = self._parser.get_method()
-        reading.keep_alive = self._parser.should_keep_alive()
-        if "connection" in reading.headers or "proxy-connection" in reading.headers:  # or HTTP/1.0 does not live on
-            reading.keep_alive = reading.keep_alive and self._parser.get_http_version() == "1.1"
+        reading.keep_alive = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
         reading.since = self._loop.time()
         self._fresh = True
         if self._first + self._fed > HEAD_BYTES and _size(reading) + self._repeated > HEAD_BYTES:
