@@ -129,7 +129,7 @@ class Ingest:
             try:
                 rows = iter(rows_of(source, chain.from_iterable([one.readings for one in group]), at))
             except Exception:  # noqa: BLE001 - found again, and told apart, for each alone
-                self._take(_normalize, group)
+                self._take(_normalize_alone, group)
             else:
                 for one in group:
                     one.rows += islice(rows, len(one.readings))
@@ -304,8 +304,8 @@ def _read_one(one: Receipt, item: Item | UnreadableItem) -> Sequence[Reading]:
     return ()
 
 
-def _normalize(one: Receipt) -> None:
-    """Their rows."""
+def _normalize_alone(one: Receipt) -> None:
+    """The rows of one delivery. An item that none can be made of costs its neighbours nothing."""
     source, at = one.source, one.delivery.at
     try:
         rows = rows_of(source, one.readings, at)
