@@ -363,33 +363,3 @@ async def test_a_connection_lost_between_chunks(sql: asyncpg.Connection, receive
     assert f"stopped after at least {CHUNK} of {2 * CHUNK}; say it again for the rest" in ended.err
     assert "was lost" in ended.err
     assert await sql.fetchval("SELECT count(*) FROM dead_letters WHERE resolved_at IS NULL") == CHUNK
-
-
-async def test_a_retried_letter_outlives_its_partition(
-    database: str, sql: asyncpg.Connection, receiver: Receiver
-) -> None:
-    """a dead letter whose event was dropped with its partition is retried, and the handler gets the whole event"""
-    got: list[Event] = []
-
-    @handler(max_attempts=1)
-    async def late(event: Event, _ctx: Context) -> None:
-        if not broken:
-            got.append(event)
-            return
-        raise RuntimeError("not yet")
-
-    broken = True
-    await prepared(sql, [late])
-    (id_,) = await store(sql, recipient="ann@example.com", metadata='{"a": [1]}', raw='{"r": "é"}', tags=["x"])
-    async with running(database, late):
-        await value(sql, "SELECT count(*) FROM dead_letters", 1)
-        partition = await sql.fetchval("SELECT tableoid::regclass::text FROM events")
-        await sql.execute(f"DROP TABLE {partition}")
-        assert await sql.fetchval("SELECT count(*) FROM events") == 0
-        broken = False
-        assert (await receiver("dead-letters", "retry", "--handler", "late", "--yes")).code == 0
-        await value(sql, "SELECT count(*) FROM retries", 0)
-    (event,) = got
-    assert (event.id, event.recipient, event.tags) == (id_, "ann@example.com", ["x"])
-    assert (event.metadata, event.raw_object()) == ({"a": [1]}, {"r": "é"})
-    assert await sql.fetchval("SELECT count(*) FROM attempts") == 0

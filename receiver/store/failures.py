@@ -12,6 +12,7 @@ import msgspec
 
 from receiver.event import Event
 from receiver.store.log import find_event
+from receiver.store.privacy import ATTRIBUTION
 from receiver.store.sql import Sql
 
 MOST_ATTEMPTS: Final = 50  # kept of one event: one that asks for later may do so for ever
@@ -67,9 +68,11 @@ WHERE handler = $1 AND {_IS_DUE}
   AND NOT EXISTS (SELECT FROM handlers WHERE name = $1 AND state = 'paused')
 ORDER BY next_at LIMIT 1 FOR UPDATE SKIP LOCKED
 """
+# A letter keeps its attempts, unless this was its retry: a replay leaves it as it is.
 _SETTLE: Final = """
-WITH done AS (DELETE FROM retries WHERE handler = $1 AND event_id = $2)
+WITH done AS (DELETE FROM retries WHERE handler = $1 AND event_id = $2 RETURNING dead_letter_id)
 DELETE FROM attempts WHERE handler = $1 AND event_id = $2
+  AND (dead_letter_id IS NULL OR dead_letter_id IN (SELECT dead_letter_id FROM done))
 """
 _DUE: Final = f"SELECT DISTINCT handler FROM retries WHERE handler = ANY ($1::text[]) AND {_IS_DUE}"
 _POSTPONE: Final = """
@@ -150,10 +153,24 @@ async def take_due(sql: Sql, handler: str) -> Due | None:
 async def due_of(sql: Sql, row: asyncpg.Record) -> Due:
     """A row of `retries` with its event."""
     event = await find_event(sql, row["event_id"], row["event_received_at"])
-    if event is None and row["dead_letter_id"] is not None:
-        event = _decode(await sql.fetchval(_COPY, row["dead_letter_id"]))
+    if row["dead_letter_id"] is not None and (event is None or _lacks_raw(event)):
+        event = await _with_copy(sql, event, row["dead_letter_id"])
     replaying = row["cause"] == "replay" and not row["side_effects"]
     return Due(row["event_id"], event, row["cause"], row["attempt"], replaying)
+
+
+def _lacks_raw(event: Event) -> bool:
+    """Whether retention has taken it. What an erasure has taken is to be given to nobody."""
+    return event.raw == "null" and event.attribution != ATTRIBUTION
+
+
+async def _with_copy(sql: Sql, event: Event | None, letter: int) -> Event | None:
+    """The letter's copy, or its raw alone: all else in the log may be better, having been read again since."""
+    copy = await sql.fetchval(_COPY, letter)
+    if copy is None:
+        return event
+    kept = _decode(copy)
+    return kept if event is None else msgspec.structs.replace(event, raw=kept.raw, raw_altered=kept.raw_altered)
 
 
 async def postpone(sql: Sql, handler: str, event_id: UUID, *, delay: float) -> None:
