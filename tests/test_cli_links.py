@@ -36,6 +36,8 @@ async def test_an_unsubscribe_link(receiver: Receiver, database: str, monkeypatc
     assert "<mailto:leave@example.net?subject=unsubscribe>" in shown.out
     assert "there is no topic nothing" in shown.err
     assert (await receiver("links", "unsubscribe", "ada")).code == 1
+    everything = await receiver("links", "unsubscribe", ADA, "--topic", "")  # not the link to leave everything
+    assert (everything.code, everything.out) == (2, "")
     monkeypatch.setenv("RECEIVER_PUBLIC_URL", "http://hooks.example.net")
     assert "public_url must begin with https" in (await receiver("links", "unsubscribe", ADA)).err
     monkeypatch.setenv("RECEIVER_SECRET_KEY", "quite another secret key, which is long enough")

@@ -122,6 +122,36 @@ async def test_what_has_to_be_said(database: str, sql: asyncpg.Connection, recei
     assert seen.again() == []
 
 
+@pytest.mark.parametrize("text", ["", " ", "ann.example.com", "ann@", "ann@example.com bob"])
+async def test_no_address_is_not_every_address(sql: asyncpg.Connection, receiver: Receiver, text: str) -> None:
+    """a recipient that is no address, as where a shell's variable is empty, is an error and chooses nobody"""
+    await store(sql, 2)
+    await prepared(sql, [Seen().notes()])
+    replay = ("replay", "--handler", "notes", "--since", "1h", "--dry-run")
+    for words in (replay, ("events", "list"), ("sends", "list")):
+        ended = await receiver(*words, "--recipient", text, "--json")
+        assert (ended.code, ended.out) == (2, "")
+        assert "--recipient" in ended.err
+
+
+async def test_the_whole_selection_is_named(sql: asyncpg.Connection, receiver: Receiver) -> None:
+    """before it asks, a replay says by everything that was chosen which events it means, also where there are none"""
+    (id_,) = await store(sql, 1, recipient="ann@example.com")
+    await prepared(sql, [Seen().notes()])
+    bounds = ("--since", "2020-01-31", "--until", "2099-01-31T12:00Z")
+    of = ("--recipient", "Ann@Example.com", "--type", "delivered", "--type", "bounced", "--source", "test")
+    words = ("replay", "--handler", "notes", *bounds, *of, "--event", str(id_), "--dry-run")
+    chosen = (
+        "chosen: type delivered or bounced, source test, provider {}, recipient ann@example.com, id {}, "
+        "received since 2020-01-31 00:00:00 UTC, received before 2099-01-31 12:00:00 UTC"
+    )
+    provider = await sql.fetchval("SELECT provider FROM events")
+    for named, begin in ((provider, "1 events to notes; "), ("nobody", "there is nothing to hand over; ")):
+        ended = await receiver(*words, "--provider", named)
+        assert ended.code == 0
+        assert begin + chosen.format(named, id_) in ended.err
+
+
 async def test_replay_after_success(database: str, sql: asyncpg.Connection, receiver: Receiver) -> None:
     """events that were handled are handled again; the handler knows, and queues no message"""
     seen = Seen()

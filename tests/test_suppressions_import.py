@@ -151,6 +151,7 @@ async def test_leaving_a_topic_is_not_leaving_everything(
         "--json",
     )
     assert (await receiver(*group, "--yes", "--json")).rows[0]["rejected"] == {"no topic": 1}
+    assert (await receiver(*group, "--topic", "", "--yes", "--json")).code == 2
     assert (await receiver(*group, "--topic", "news", "--yes", "--json")).rows[0]["unsubscribed"] == 1
     assert (await receiver("suppressions", "import", "tags.csv", "--from", "mailgun", "--yes")).code == 0
     unsure = await receiver("suppressions", "import", "which.csv", "--from", "sendgrid", "--yes")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from receiver.cli import options
-from receiver.cli.options import AsJson, Limit, OfSource, moment
+from receiver.cli.options import AsJson, Limit, OfRecipient, OfSource, moment
 from receiver.event import EventType
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def list_(  # noqa: PLR0913, PLR0917 - the options of the command
     ] = None,
     source: OfSource = None,
     provider: Annotated[str | None, typer.Option(help="Only of this provider.")] = None,
-    recipient: Annotated[str | None, typer.Option(help="Only about this address.")] = None,
+    recipient: OfRecipient = None,
     message_id: Annotated[str | None, typer.Option(help="Only about this message.")] = None,
     since: Annotated[
         datetime | None, typer.Option(parser=moment, metavar="TIME", help="Occurred since: 2h, 7d, 2026-01-31.")
@@ -53,15 +53,14 @@ def list_(  # noqa: PLR0913, PLR0917 - the options of the command
 
     Example: receiver events --follow --json
     """
-    from receiver.classify.addresses import normalize_address
     from receiver.cli.place import find_place, run_async
     from receiver.store.queries import EventFilter
 
     wanted = EventFilter(
-        types=type_,
+        types=type_ or None,
         source=source,
         provider=provider,
-        recipient=normalize_address(recipient) if recipient else None,
+        recipient=recipient,
         message_id=message_id,
         tests=tests,
         since=since,

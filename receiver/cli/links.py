@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from receiver.cli.options import AsJson
+from receiver.cli.options import AsJson, words
 
 if TYPE_CHECKING:
     from receiver.cli.place import Place
@@ -19,15 +19,21 @@ group = typer.Typer(
 )
 
 Address = Annotated[str, typer.Argument(metavar="ADDRESS", help="The address that the mail goes to.")]
-Brand = Annotated[str, typer.Option("--brand", help="Whose mail it is, where there are several brands.")]
+Brand = Annotated[
+    str | None,
+    typer.Option("--brand", parser=words, metavar="NAME", help="Whose mail it is, where there are several brands."),
+]
 
 
 @group.command()
 def unsubscribe(
     context: typer.Context,
     address: Address,
-    topic: Annotated[str, typer.Option("--topic", help="The topic to leave; else all marketing mail.")] = "",
-    brand: Brand = "",
+    topic: Annotated[
+        str | None,
+        typer.Option("--topic", parser=words, metavar="NAME", help="The topic to leave; else all marketing mail."),
+    ] = None,
+    brand: Brand = None,
     send: Annotated[str, typer.Option("--send", help="An id of the message, for the log of consent.")] = "",
     mailto: Annotated[
         str | None, typer.Option("--mailto", help="An address that somebody reads, for clients without one-click.")
@@ -41,18 +47,18 @@ def unsubscribe(
     """
     from receiver.cli.place import find_place, run_async
 
-    run_async(_unsubscribe(find_place(context), address, topic, brand, send, mailto, as_json=as_json))
+    run_async(_unsubscribe(find_place(context), address, topic or "", brand or "", send, mailto, as_json=as_json))
 
 
 @group.command()
-def preferences(context: typer.Context, address: Address, brand: Brand = "") -> None:
+def preferences(context: typer.Context, address: Address, brand: Brand = None) -> None:
     """Queue a mail with a link to the preference page, as the button of the unsubscribe page does.
 
     Example: receiver links preferences ada@example.com
     """
     from receiver.cli.place import find_place, run_async
 
-    run_async(_preferences(find_place(context), address, brand))
+    run_async(_preferences(find_place(context), address, brand or ""))
 
 
 async def _unsubscribe(

@@ -50,9 +50,34 @@ def rate(text: str) -> float:
     return float(found[1]) / {None: 1, "s": 1, "min": 60, "h": 3600}[found[2]]
 
 
+def address(text: str) -> str:
+    """An address as events are looked up by it, in any spelling.
+
+    What cannot be an address is no address, and never "any": an empty variable of a shell's would choose everybody.
+    """
+    from receiver.classify.addresses import normalize_address
+
+    found = normalize_address(text)
+    if found is None:
+        raise typer.BadParameter("is no mail address: one looks like ada@example.com")
+    return found
+
+
+def words(text: str) -> str:
+    """A text that says something; an empty one is a slip, and not the option left out."""
+    if not text.strip():
+        raise typer.BadParameter("is empty: say what is meant, or leave the option out")
+    return text
+
+
 def moment(text: str) -> datetime:
     """A time: `2h` (that long ago), `2026-01-31`, `2026-01-31T12:00Z`. Without a zone it is UTC."""
     try:
         return read_moment(text, datetime.now(UTC))
     except ValueError as error:
         raise typer.BadParameter(str(error).removeprefix("is no time: ")) from error
+
+
+OfRecipient = Annotated[
+    str | None, typer.Option("--recipient", parser=address, metavar="ADDRESS", help="Only about this address.")
+]

@@ -10,7 +10,7 @@ import typer
 
 from receiver.cli import options
 from receiver.cli.asking import DryRun, Yes
-from receiver.cli.options import AsJson, Limit, StartFirst, moment, rate
+from receiver.cli.options import AsJson, Limit, OfRecipient, StartFirst, moment, rate
 from receiver.event import EventType
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def start(  # noqa: PLR0913, PLR0917 - the options of the command
     provider: Annotated[
         list[str] | None, typer.Option("--provider", help="Only of this provider; may be repeated.")
     ] = None,
-    recipient: Annotated[str | None, typer.Option(help="Only about this address.")] = None,
+    recipient: OfRecipient = None,
     event: Annotated[list[str] | None, typer.Option("--event", help="This event, by its id; may be repeated.")] = None,
     rate: Rate = None,
     *,
@@ -135,7 +135,6 @@ def _selection(  # noqa: PLR0917 - the options of the command
 ) -> Selection:
     from uuid import UUID
 
-    from receiver.classify.addresses import normalize_address
     from receiver.cli.failures import CommandError
     from receiver.store.replays import Selection
 
@@ -147,7 +146,7 @@ def _selection(  # noqa: PLR0917 - the options of the command
         types=[str(word) for word in types] if types else None,
         sources=sources or None,
         providers=providers or None,
-        recipient=normalize_address(recipient) if recipient else None,
+        recipient=recipient,
         events=ids or None,
         since=since,
         until=until,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import asyncpg
@@ -78,7 +79,7 @@ async def replay(place: Place, wanted: Wanted, *, yes: bool, dry_run: bool, as_j
             _print_plans(plans, as_json=as_json)
         plans = [plan for plan in plans if plan.events]
         if not plans:
-            note("there is nothing to hand over")
+            note(f"there is nothing to hand over; chosen: {_chosen(wanted.selection)}")
             return
         note(_announcement(plans, wanted))
         if not dry_run:
@@ -216,7 +217,27 @@ def _require_running(plans: Sequence[Plan]) -> None:
 
 def _announcement(plans: Sequence[Plan], wanted: Wanted) -> str:
     to = ", ".join(f"{plan.events} events to {plan.handler}" for plan in plans)
-    return f"to be handed over again {'WITH' if wanted.side_effects else 'without'} messages and requests: {to}"
+    effects = "WITH" if wanted.side_effects else "without"
+    return f"to be handed over again {effects} messages and requests: {to}; chosen: {_chosen(wanted.selection)}"
+
+
+def _chosen(selection: Selection) -> str:
+    """All that was asked for, in words: what was meant and is missing here was not understood."""
+    return ", ".join(f"{name} {' or '.join(given)}" for name, given in _parts(selection) if given)
+
+
+def _parts(selection: Selection) -> Iterator[tuple[str, Sequence[str]]]:
+    yield "type", selection.types or ()
+    yield "source", selection.sources or ()
+    yield "provider", selection.providers or ()
+    yield "recipient", () if selection.recipient is None else (selection.recipient,)
+    yield "id", [str(id_) for id_ in selection.events or ()]
+    yield "received since", () if selection.since is None else (_time(selection.since),)
+    yield "received before", () if selection.until is None else (_time(selection.until),)
+
+
+def _time(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 # Doing ------------------------------------------------------------------------------------------------------------

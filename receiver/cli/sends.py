@@ -39,6 +39,15 @@ def _state_of(text: str) -> str:
     return text
 
 
+def _address(text: str) -> str:
+    from receiver.contacts.addresses import WrongAddress, entered
+
+    try:
+        return entered(text).key
+    except WrongAddress as error:
+        raise typer.BadParameter(str(error)) from error
+
+
 Ids = Annotated[list[UUID], typer.Argument(metavar="ID...", parser=_id_of, help="Messages, as `list` shows them.")]
 SomeIds = Annotated[
     list[UUID] | None, typer.Argument(metavar="[ID]...", parser=_id_of, help="Messages, as `list` shows them.")
@@ -57,7 +66,9 @@ def list_(
             "--state", parser=_state_of, metavar="STATE", help=f"Only this: {', '.join(STATES)}. Can be repeated."
         ),
     ] = None,
-    recipient: Annotated[str | None, typer.Option("--recipient", metavar="ADDRESS", help="Only to it.")] = None,
+    recipient: Annotated[
+        str | None, typer.Option("--recipient", parser=_address, metavar="ADDRESS", help="Only to it.")
+    ] = None,
     template: Annotated[str | None, typer.Option("--template", help="Only of this template.")] = None,
     rule: Annotated[str | None, typer.Option("--rule", help="Only of this rule.")] = None,
     since: Annotated[
@@ -76,7 +87,7 @@ def list_(
 
     which = Which(
         states=cast("list[State]", states) or None,
-        recipient=_address(recipient),
+        recipient=recipient,
         template=template,
         rule=rule,
         since=since,
@@ -172,15 +183,6 @@ def accounts(context: typer.Context, *, as_json: AsJson = False) -> None:
     from receiver.cli.place import find_place, run_async
 
     run_async(_accounts(find_place(context), as_json=as_json))
-
-
-def _address(text: str | None) -> str | None:
-    from receiver.contacts.addresses import WrongAddress, entered
-
-    try:
-        return None if text is None else entered(text).key
-    except WrongAddress as error:
-        raise typer.BadParameter(str(error)) from error
 
 
 async def _list(place: Place, which: Which, limit: int, *, as_json: bool) -> None:

@@ -12,7 +12,7 @@ import typer
 
 from receiver.cli.asking import DryRun, Yes
 from receiver.cli.contact_files import Rejects
-from receiver.cli.options import AsJson, moment
+from receiver.cli.options import AsJson, moment, words
 
 if TYPE_CHECKING:
     from receiver.cli.place import Place
@@ -51,8 +51,16 @@ def import_(  # noqa: PLR0913, PLR0917 - the options of the command
     reason: Annotated[
         TakenFor | None, typer.Option("--reason", help="What rows are taken for that give no reason we know.")
     ] = None,
-    brand: Annotated[str, typer.Option("--brand", help="Complaints and unsubscribes concern this brand alone.")] = "",
-    topic: Annotated[str | None, typer.Option("--topic", help="Unsubscribes are from this topic, not all.")] = None,
+    brand: Annotated[
+        str | None,
+        typer.Option(
+            "--brand", parser=words, metavar="NAME", help="Complaints and unsubscribes concern this brand alone."
+        ),
+    ] = None,
+    topic: Annotated[
+        str | None,
+        typer.Option("--topic", parser=words, metavar="NAME", help="Unsubscribes are from this topic, not all."),
+    ] = None,
     at: Annotated[
         datetime | None,
         typer.Option("--at", parser=moment, metavar="TIME", help="Of rows that state no time; else FILE's own."),
@@ -82,7 +90,7 @@ def import_(  # noqa: PLR0913, PLR0917 - the options of the command
         preset=from_.value,
         which=which_list(from_.value, list_, file.name, listing.columns),
         as_of=at or datetime.fromtimestamp(file.stat().st_mtime, UTC),
-        brand=brand,
+        brand=brand or "",
         topic=topic,
         reason=reason.value if reason else None,
     )

@@ -10,7 +10,7 @@ import typer
 
 from receiver.cli import incidents, options, suppression_files, syncing
 from receiver.cli.asking import DryRun, Yes
-from receiver.cli.options import AsJson, Limit, OfSource, moment
+from receiver.cli.options import AsJson, Limit, OfSource, moment, words
 
 if TYPE_CHECKING:
     from receiver.store.suppression_list import Which
@@ -55,7 +55,13 @@ class Standing(StrEnum):
 
 Domain = Annotated[str | None, typer.Option("--domain", help="Only addresses of this domain.")]
 Provider = Annotated[
-    str | None, typer.Option("--mailbox-provider", help="Only mailboxes of this company: google, microsoft, ...")
+    str | None,
+    typer.Option(
+        "--mailbox-provider",
+        parser=words,
+        metavar="NAME",
+        help="Only mailboxes of this company: google, microsoft, ...",
+    ),
 ]
 Since = Annotated[
     datetime | None, typer.Option("--since", parser=moment, metavar="TIME", help="Begun since: 2h, 7d, 2026-01-31.")
@@ -64,7 +70,8 @@ Until = Annotated[
     datetime | None, typer.Option("--until", parser=moment, metavar="TIME", help="Nothing newer than: 2h, 2026-01-31.")
 ]
 Match = Annotated[
-    str | None, typer.Option("--match", metavar="TEXT", help="Only where the bounce said this: codes, or its words.")
+    str | None,
+    typer.Option("--match", parser=words, metavar="TEXT", help="Only where the bounce said this: codes, or its words."),
 ]
 OfReason = Annotated[Why | None, typer.Option("--reason", help="Only for this reason.")]
 Address = Annotated[str, typer.Argument(metavar="ADDRESS", help="The mail address.")]
@@ -118,7 +125,9 @@ def add(
     address: Address,
     reason: Annotated[ByHand, typer.Option("--reason", help="What it counts as.")] = ByHand.MANUAL,
     note: Annotated[str, typer.Option("--note", metavar="TEXT", help="Why, for those who look later.")] = "",
-    brand: Annotated[str, typer.Option("--brand", help="Only for mail of this brand.")] = "",
+    brand: Annotated[
+        str | None, typer.Option("--brand", parser=words, metavar="NAME", help="Only for mail of this brand.")
+    ] = None,
     *,
     marketing: Annotated[
         bool, typer.Option("--marketing", help="Only marketing mail; complaints and unsubscribes are that anyway.")
@@ -132,7 +141,8 @@ def add(
     from receiver.cli.suppressing import add_one
 
     marketing = marketing or bool(brand) or reason in (ByHand.COMPLAINT, ByHand.UNSUBSCRIBE)
-    run_async(add_one(find_place(context), address, reason.value, "marketing" if marketing else "all", brand, note))
+    adding = add_one(find_place(context), address, reason.value, "marketing" if marketing else "all", brand or "", note)
+    run_async(adding)
 
 
 @group.command()
@@ -189,10 +199,10 @@ def _which(  # noqa: PLR0917 - the options of the commands
     return Which(
         reason=reason.value if reason else None,
         domain=domain,
-        mailbox_provider=mailbox_provider.lower() if mailbox_provider else None,
+        mailbox_provider=None if mailbox_provider is None else mailbox_provider.lower(),
         source=source,
         since=since,
         until=until,
-        match=match or None,
+        match=match,
         states=[one.value for one in states] if states else NOT_LIFTED,
     )

@@ -98,7 +98,7 @@ class EventFilter:
     @property
     def values(self) -> tuple[object, ...]:
         """The parameters of the part that every statement shares."""
-        types = list(self.types) if self.types else None
+        types = None if self.types is None else list(self.types)
         return types, self.source, self.provider, self.recipient, self.message_id, self.tests
 
     @property

@@ -126,7 +126,7 @@ class Which:
     def values(self) -> tuple[object, ...]:
         """The parameters of `_FILTER`."""
         where = self.address_hash, self.reason, self.domain, self.mailbox_provider, self.source
-        return *where, self.since, self.until, list(self.states) if self.states else None, self.match
+        return *where, self.since, self.until, None if self.states is None else list(self.states), self.match
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,7 +47,7 @@ class EventPath(Asked):
 class EventFilter(Listing):
     """`since` and `until` bound `occurred_at`."""
 
-    type: Annotated[list[EventType] | None, Field(max_length=20, description="One of these.")] = None
+    type: Annotated[list[EventType] | None, Field(min_length=1, max_length=20, description="One of these.")] = None
     source: Text | None = None
     provider: Text | None = None
     recipient: Annotated[
@@ -71,7 +71,7 @@ async def list_events(call: Call) -> Found:
     asked: EventFilter = call.query or call.body
     wanted = {name: getattr(asked, name) for name in EventFilter.model_fields}
     wanted["recipient"] = asked.recipient.key if asked.recipient else None
-    wanted["type"] = [str(one) for one in asked.type] if asked.type else None
+    wanted["type"] = None if asked.type is None else [str(one) for one in asked.type]
     after = (datetime.fromisoformat(call.after[0]), UUID(call.after[1])) if call.after else None
     found = await event_pages.page(call.sql, wanted, after=after, limit=asked.limit)
     last = found[-1] if len(found) == asked.limit else None

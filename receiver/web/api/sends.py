@@ -89,7 +89,9 @@ class SendPath(Asked):
 class SendFilter(Listing):
     """`key`: how it begins."""
 
-    state: Annotated[list[State] | None, Field(max_length=7, description="In one of these; else in any.")] = None
+    state: Annotated[
+        list[State] | None, Field(min_length=1, max_length=7, description="In one of these; else in any.")
+    ] = None
     recipient: EmailAddress | None = None
     template: Text | None = None
     rule: Text | None = None

@@ -63,7 +63,9 @@ class SuppressionFilter(Listing):
 
     address: EmailAddress | None = None
     reason: Reason | None = None
-    state: Annotated[list[State] | None, Field(max_length=5, description="In one of these; else in any.")] = None
+    state: Annotated[
+        list[State] | None, Field(min_length=1, max_length=5, description="In one of these; else in any.")
+    ] = None
     domain: Text | None = None
     mailbox_provider: Text | None = None
     source: Text | None = None
