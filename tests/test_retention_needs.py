@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import asyncpg
 import pytest
 
+from receiver.plugins.handlers import THE_BEGINNING
 from receiver.retention_settings import RetentionSettings
 from receiver.store import needs
+from receiver.store.lanes import open_lane
 from receiver.store.partitions import Span, ensure_partitions, list_partitions
-from receiver.store.replays import Accepts, Selection, cancel_replay, start_replay
+from receiver.store.replays import Accepts, Selection, cancel_replay, put_events, start_replay
 from tests.aged import (
     EVENTS,
     RAW,
@@ -177,6 +180,61 @@ async def test_a_handler_that_lags_is_named_before_retention_waits(
     found = await needs.warnings(connection, EVENTS)
     assert [(one.key, one.severity) for one in found] == ([("retention_lag:slow", severity)] if severity else [])
     assert await needs.warnings(connection, RetentionSettings()) == []
+
+
+async def test_what_was_just_asked_for_is_no_lag(connection: asyncpg.Connection) -> None:
+    """a backfill, and events of a replay, hold old events and are no lag; they are named once they stand still a day
+
+    The warning says what to type, by the handler's own name.
+    """
+    await ensure_partitions(connection)
+    await old_partition(connection, 75)
+    await standing_here(connection, "scoring")
+    async with connection.transaction():
+        await open_lane(connection, "scoring", "backfill", THE_BEGINNING)
+    replay = await start_replay(connection, "sync", Selection(), Accepts(), side_effects=False, events=10, by="ann")
+    await standing_here(connection, "sync")
+    while await put_events(connection, replay, limit=10):
+        pass
+    (done,) = await run(connection, RetentionSettings(events=timedelta(days=60)))
+    assert {str(need) for need in done.held} == {
+        "scoring is being given it by a rewind or backfill (receiver handlers)",
+        "sync is to be given events of it again (retries)",
+    }
+    assert await needs.warnings(connection, EVENTS) == []
+    await connection.execute("UPDATE cursors SET updated_at = now() - interval '2 days' WHERE handler LIKE '%/lane'")
+    await connection.execute("UPDATE retries SET created_at = now() - interval '2 days'")
+    lane, waiting = await needs.warnings(connection, EVENTS)
+    assert (lane.key, lane.severity) == ("retention_lag:scoring:backfill", "critical")
+    assert "the backfill of scoring has stood still since" in lane.text
+    assert "`receiver handlers cancel scoring`" in lane.text
+    assert (waiting.key, waiting.severity) == (f"retention_lag:sync:replay:{replay}", "critical")
+    assert f"`receiver replay cancel {replay}`" in waiting.text
+    assert not any("handlers remove" in one.text for one in (lane, waiting))
+    await connection.execute("UPDATE cursors SET updated_at = now() WHERE handler = 'scoring/lane' AND shard < 32")
+    await cancel_replay(connection, replay)
+    assert await needs.warnings(connection, EVENTS) == []
+
+
+async def test_a_retry_that_waits_long_is_its_handlers_lag(connection: asyncpg.Connection) -> None:
+    """a failed event that is old is no lag on its first day; later it is one with the handler's unread events"""
+    await ensure_partitions(connection)
+    await standing_here(connection, "slow")
+    await old_partition(connection, 75)
+    await connection.execute(
+        "INSERT INTO retries (handler, event_id, event_received_at, shard, cause, next_at)"
+        " SELECT 'quick', id, received_at, shard, 'failed', now() FROM events"
+    )
+    (warned,) = await needs.warnings(connection, EVENTS)
+    assert warned.key == "retention_lag:slow"
+    await connection.execute("UPDATE retries SET created_at = now() - interval '2 days'")
+    assert [one.key for one in await needs.warnings(connection, EVENTS)] == [
+        "retention_lag:quick",
+        "retention_lag:slow",
+    ]
+    await connection.execute("UPDATE retries SET handler = 'slow'")
+    (warned,) = await needs.warnings(connection, EVENTS)
+    assert "`receiver handlers resume slow`" in warned.text
 
 
 async def test_missing_partitions_are_warned_about(connection: asyncpg.Connection) -> None:

@@ -15,9 +15,8 @@ from receiver.store.server_clock import why_wait
 
 # Each statement has the columns (who, since): since when the oldest event was received that somebody still needs.
 # `{events}` is `events` or one partition; $1 and $2 bound received_at. Another reason to keep events is one more entry.
-# Dead letters are none: each has a copy of its event. Lanes have cursors of their own.
-_UNREAD: Final = f"""
-SELECT c.handler AS who, min(unread.received_at) AS since FROM cursors c
+# Dead letters are none: each has a copy of its event.
+_AHEAD: Final = f"""
 CROSS JOIN LATERAL (
     (SELECT received_at FROM {{events}} AS e
      WHERE e.shard = c.shard AND (e.gen, e.txid, e.position) > (c.gen, c.txid, c.position)
@@ -30,7 +29,15 @@ CROSS JOIN LATERAL (
      WHERE c.pending <> '{{{{}}}}' AND e.shard = c.shard AND e.gen = c.gen AND e.txid = ANY (c.pending)
        AND e.received_at >= $1 AND e.received_at < $2 LIMIT 1)
 ) AS unread
-GROUP BY c.handler
+"""
+_UNREAD: Final = f"""
+SELECT c.handler AS who, min(unread.received_at) AS since FROM cursors c {_AHEAD}
+WHERE c.until_gen IS NULL GROUP BY c.handler
+"""
+_IN_LANES: Final = f"""
+SELECT l.handler AS who, min(unread.received_at) AS since, l.kind, max(c.updated_at) AS moved
+FROM lanes l JOIN cursors c ON c.handler = l.handler || '/lane' {_AHEAD}
+GROUP BY l.handler
 """
 _WAITING: Final = """
 SELECT handler AS who, min(event_received_at) AS since FROM retries
@@ -46,12 +53,21 @@ GROUP BY handler
 """
 NEEDS: Final = {
     "has not read all of it": _UNREAD,
+    "is being given it by a rewind or backfill (receiver handlers)": _IN_LANES,
     "is to be given events of it again (retries)": _WAITING,
     "is being given a replay (receiver replay)": _REPLAYED,
 }
 WAITS: Final = "retention_clock"  # key of the warning that retention waits, because of the server's clock
-LAGS: Final = (_UNREAD, _WAITING)  # that people are warned about, by their age
 
+# What was asked for within a day is no lag, however old its events are. Of replays that are being put another warning
+# tells.
+_LEFT_WAITING: Final = """
+SELECT handler AS who, min(event_received_at) AS since, replay_id FROM retries
+WHERE event_received_at >= $1 AND event_received_at < $2 AND created_at < $2 - interval '1 day'
+  AND NOT EXISTS (SELECT FROM dead_letters WHERE dead_letters.id = retries.dead_letter_id)
+  AND NOT EXISTS (SELECT FROM replays WHERE replays.id = retries.replay_id AND replays.state = 'running')
+GROUP BY handler, replay_id
+"""
 _UNFINISHED: Final = """
 SELECT id, handler, started_at FROM replays
 WHERE state = 'running' AND started_at < clock_timestamp() - interval '1 day' ORDER BY id
@@ -96,28 +112,75 @@ async def warnings(connection: asyncpg.Connection, rules: RetentionSettings) -> 
     return [*waits, *await _late(connection, rules), *await _unfinished(connection), *await _missing(connection)]
 
 
+@dataclass(frozen=True, slots=True)
+class _Lag:
+    """`subject`: of the key, the same for what is one problem. `what`: words before "an event received long ago"."""
+
+    subject: str
+    since: datetime
+    what: str
+    advice: str
+
+
 async def _late(connection: asyncpg.Connection, rules: RetentionSettings) -> list[Warned]:
-    """Handlers whose oldest unread event has used up half of the time that it, or its raw, is kept."""
+    """Whoever has let an event wait for half of the time that it, or its raw, is kept."""
     keep = min((one for one in (rules.events, rules.raw) if one is not None), default=None)
     if keep is None:
         return []
-    now, partitions = await connection.fetchval("SELECT clock_timestamp()"), await list_partitions(connection)
-    oldest: dict[str, datetime] = {}
-    if partitions:
-        for statement in LAGS:
-            for row in await connection.fetch(statement.format(events="events"), partitions[0].span.low, now):
-                oldest[row["who"]] = min(row["since"], oldest.get(row["who"], row["since"]))
-    return [_warned(who, now - since, keep) for who, since in sorted(oldest.items()) if now - since >= keep / 2]
+    now = await connection.fetchval("SELECT clock_timestamp()")
+    oldest: dict[str, _Lag] = {}
+    for lag in await _lags(connection, now):
+        if lag.subject not in oldest or lag.since < oldest[lag.subject].since:
+            oldest[lag.subject] = lag
+    return [_warned(one, now - one.since, keep) for _, one in sorted(oldest.items()) if now - one.since >= keep / 2]
 
 
-def _warned(who: str, age: timedelta, keep: timedelta) -> Warned:
+async def _lags(connection: asyncpg.Connection, now: datetime) -> list[_Lag]:
+    low = min((one.span.low for one in await list_partitions(connection)), default=now)
+
+    async def fetch(statement: str) -> list[asyncpg.Record]:
+        return await connection.fetch(statement.format(events="events"), low, now)
+
+    return [
+        *[_of_handler(row["who"], row["since"]) for row in await fetch(_UNREAD)],
+        *[_of_retries(row["who"], row["since"], row["replay_id"]) for row in await fetch(_LEFT_WAITING)],
+        *[_of_lane(row) for row in await fetch(_IN_LANES) if row["moved"] < now - timedelta(days=1)],
+    ]
+
+
+def _of_handler(name: str, since: datetime) -> _Lag:
+    advice = (
+        f"`receiver handlers` says why: repair {name}; `receiver handlers resume {name}` where it is paused; "
+        f"`receiver handlers remove {name}` where it is out of the code for good"
+    )
+    return _Lag(name, since, f"{name} still needs", advice)
+
+
+def _of_retries(name: str, since: datetime, replay: int | None) -> _Lag:
+    if replay is None:
+        return _of_handler(name, since)
+    advice = f"`receiver handlers` says what {name} waits for; `receiver replay cancel {replay}` ends it"
+    return _Lag(f"{name}:replay:{replay}", since, f"replay {replay} has not yet given {name}", advice)
+
+
+def _of_lane(row: asyncpg.Record) -> _Lag:
+    name, kind = row["who"], row["kind"]
+    what = f"the {kind} of {name} has stood still since {row['moved']:%Y-%m-%d %H:%M} UTC, and has yet to give it"
+    advice = (
+        f"`receiver handlers` says why: repair {name}; `receiver handlers resume {name}` where it is paused; "
+        f"`receiver handlers cancel {name}` ends the {kind}"
+    )
+    return _Lag(f"{name}:{kind}", row["since"], what, advice)
+
+
+def _warned(lag: _Lag, age: timedelta, keep: timedelta) -> Warned:
     share = age / keep
     text = (
-        f"{who} still needs an event received {age.days} days ago; events, or their raw, are kept {keep.days} days. "
-        + ("Retention waits for it, and the disk fills." if share >= 1 else "Retention will wait for it.")
-        + " See `receiver handlers`: resume, repair or remove it"
+        f"{lag.what} an event received {age.days} days ago; events, or their raw, are kept {keep.days} days. "
+        + ("Retention waits for it, and the disk fills. " if share >= 1 else "Retention will wait for it. ")
+        + lag.advice
     )
-    return Warned(f"retention_lag:{who}", text, "critical" if share >= 0.8 else "warning")
+    return Warned(f"retention_lag:{lag.subject}", text, "critical" if share >= 0.8 else "warning")
 
 
 async def _unfinished(connection: asyncpg.Connection) -> list[Warned]:
