@@ -515,22 +515,94 @@ async def test_a_replay_that_nobody_finishes_is_told(database: str, tmp_path: Pa
     assert [one.value["data"]["key"] for one in hook.notices] == [f"replay:{id_}"] * 2
 
 
-async def test_a_removed_or_paused_handler_is_not_behind(database: str, tmp_path: Path, hook: AlertSite) -> None:
-    """unread events are no problem of a handler that somebody paused, or that no process runs while others are run."""
+WORKER: Final = """
+INSERT INTO workers (id, name, handlers, expires_at)
+VALUES (gen_random_uuid(), 'w', $1::text[], now() + interval '1h')
+"""
+
+
+async def test_a_paused_handler_is_not_behind(database: str, tmp_path: Path, hook: AlertSite) -> None:
+    """unread events are no problem of a handler that somebody paused; they are one where other handlers are run, and
+    none of the processes has this one: it says how to end that
+    """
     connection = await asyncpg.connect(database)
-    await create_cursors(connection, ["removed", "paused", "runs"])
+    await create_cursors(connection, ["nobodys", "paused", "runs"])
     await store(connection, 2)
     await connection.execute("UPDATE events SET received_at = received_at - interval '7 min'")
     await connection.execute("UPDATE handlers SET state = 'paused' WHERE name = 'paused'")
-    await connection.execute(
-        "INSERT INTO workers (id, name, handlers, expires_at)"
-        " VALUES (gen_random_uuid(), 'w', '{runs,paused}', now() + interval '1h')"
-    )
+    await connection.execute(WORKER, ["runs", "paused"])
     async with watching(database, hook, play("postmark", tmp_path)) as service:
-        await hook.told(1)
+        await hook.told(2)
         await looks(service)
     await connection.close()
-    assert [notice.value["data"]["key"] for notice in hook.notices] == ["backlog:runs"]
+    assert sorted(hook.texts) == [
+        (
+            "Warning: handler nobodys is 7 minutes behind (2 events), and none of the processes runs it:"
+            " start one that does, or receiver handlers remove nobodys"
+        ),
+        "Warning: handler runs is 7 minutes behind (2 events)",
+    ]
+
+
+async def test_a_backlog_is_not_over_because_nobody_is_left(
+    database: str, tmp_path: Path, hook: AlertSite, receiver: Receiver
+) -> None:
+    """a handler that lost its workers stays behind, whether others are run or not, until it is removed"""
+    connection = await asyncpg.connect(database)
+    await create_cursors(connection, ["writer"])
+    await store(connection, 2)
+    await connection.execute("UPDATE events SET received_at = received_at - interval '20 min'")
+    async with watching(database, hook, play("postmark", tmp_path)) as service:
+        await hook.told(1)
+        await connection.execute(WORKER, ["second"])
+        await looks(service)
+        await time_passes(connection, 2)
+        await looks(service)
+        assert len(hook.notices) == 1
+        assert await service.count("alerts WHERE resolved_at IS NULL AND text LIKE '%none of the processes%'") == 1
+        assert (await receiver("handlers", "remove", "writer", "--yes")).code == 0
+        await looks(service)  # one that has seen it still may be under way
+        await time_passes(connection, 2)
+        await hook.told(2)
+    await connection.close()
+    assert hook.texts[1] == "Resolved: handler writer was removed"
+
+
+ENDS: Final = {
+    "paused": (
+        ["UPDATE handlers SET state = 'paused'"],
+        "Resolved: handler writer was paused, with 2 events unread",
+    ),
+    "nobody's any more": (
+        ["UPDATE workers SET handlers = '{second}'"],
+        "Resolved: no process runs handler writer any more",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", ENDS)
+async def test_a_problem_that_ends_another_way_is_not_called_over(
+    database: str, tmp_path: Path, hook: AlertSite, how: str
+) -> None:
+    """the end of a backlog or an open breaker says so where the handler was paused, or lost its workers, instead"""
+    ends, text = ENDS[how]
+    connection = await asyncpg.connect(database)
+    await create_cursors(connection, ["writer"])
+    await store(connection, 2)
+    await connection.execute(WORKER, ["writer"])
+    if how == "paused":
+        await connection.execute("UPDATE events SET received_at = received_at - interval '20 min'")
+    else:
+        await connection.execute(BREAKER.replace("mailer", "writer"))
+    async with watching(database, hook, play("postmark", tmp_path)) as service:
+        await hook.told(1)
+        for statement in ends:
+            await connection.execute(statement)
+        await looks(service)
+        await time_passes(connection, 2)
+        await hook.told(2)
+    await connection.close()
+    assert hook.texts[1] == text
 
 
 # Telling -----------------------------------------------------------------------------------------------------------

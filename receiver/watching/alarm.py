@@ -36,6 +36,7 @@ from receiver.watching.troubles import (
     INSTALLATION,
     SILENCE,
     Trouble,
+    end_at_handler,
     end_of_silence,
     endangered,
     installation,
@@ -152,7 +153,7 @@ class Alarm:
         seen, warned = await observe(connection), await warnings(connection, self._retention)
         neglected = await self._neglects_retention(connection, seen, warned)
         found = [*installation(seen, self._settings, neglected=neglected), *endangered(warned)]
-        await self._settle(connection, found, INSTALLATION)
+        await self._settle(connection, found, INSTALLATION, end=lambda alert: end_at_handler(alert, seen.handlers))
 
     async def _neglects_retention(
         self, connection: asyncpg.Connection, seen: Observation, warned: Collection[Warned]
@@ -201,8 +202,11 @@ class Alarm:
         seen = await activities(connection)
         known = await alerts.open_alerts(connection, [SILENCE])
         found = list(silences(seen, self._sources, known))
-        ends = {alert.id: end_of_silence(alert, seen, self._sources) for alert in known}
-        await self._settle(connection, found, [SILENCE], ends=ends, after=timedelta(0))
+        await self._settle(
+            *(connection, found, [SILENCE]),
+            end=lambda alert: end_of_silence(alert, seen, self._sources),
+            after=timedelta(0),
+        )
 
     async def _settle(
         self,
@@ -210,10 +214,10 @@ class Alarm:
         found: Collection[Trouble],
         kinds: Sequence[str],
         *,
-        ends: Mapping[int, str | None] | None = None,
+        end: Callable[[Alert], str | None] = lambda _: None,
         after: timedelta | None = None,
     ) -> None:
-        """Open what is new, and resolve what is open of these kinds and not found any more."""
+        """Open what is new, and resolve what is open of these kinds and not found any more; `end`: by what it ended."""
         for one in found:
             if await alerts.see(
                 connection, key=one.key, kind=one.kind, severity=one.severity, text=one.text, since=one.since
@@ -223,9 +227,9 @@ class Alarm:
         for alert in await alerts.open_alerts(connection, kinds):
             if alert.key in there:
                 continue
-            end = (ends or {}).get(alert.id) or _end(alert)
-            if await alerts.resolve(connection, alert.id, end, after=self._settled if after is None else after):
-                log.info(end, action="alert_resolved", key=alert.key)
+            text = end(alert) or _end(alert)
+            if await alerts.resolve(connection, alert.id, text, after=self._settled if after is None else after):
+                log.info(text, action="alert_resolved", key=alert.key)
 
     async def _tell(self, notices: Notices) -> None:
         """Send what is due; where one fails, the others would too, and wait."""

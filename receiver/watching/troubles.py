@@ -97,13 +97,35 @@ def _handler(one: Standing, settings: AlertSettings) -> Iterator[Trouble]:
         text = f"handler {name} fails for everything and is held since {_when(one.breaker_since)}: receiver handlers"
         yield Trouble(kind="breaker", subject=name, severity="critical", text=text, since=one.breaker_since)
     late = timedelta(seconds=one.lag_seconds)
-    if one.state not in ("paused", "removed") and late >= settings.backlog_after:
-        nobody = ", and no process runs it" if one.state == "idle" else ""
-        least = "at least " if one.lag_at_least else ""
+    if one.state != "paused" and late >= settings.backlog_after:
         text = (
-            f"handler {name} is {say_duration(late)} behind ({least}{_of(one.lag_events, 'event', 'events')}){nobody}"
+            f"handler {name} is {say_duration(late)} behind ({_unread(one)}){_NOBODY.get(one.state, '').format(name)}"
         )
         yield Trouble(kind="backlog", subject=name, text=text)
+
+
+# Whether its workers died or somebody took it out of the code looks the same from here: a person has to say.
+_NOBODY: Final = {
+    "idle": ", and no process runs it",
+    "removed": ", and none of the processes runs it: start one that does, or receiver handlers remove {}",
+}
+
+
+def _unread(one: Standing) -> str:
+    return ("at least " if one.lag_at_least else "") + _of(one.lag_events, "event", "events")
+
+
+def end_at_handler(alert: Alert, handlers: Collection[Standing]) -> str | None:
+    """What ended a handler's problem, where that is not its being well again."""
+    kind, _, name = alert.key.partition(":")
+    if kind not in ("backlog", "breaker"):
+        return None
+    one = next((one for one in handlers if one.handler == name), None)
+    if one is None:
+        return f"handler {name} was removed"
+    if one.state == "removed":
+        return f"no process runs handler {name} any more"
+    return f"handler {name} was paused, with {_unread(one)} unread" if one.state == "paused" else None
 
 
 def endangered(warned: Collection[Warned]) -> Iterator[Trouble]:
