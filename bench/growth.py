@@ -27,7 +27,8 @@ from bench.processes import Failed, Process
 from receiver.store.rows import select_list
 
 RESULTS: Final = Path(__file__).with_name("growth.json")
-PAIRS: Final = 5
+PAIRS: Final = 9
+WARM_UP: Final = 2  # pairs that do not count: Postgres still writes what was filled in
 BATCHES: Final = 40
 CLIENTS: Final = 8
 CHUNK: Final = 200_000  # rows of one INSERT while filling
@@ -115,9 +116,11 @@ class Growth:
         }
         urls = {name: service.hear()["url"] for name, service in services.items()}
         ratios = []
-        for number in range(PAIRS + 1):
-            costs = {name: self._ingest(load, services[name], urls[name]) for name in (FLOOR, OURS)}
-            if number:  # the first warms up
+        for number in range(WARM_UP + PAIRS):
+            # In turns, so that what one run leaves to the next (pages to write, a checkpoint) burdens both alike.
+            order = (FLOOR, OURS) if number % 2 else (OURS, FLOOR)
+            costs = {name: self._ingest(load, services[name], urls[name]) for name in order}
+            if number >= WARM_UP:
                 ratios.append(costs[FLOOR] / costs[OURS])
                 say.print(f"empty {costs[FLOOR]:.1f} µs, full {costs[OURS]:.1f} µs: {ratios[-1]:.2f}")
         return {"events": count, "ratio": statistics.median(ratios), "ratios": ratios}

@@ -117,6 +117,20 @@ async def test_a_batch_that_was_known_in_part_brings_the_rest(database: str, tmp
         assert await service.count("events") == await service.count("event_ids") == 6
 
 
+async def test_the_log_keeps_the_order_of_one_recipients_events(database: str, tmp_path: Path) -> None:
+    """a batch known in part, its ids in no order: a recipient's new events stand in the log as the batch had them"""
+    sendgrid = play("sendgrid", tmp_path)
+    items = [item | {"email": f"user{number % 3}@one.test"} for number, item in enumerate(batch(60))]
+    async with running(database, sendgrid) as service:
+        for part in (items[25:30], items):
+            (post,) = sendgrid.post_items(part)
+            assert (await service.post("sendgrid", post)).status_code == 200
+        rows = await service.events()
+    for person in ("user0@one.test", "user1@one.test", "user2@one.test"):
+        ids = [item["sg_event_id"] for item in items[25:30] + items[:25] + items[30:] if item["email"] == person]
+        assert [row["provider_event_id"] for row in rows if row["recipient"] == person] == ids
+
+
 async def test_an_operator_says_what_a_word_means(database: str, tmp_path: Path) -> None:
     """a source's own table of words wins over the provider's, for new words and known ones, and keeps the ids"""
     plain, own = (

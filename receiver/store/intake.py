@@ -42,6 +42,7 @@ Row = tuple[Any, ...]
 
 # (source, type, mailbox provider, bounce category) of a row: what events are counted by. All are from closed tables.
 kind_of: Final = itemgetter(*map(COLUMNS.index, ("source", "type", "mailbox_provider", "bounce_category")))
+_shard_of: Final = itemgetter(COLUMNS.index("shard"))
 
 
 class Quarantined(NamedTuple):
@@ -120,18 +121,19 @@ async def write(
 
 
 async def _new(connection: asyncpg.Connection, rows: Sequence[Row], privacy: Privacy) -> Collection[Row]:
-    """Rows whose ids were not there, as they are to be stored."""
-    new: Collection[Row]
+    """Rows whose ids were not there, as they are to be stored: by shard, and within one as they came."""
     by_id = {row[0]: row for row in rows}
     # Sorted, because two transactions that insert the same ids in opposite order deadlock.
     ids = sorted(by_id)
     ((count, erased),) = await connection.fetch(_NEW_IDS, ids)
     if not count:
         return ()
-    if count == len(ids):
-        new = by_id.values()
-    else:
-        new = [by_id[record[0]] for record in await connection.fetch(_WHICH_NEW, ids)]
+    if count < len(ids):
+        found = {record[0] for record in await connection.fetch(_WHICH_NEW, ids)}
+        by_id = {id_: row for id_, row in by_id.items() if id_ in found}
+    # Rows of one recipient and of one stretch of the log's index come one after the other, while the pages that take
+    # them are still in the processor's cache; no order is promised across shards.
+    new: Collection[Row] = sorted(by_id.values(), key=_shard_of)
     if erased:  # somebody was erased; whose event it is may stand in columns that are left out below
         new = await privacy.hidden(connection, new)
     return privacy.dropped(new) if privacy.drops else new
