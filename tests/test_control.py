@@ -15,7 +15,7 @@ import pytest
 from receiver import Context, Event, Handler, handler
 from receiver.store.failures import bury, retry_later
 from receiver.store.log import find_event
-from receiver.store.replays import Accepts, Selection, start_replay
+from receiver.store.replays import Accepts, Selection, put_events, start_replay
 from tests.cli import Receiver, command_for
 from tests.log_events import store
 from tests.waiting import until
@@ -343,6 +343,25 @@ async def test_removing_leaves_nothing_behind(sql: asyncpg.Connection, receiver:
     assert {row[0] for row in await sql.fetch("SELECT event_id FROM attempts")} == {given_up}
     (replay,) = (await receiver("replay", "list", "--json")).rows
     assert (replay["id"], replay["state"]) == (replay_id, "cancelled")
+
+
+async def test_what_went_with_its_handler_was_not_handled(sql: asyncpg.Connection, receiver: Receiver) -> None:
+    """a replay that had put all its events is told as cancelled when its handler is removed, by what of it was done"""
+    await store(sql, 5)
+    await prepared(sql, [writer])
+    of = Selection(sources=["test"])
+    for done in (5, 2):
+        id_ = await start_replay(sql, "writer", of, Accepts(), side_effects=False, events=5, by="ann")
+        assert await put_events(sql, id_, limit=20) == 5
+        await sql.execute(
+            "DELETE FROM retries WHERE event_id IN (SELECT event_id FROM retries LIMIT $1)", done
+        )  # as handled
+    assert (await receiver("handlers", "remove", "writer", "--yes")).code == 0
+    replays = (await receiver("replay", "list", "--json")).rows
+    assert [(one["state"], one["handled"], one["taken_back"]) for one in replays] == [
+        ("cancelled", 2, 3),
+        ("done", 5, None),
+    ]
 
 
 async def test_lag_is_since_something_was_due(database: str, sql: asyncpg.Connection, receiver: Receiver) -> None:

@@ -12,17 +12,29 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID
 
 import asyncpg
 import pytest
 
-from receiver import Context, Event, EventType, GiveUp, Handler, Outcome, handler
+from receiver import Context, Event, EventType, GiveUp, Handler, Outcome, RetryAfter, handler
 from receiver.cli.options import rate
-from receiver.store.replays import AHEAD, CHUNK, Accepts, Selection, cancel_replay, put_events, start_replay
+from receiver.store.replays import (
+    AHEAD,
+    CHUNK,
+    Accepts,
+    Selection,
+    Standing,
+    cancel_replay,
+    list_replays,
+    put_events,
+    start_replay,
+)
 from tests.cli import Receiver, command_for
 from tests.log_events import store
+from tests.waiting import until
 from tests.workers import Running, all_read, prepared, running, value
 
 WAITING = "SELECT count(*) FROM retries"
@@ -391,6 +403,80 @@ async def test_failures_in_a_replay(database: str, sql: asyncpg.Connection, rece
     assert await results(receiver) == {("notes", 3, 0, 2), ("strict", 3, 0, 2)}
 
 
+async def test_resumed_when_the_handler_is_mended(
+    database: str, sql: asyncpg.Connection, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """a replay stops when the handler fails on and on; once that is mended, it goes on to its end, as it has said"""
+    for name, size in (("MOST_FAILED", 20), ("CHUNK", 10), ("AHEAD", 20)):
+        monkeypatch.setattr(f"receiver.cli.handing_over.{name}", size)
+    broken = True
+
+    @handler(name="notes", breaker=0)
+    async def notes(_event: Event, _ctx: Context) -> Outcome | None:
+        return GiveUp("no") if broken else None
+
+    await store(sql, 100)
+    await prepared(sql, [notes])
+    async with joined(database, sql, notes):
+        for words in (("--handler", "notes", "--since", "1h", "--yes"), ("resume", "1")):
+            stopped = await receiver("replay", *words)
+            assert stopped.code == 1
+            assert "correct it, then `receiver replay resume 1`" in stopped.err
+        put = await sql.fetchval("SELECT put FROM replays")
+        assert 40 <= put < 100
+        await value(sql, WAITING, 0)
+        broken = False
+        assert (await receiver("dead-letters", "retry", "--all", "--yes")).code == 0
+        await value(sql, WAITING, 0)
+        ended = await receiver("replay", "resume", "1", "--json")
+    assert ended.code == 0, ended.err
+    (row,) = ended.rows
+    assert (row["state"], row["put"], row["dead"], row["unresolved"]) == ("done", 100, put, 0)
+
+
+async def test_asking_for_later_is_no_failure(database: str, sql: asyncpg.Connection, receiver: Receiver) -> None:
+    """what a handler asks to be given later is told as that, and a replay with nothing else has not failed"""
+
+    @handler(name="notes")
+    async def notes(_event: Event, _ctx: Context) -> Outcome:
+        return RetryAfter(3600, "busy")
+
+    await store(sql, 3)
+    await prepared(sql, [notes])
+    async with joined(database, sql, notes):
+        ended = await receiver("replay", "--handler", "notes", "--since", "1h", "--yes", "--json")
+        assert ended.code == 0, ended.err
+        assert "notes has asked to be given 3 events later" in ended.err
+        (row,) = ended.rows
+        assert (row["handled"], row["asked"], row["failed"], row["waiting"]) == (0, 3, 0, 0)
+        looked = await receiver("replay", "cancel", "1", "--dry-run")
+        assert "3 that wait for notes are to be taken back" in looked.out
+
+
+async def test_what_is_asked_for_later_is_not_far_ahead(
+    database: str, sql: asyncpg.Connection, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """a handler that asks for later every time is not given the whole selection to put into retries"""
+    monkeypatch.setattr("receiver.cli.handing_over.AHEAD", 20)
+    busy = True
+
+    @handler(name="notes")
+    async def notes(_event: Event, _ctx: Context) -> Outcome | None:
+        return RetryAfter(3600, "busy") if busy else None
+
+    await sql.execute(PEAKS)
+    await store(sql, 60)
+    await prepared(sql, [notes])
+    async with joined(database, sql, notes):
+        work = asyncio.ensure_future(receiver("replay", "--handler", "notes", "--since", "1h", "--yes", "--json"))
+        await value(sql, "SELECT count(*) FROM retries WHERE cause = 'replay' AND error IS NOT NULL", 20)
+        busy = False
+        await sql.execute("UPDATE retries SET next_at = now()")
+        (row,) = (await work).rows
+    assert (row["handled"], row["asked"]) == (60, 0)
+    assert await sql.fetchval("SELECT max(size) FROM peaks") == 20
+
+
 async def test_in_order_behind_a_failure(database: str, sql: asyncpg.Connection, receiver: Receiver) -> None:
     """a replay does not wait for events that an ordered handler holds back behind one that failed"""
 
@@ -479,9 +565,9 @@ async def test_a_resumed_replay_keeps_its_rate(
     await prepared(sql, [seen.notes()])
     puts: list[int] = []
 
-    async def put(connection: asyncpg.Connection, id_: int, *, limit: int) -> int:
+    async def put(connection: asyncpg.Connection, id_: int, *, limit: int, seen: int) -> int:
         puts.append(limit)
-        return await put_events(connection, id_, limit=limit)
+        return await put_events(connection, id_, limit=limit, seen=seen)
 
     monkeypatch.setattr("receiver.store.replays.put_events", put)
     await start_replay(sql, "notes", ALL, Accepts(), side_effects=False, events=5, by="me", rate=20)
@@ -489,6 +575,36 @@ async def test_a_resumed_replay_keeps_its_rate(
         (row,) = (await receiver("replay", "resume", "1", "--json")).rows
     assert (row["handled"], row["rate"]) == (5, 20)
     assert puts[0] == 1  # and not a whole chunk
+
+
+async def test_two_that_resume_one_replay_share_its_rate(
+    database: str, sql: asyncpg.Connection, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """whoever hands a replay over beside somebody else does not make it faster, and both see its end"""
+    seen = Seen()
+    ids = await store(sql, 100)
+    await prepared(sql, [seen.notes()])
+    await start_replay(sql, "notes", ALL, Accepts(), side_effects=False, events=100, by="me", rate=10)
+    clock, looks = [0.0], Counter[int]()
+
+    async def look(sql: asyncpg.Connection, *args: Any, **options: Any) -> list[Standing]:
+        looks[id(sql)] += 1
+        return await list_replays(sql, *args, **options)
+
+    async def looked() -> bool:
+        return len(looks) == 2 and min(looks.values()) >= 6
+
+    monkeypatch.setattr("receiver.cli.handing_over.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr("receiver.store.replays.list_replays", look)
+    async with joined(database, sql, seen.notes()):
+        both = [asyncio.ensure_future(receiver("replay", "resume", "1")) for _ in range(2)]
+        for clock[0], most in ((0.0, 2), (2.0, 22), (4.0, 42)):  # the first one of each comes at once
+            looks.clear()
+            await until(looked)
+            assert most - 1 <= await sql.fetchval("SELECT put FROM replays") <= most
+        clock[0] = 1000.0
+        assert [one.code for one in await asyncio.gather(*both)] == [0, 0]
+    assert Counter(seen.again()) == Counter(ids)
 
 
 async def test_cancelling(sql: asyncpg.Connection, receiver: Receiver) -> None:

@@ -1,30 +1,26 @@
-"""The work of `receiver replay`: look, ask, put events into `retries` as fast as the workers take them, report."""
+"""The work of `receiver replay`: look, ask, begin. What follows is in `handing_over`."""
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import asyncpg
-import typer
 
 from receiver.cli.asking import go_on
 from receiver.cli.database import connected
 from receiver.cli.dispatching import find_handlers
-from receiver.cli.failures import FAILED, CommandError
+from receiver.cli.failures import CommandError
+from receiver.cli.handing_over import hand_over, print_standings
 from receiver.cli.lines import note, say
 from receiver.cli.output import json_line, table
 from receiver.cli.place import Place, who
-from receiver.cli.progress import progress
 from receiver.plugins.filters import Filter
 from receiver.store import replays
-from receiver.store.connect import AWAY
 from receiver.store.queries import write_audit
-from receiver.store.replays import AHEAD, CHUNK, MOST_FAILED, Accepts, Obstacle, OfType, Selection, Standing
+from receiver.store.replays import Accepts, Obstacle, OfType, Selection
 
 ALL: Final = "all"
 _REMEDIES: Final = {
@@ -32,7 +28,6 @@ _REMEDIES: Final = {
     Obstacle.BROKEN: "`receiver handlers` shows the error; it goes on by itself once that is mended",
     Obstacle.IDLE: "start a worker that has it",
 }
-POLL: Final = 0.2  # seconds between two looks at what the workers have done
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +82,7 @@ async def replay(place: Place, wanted: Wanted, *, yes: bool, dry_run: bool, as_j
         if not go_on(dry_run=dry_run, yes=yes):
             return
         ids = await _start(connection, plans, wanted)
-        await _hand_over(connection, ids, as_json=as_json)
+        await hand_over(connection, ids, as_json=as_json)
 
 
 async def resume(place: Place, ids: Sequence[int] | None, rate: float | None, *, as_json: bool) -> None:
@@ -102,7 +97,7 @@ async def resume(place: Place, ids: Sequence[int] | None, rate: float | None, *,
         going_on = sorted(one.id for one in found)
         if rate is not None:
             await replays.set_rate(connection, going_on, rate)
-        await _hand_over(connection, going_on, as_json=as_json)
+        await hand_over(connection, going_on, as_json=as_json)
 
 
 async def cancel(place: Place, id_: int, *, dry_run: bool, yes: bool) -> None:
@@ -116,7 +111,7 @@ async def cancel(place: Place, id_: int, *, dry_run: bool, yes: bool) -> None:
             raise CommandError(f"replay {id_} has ended ({one.state}): nothing of it waits")
         say(
             f"replay {id_} is to end with {one.handled:,} of {one.events:,} events handled: "
-            f"{one.waiting + one.failed:,} that wait for {one.handler} are to be taken back, and no more handed over"
+            f"{one.left:,} that wait for {one.handler} are to be taken back, and no more handed over"
         )
         if not go_on(dry_run=dry_run, yes=yes):
             return
@@ -131,7 +126,7 @@ async def cancel(place: Place, id_: int, *, dry_run: bool, yes: bool) -> None:
 async def show_replays(place: Place, limit: int, *, as_json: bool) -> None:
     async with connected(place.database()) as connection:
         found = await replays.list_replays(connection, limit=limit)
-    _print_standings(found, as_json=as_json)
+    print_standings(found, as_json=as_json)
 
 
 # Looking ----------------------------------------------------------------------------------------------------------
@@ -258,90 +253,3 @@ async def _start(connection: asyncpg.Connection, plans: Sequence[Plan], wanted: 
             await write_audit(connection, who(), "replay", f"replay {id_}: {plan.handler}, {plan.events}{with_effects}")
             ids.append(id_)
     return ids
-
-
-@dataclass(slots=True)
-class _Pace:
-    """How many more may be put now."""
-
-    rate: float | None
-    begun: float = field(default_factory=time.monotonic)
-    put: int = 0
-
-    def room(self, standing: Standing) -> int:
-        room = min(CHUNK, AHEAD - standing.waiting)
-        if self.rate is not None:
-            room = min(room, 1 + int((time.monotonic() - self.begun) * self.rate) - self.put)
-        return max(room, 0)
-
-
-async def _hand_over(connection: asyncpg.Connection, ids: Sequence[int], *, as_json: bool) -> None:
-    """Until everything was tried once. Stopping it at any point leaves whole what was done until then."""
-    standings = await replays.list_replays(connection, ids)
-    paces = {one.id: _Pace(one.rate) for one in standings}
-    told: set[str] = set()
-    try:
-        with progress("replay", sum(one.events for one in standings)) as show:
-            while not all(one.over for one in standings):
-                moved = [await _step(connection, one, paces[one.id]) for one in standings]
-                standings = await replays.list_replays(connection, ids)
-                show(sum(one.settled for one in standings))
-                _require_health(standings)
-                if not any(moved):
-                    await _tell_obstacles(connection, standings, told)
-                    await asyncio.sleep(POLL)
-    except (asyncio.CancelledError, *AWAY):
-        _say_how_to_go_on(standings)
-        raise
-    _print_standings(list(reversed(standings)), as_json=as_json)
-    if any(one.failed or one.dead for one in standings):
-        note("what failed is tried again by itself; see `receiver dead-letters groups` for what was given up")
-        raise typer.Exit(FAILED)
-
-
-async def _step(connection: asyncpg.Connection, one: Standing, pace: _Pace) -> bool:
-    """Put some events; returns whether there were any."""
-    room = pace.room(one)
-    if one.state != "running" or room == 0:
-        return False
-    seen = await replays.put_events(connection, one.id, limit=room)
-    pace.put += seen
-    return seen > 0
-
-
-def _require_health(standings: Sequence[Standing]) -> None:
-    for one in standings:
-        if one.state == "running" and one.failed + one.dead >= MOST_FAILED:
-            raise CommandError(
-                f"{one.handler} has failed for {one.failed + one.dead} events, so no more are handed over: look at "
-                f"`receiver dead-letters groups`, correct it, then `receiver replay resume {one.id}`"
-            )
-
-
-async def _tell_obstacles(connection: asyncpg.Connection, standings: Sequence[Standing], told: set[str]) -> None:
-    for one in standings:
-        if not one.over and one.handler not in told and (why := await replays.obstacle(connection, one.handler)):
-            told.add(one.handler)
-            note(f"waiting for {one.handler}: {why}")
-
-
-def _say_how_to_go_on(standings: Sequence[Standing]) -> None:
-    for one in standings:
-        if one.state == "running":
-            note(
-                f"stopped replay {one.id} to {one.handler}: {one.put} of {one.events} events were handed over. Go on "
-                f"{_pace(one)}with `receiver replay resume {one.id}`, or end it with `receiver replay cancel {one.id}`"
-            )
-
-
-def _pace(one: Standing) -> str:
-    return "" if one.rate is None else f"at {one.rate:g} a second "
-
-
-def _print_standings(standings: Sequence[Standing], *, as_json: bool) -> None:
-    if as_json:
-        for one in standings:
-            json_line(asdict(one) | {"handled": one.handled})
-        return
-    names = ("id", "handler", "state", "started_at", "events", "handled", "failed", "dead", "waiting", "busy")
-    table(names, ([getattr(one, name) for name in names] for one in standings), empty="there was no replay yet")

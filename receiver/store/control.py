@@ -89,9 +89,13 @@ _RUNS: Final = "SELECT name FROM workers WHERE $1 = ANY (handlers) AND expires_a
 _KEPT: Final = (("cursors", "handler"), ("lanes", "handler"), ("retries", "handler"), ("handlers", "name"))
 _REMOVE: Final = "DELETE FROM {table} WHERE {column} = ANY ($1::text[])"
 _FORGET: Final = "DELETE FROM attempts WHERE handler = $1 AND dead_letter_id IS NULL"
-# Before its retries are deleted: whoever is putting events there holds the row.
+# Before its retries are deleted: whoever is putting events there holds the row. One that has put all its events is not
+# done for all that while some of them wait, and goes with those.
+_LOCK_REPLAYS: Final = "SELECT FROM replays WHERE handler = $1 AND state = 'running' FOR UPDATE"
 _END_REPLAYS: Final = """
-UPDATE replays SET state = 'cancelled', ended_at = now() WHERE handler = $1 AND state = 'running'
+UPDATE replays SET state = 'cancelled', ended_at = now(),
+       taken_back = (SELECT count(*) FROM retries WHERE replay_id = replays.id)
+WHERE handler = $1 AND (state = 'running' OR EXISTS (SELECT FROM retries WHERE replay_id = replays.id))
 """
 _DISCARD: Final = """
 UPDATE dead_letters SET resolved_at = now(), resolution = 'discarded', reason = 'the handler was removed'
@@ -183,6 +187,7 @@ async def workers_with(sql: Sql, handler: str) -> list[str]:
 async def remove(connection: asyncpg.Connection, handler: str, *, dead_letters: bool) -> None:
     """Forget its progress and its retries, and end its replays; its dead letters are discarded or kept."""
     async with connection.transaction():
+        await connection.execute(_LOCK_REPLAYS, handler)
         await connection.execute(_END_REPLAYS, handler)
         for table, column in _KEPT:
             await connection.execute(_REMOVE.format(table=table, column=column), [handler, cursor_of(handler)])

@@ -62,7 +62,7 @@ VALUES ($1, $2::jsonb, $3::jsonb, $4, $5, $6, $7) RETURNING id
 _OWN_PLANS: Final = "SET LOCAL plan_cache_mode = force_custom_plan"
 _PLACE: Final = """
 SELECT handler, selection, accepts, side_effects, shard, gen, txid, position, started_at FROM replays
-WHERE id = $1 AND state = 'running' FOR UPDATE
+WHERE id = $1 AND state = 'running' AND ($2::bigint IS NULL OR put + busy = $2) FOR UPDATE
 """
 _PUT: Final = f"""
 WITH page AS (
@@ -95,20 +95,39 @@ SELECT count(*) FROM waiting
 """
 _CANCEL: Final = "UPDATE replays SET state = 'cancelled', ended_at = now(), taken_back = $2 WHERE id = $1"
 
-_STANDING: Final = """
+# One that is held behind another of its key stands as that does.
+_IN_RETRIES: Final = """
+SELECT CASE WHEN mine.error IS NULL AND ahead.attempt IS NULL THEN 'waiting'
+            WHEN greatest(mine.attempt, ahead.attempt) > 0 THEN 'failed' ELSE 'asked' END AS standing,
+       greatest(mine.created_at, mine.first_failed_at) AS since
+FROM retries mine LEFT JOIN LATERAL (
+    SELECT e.attempt FROM retries e
+    WHERE e.handler = mine.handler AND e.ordering_key = mine.ordering_key AND e.filed < mine.filed
+      AND e.error IS NOT NULL
+    ORDER BY e.filed LIMIT 1
+) AS ahead ON true
+WHERE mine.replay_id = r.id
+"""
+_STANDING: Final = f"""
 SELECT r.id, r.handler, r.state, r.side_effects, r.rate, r.events, r.put, r.busy, r.taken_back,
-       r.started_at, r.started_by, r.ended_at, w.waiting, w.failed, d.dead
+       r.started_at, r.started_by, r.ended_at, w.waiting, w.failed, w.asked, d.dead, d.unresolved
 FROM replays r
 CROSS JOIN LATERAL (
-    SELECT count(*) FILTER (WHERE NOT held) AS waiting, count(*) FILTER (WHERE held) AS failed
-    FROM (SELECT error IS NOT NULL OR EXISTS (
-              SELECT FROM retries e
-              WHERE e.handler = mine.handler AND e.ordering_key = mine.ordering_key AND e.filed < mine.filed
-                AND e.error IS NOT NULL
-          ) AS held FROM retries mine WHERE replay_id = r.id) AS rows
+    SELECT count(*) FILTER (WHERE standing = 'waiting') AS waiting,
+           count(*) FILTER (WHERE standing = 'failed') AS failed,
+           count(*) FILTER (WHERE standing = 'asked') AS asked
+    FROM ({_IN_RETRIES}) AS one
 ) AS w
-CROSS JOIN LATERAL (SELECT count(*) AS dead FROM dead_letters WHERE replay_id = r.id) AS d
+CROSS JOIN LATERAL (
+    SELECT count(*) AS dead, count(*) FILTER (WHERE resolved_at IS NULL) AS unresolved
+    FROM dead_letters WHERE replay_id = r.id
+) AS d
 WHERE ($1::bigint[] IS NULL OR r.id = ANY ($1)) AND ($2 OR r.state = 'running') ORDER BY r.id DESC LIMIT $3
+"""
+_FAILED_SINCE: Final = f"""
+SELECT r.id, (SELECT count(*) FROM ({_IN_RETRIES}) AS one WHERE standing = 'failed' AND since >= $2)
+             + (SELECT count(*) FROM dead_letters WHERE replay_id = r.id AND dead_at >= $2) AS failures
+FROM unnest($1::bigint[]) AS r (id)
 """
 
 _KNOWN: Final = "SELECT DISTINCT handler FROM cursors WHERE handler NOT LIKE '%/%' ORDER BY 1"
@@ -184,9 +203,10 @@ class OfType:
 class Standing:
     """How far a replay has come, by what has become of the events that were `put`; the rest of those are handled.
 
-    `waiting` for a worker; `failed` and to be tried again, or held behind one that has; `dead`. Not put, but `busy`:
-    those that waited in `retries` for a reason of their own. `taken_back`: put, and taken out again when it was
-    cancelled; None: it was not, or it ended with its handler's removal. `rate`: events a second at most.
+    `waiting` for a worker; `failed` and to be tried again, or held behind one that has; likewise `asked`: the handler
+    wants it later; `dead`: given up, of which `unresolved` are open letters still. Not put, but `busy`: those that
+    waited in `retries` for a reason of their own. `taken_back`: put, and taken out again when it was cancelled, or its
+    handler removed; None: neither, or by a release that did not count. `rate`: events a second at most.
     """
 
     id: int
@@ -203,18 +223,30 @@ class Standing:
     ended_at: datetime | None
     waiting: int
     failed: int
+    asked: int
     dead: int
+    unresolved: int
 
     @property
     def handled(self) -> int:
         if self.state == "cancelled" and self.taken_back is None:
             return 0  # nobody knows: its retries went with the handler
-        return max(self.put - self.waiting - self.failed - self.dead - (self.taken_back or 0), 0)
+        return max(self.put - self.left - self.dead - (self.taken_back or 0), 0)
+
+    @property
+    def left(self) -> int:
+        """Events that are in `retries`."""
+        return self.waiting + self.failed + self.asked
+
+    @property
+    def seen(self) -> int:
+        """Events that it has come past."""
+        return self.put + self.busy
 
     @property
     def settled(self) -> int:
         """Events that need nothing more of the replay."""
-        return self.put - self.waiting + self.busy
+        return self.seen - self.waiting
 
     @property
     def over(self) -> bool:
@@ -224,7 +256,7 @@ class Standing:
     @property
     def ended(self) -> bool:
         """Whether nothing is left to cancel."""
-        return self.over and self.failed == 0
+        return self.state != "running" and self.left == 0
 
 
 async def known_handlers(sql: Sql) -> list[str]:
@@ -271,14 +303,15 @@ async def start_replay(
     return id_
 
 
-async def put_events(connection: asyncpg.Connection, id_: int, *, limit: int) -> int:
+async def put_events(connection: asyncpg.Connection, id_: int, *, limit: int, seen: int | None = None) -> int:
     """Put the replay's next events into `retries`; returns how many were looked at.
 
-    A replay that is at its end becomes `done`. Several processes may do this for one replay.
+    A replay that is at its end becomes `done`. Several processes may do this for one replay. `seen`: `Standing.seen`
+    when `limit` was made up; where another process has put events since then, nothing is done.
     """
     async with connection.transaction():
         await connection.execute(_OWN_PLANS)
-        row = await connection.fetchrow(_PLACE, id_)
+        row = await connection.fetchrow(_PLACE, id_, seen)
         if row is None:
             return 0
         selection, accepts = _selection(row["selection"]), _accepts(row["accepts"])
@@ -288,10 +321,10 @@ async def put_events(connection: asyncpg.Connection, id_: int, *, limit: int) ->
         if page is not None:
             last = (page["shard"], page["gen"], page["txid"], page["position"])
             await connection.execute(_MOVE, id_, *last, page["put"], page["seen"] - page["put"])
-        seen: int = 0 if page is None else page["seen"]
-        if seen < limit:
+        looked_at: int = 0 if page is None else page["seen"]
+        if looked_at < limit:
             await connection.execute(_END, id_, "done")
-        return seen
+        return looked_at
 
 
 async def set_rate(sql: Sql, ids: Sequence[int], rate: float) -> None:
@@ -319,6 +352,17 @@ async def list_replays(
     """The latest first; without `ended`, those that have not put all their events yet."""
     rows = await sql.fetch(_STANDING, None if ids is None else list(ids), ended, limit)
     return [Standing(**dict(row)) for row in rows]
+
+
+async def failures_since(sql: Sql, ids: Sequence[int], since: datetime) -> dict[int, int]:
+    """Of each replay, how many events have failed, are held back behind one that has, or were given up since then."""
+    return {row["id"]: row["failures"] for row in await sql.fetch(_FAILED_SINCE, list(ids), since)}
+
+
+async def clock(sql: Sql) -> datetime:
+    """The time by which failures are noted."""
+    now: datetime = await sql.fetchval("SELECT clock_timestamp()")
+    return now
 
 
 _encode: Final = msgspec.json.Encoder().encode
