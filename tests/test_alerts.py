@@ -217,6 +217,51 @@ async def test_several_processes_tell_once(database: str, tmp_path: Path, hook: 
         assert len(hook.notices) == 2
 
 
+async def test_each_process_watches_its_own_sources(database: str, tmp_path: Path, hook: AlertSite) -> None:
+    """of processes that receive for different sources each tells its sources' silences, and ends no other's."""
+    ses, shop = play("ses", tmp_path, expect_every="15m"), play("postmark", tmp_path, name="shop", expect_every="15m")
+    async with watching(database, hook, ses) as first, watching(database, hook, shop) as second:
+        await one_event(first, ses)
+        await one_event(second, shop)
+        await heard(first, "ses")
+        await heard(second, "shop")
+        await time_passes(first.connection, 20)
+        await hook.told(2)
+        await one_event(second, shop, run="again")
+        await hook.told(3)
+        await looks(first, 10)
+        assert await first.count("alerts WHERE resolved_at IS NULL AND key = 'silence:ses'") == 1
+    told = [(one.value["type"], one.value["data"]["key"]) for one in hook.notices]
+    assert set(told[:2]) == {("alert.opened", "silence:ses"), ("alert.opened", "silence:shop")}
+    assert told[2:] == [("alert.resolved", "silence:shop")]
+
+
+async def test_a_silence_nobody_listens_to_ends(database: str, tmp_path: Path, hook: AlertSite) -> None:
+    """the silence of a source that no process has received for lately, as it was taken out, ends, and says why."""
+    ses, shop = play("ses", tmp_path, expect_every="15m"), play("postmark", tmp_path, name="shop")
+    async with watching(database, hook, ses) as service:
+        await looks(service)
+        await time_passes(service.connection, 20)
+        await hook.told(1)
+    async with watching(database, hook, shop) as service:
+        await looks(service)
+        assert await service.count("alerts WHERE resolved_at IS NULL") == 1  # its own process may come back
+        await service.connection.execute("UPDATE source_activity SET seen_at = now() - interval '11 min'")
+        await hook.told(2)
+    assert hook.texts[1] == "Resolved: no process receives for ses any more"
+
+
+async def test_the_last_deliveries_before_a_stop_are_noted(database: str, tmp_path: Path) -> None:
+    """a delivery that was stored after the last look, just before the service stopped, counts as a sign of life."""
+    ses = play("ses", tmp_path)
+    connection = await asyncpg.connect(database)
+    async with running(database, ses) as service:  # it looks when it starts, and 10 s later
+        await value(connection, "SELECT count(*) FROM source_activity", 1)
+        await one_event(service, ses)
+    assert await connection.fetchval("SELECT last_event_at IS NOT NULL FROM source_activity")
+    await connection.close()
+
+
 # Looks that fail ---------------------------------------------------------------------------------------------------
 
 

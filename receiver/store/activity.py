@@ -22,9 +22,9 @@ ON CONFLICT (source) DO UPDATE SET
                          THEN clock_timestamp() ELSE source_activity.watched_since END,
     seen_at = clock_timestamp()
 """
-_LIST: Final = (
-    "SELECT source, last_event_at, watched_since, clock_timestamp() AS now FROM source_activity ORDER BY source"
-)
+_LIST: Final = """
+SELECT source, last_event_at, watched_since, seen_at, clock_timestamp() AS now FROM source_activity ORDER BY source
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +34,7 @@ class Activity:
     source: str
     last_event_at: datetime | None
     watched_since: datetime
+    seen_at: datetime
     now: datetime
 
 

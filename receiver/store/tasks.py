@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Collection, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -29,14 +29,18 @@ ON CONFLICT (name) DO UPDATE SET owner = $2, lease_until = clock_timestamp() + $
 WHERE t.lease_until < clock_timestamp() AND (t.finished_at IS NULL OR t.finished_at <= clock_timestamp() - $4::interval)
 RETURNING name
 """
+# In one order everywhere, here and when all are given back, so that processes do not deadlock.
 _HOLD: Final = """
 INSERT INTO tasks AS t (name, owner, lease_until, started_at)
-VALUES ($1, $2, clock_timestamp() + $3, clock_timestamp())
+SELECT name, $2, clock_timestamp() + $3, clock_timestamp() FROM unnest($1::text[]) AS u (name) ORDER BY name
 ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, lease_until = excluded.lease_until
 WHERE t.owner = excluded.owner OR t.lease_until < clock_timestamp()
 RETURNING name
 """
-_LEAVE: Final = "UPDATE tasks SET owner = NULL, lease_until = '-infinity' WHERE owner = $1"
+_LEAVE: Final = """
+WITH held AS MATERIALIZED (SELECT name FROM tasks WHERE owner = $1 ORDER BY name FOR UPDATE)
+UPDATE tasks SET owner = NULL, lease_until = '-infinity' FROM held WHERE tasks.name = held.name
+"""
 _RENEW: Final = "UPDATE tasks SET lease_until = clock_timestamp() + $3 WHERE name = $1 AND owner = $2 RETURNING name"
 _END: Final = """
 UPDATE tasks SET owner = NULL, lease_until = '-infinity', error = $3,
@@ -123,7 +127,12 @@ async def last(sql: Sql, name: str) -> Last:
 
 async def hold(sql: Sql, name: str, owner: str, *, lease: timedelta) -> bool:
     """For a task that goes on all the time: whether it is this owner's for `lease` more; it was, or was nobody's."""
-    return await sql.fetchval(_HOLD, name, owner, lease) is not None
+    return name in await hold_each(sql, [name], owner, lease=lease)
+
+
+async def hold_each(sql: Sql, names: Collection[str], owner: str, *, lease: timedelta) -> set[str]:
+    """Of several such tasks those that are this owner's."""
+    return {row[0] for row in await sql.fetch(_HOLD, list(names), owner, lease)}
 
 
 async def leave(sql: Sql, owner: str) -> None:

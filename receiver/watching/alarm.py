@@ -1,7 +1,7 @@
 """Each problem once: opened when it is first seen, told, resolved when it is gone. One process at a time decides.
 
-Duties are taken one by one, because not every process can do each: only those that receive know the sources, and only
-those with a URL can tell anybody.
+Duties are taken one by one, because not every process can do each: only those that receive for a source know it, and
+only those with a URL can tell anybody.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -40,6 +40,7 @@ from receiver.watching.troubles import (
     end_of_silence,
     endangered,
     installation,
+    is_abandoned,
     is_overdue,
     silences,
 )
@@ -123,6 +124,7 @@ class Alarm:
     async def _end(self) -> None:
         with contextlib.suppress(*AWAY):
             async with self._connection.transaction(within=2) as connection:
+                await self._note(connection, self._heard())
                 await tasks.leave(connection, self._owner)
         self._connection.close()
         if self._notices:
@@ -134,8 +136,7 @@ class Alarm:
             counts = dict(self._heard())
             async with self._connection.transaction(within=WITHIN) as connection:
                 await self._note(connection, counts)
-                if await self._has("watch_sources", connection):
-                    await self._watch_sources(connection)
+                await self._watch_sources(connection)
             self._last_heard = counts  # only now is it written down
         if self._notices:
             async with self._connection.transaction(within=WITHIN) as connection:
@@ -153,7 +154,8 @@ class Alarm:
         seen, warned = await observe(connection), await warnings(connection, self._retention)
         neglected = await self._neglects_retention(connection, seen, warned)
         found = [*installation(seen, self._settings, neglected=neglected), *endangered(warned)]
-        await self._settle(connection, found, INSTALLATION, end=lambda alert: end_at_handler(alert, seen.handlers))
+        known = await alerts.open_alerts(connection, INSTALLATION)
+        await self._settle(connection, found, known, end=lambda alert: end_at_handler(alert, seen.handlers))
 
     async def _neglects_retention(
         self, connection: asyncpg.Connection, seen: Observation, warned: Collection[Warned]
@@ -175,7 +177,7 @@ class Alarm:
             now = await connection.fetchval("SELECT now()")
             release_after = self._policy.release_after
             found = await bad_days.watch(connection, self._settings, now, release_after=release_after)
-            await self._settle(connection, found, bad_days.KINDS)
+            await self._settle(connection, found, await alerts.open_alerts(connection, bad_days.KINDS))
         async with self._connection.transaction(within=COUNTING) as connection:
             await bounce_hours.forget(connection, now)
         await self._count_history(now)
@@ -191,19 +193,27 @@ class Alarm:
                 missing = await bounce_hours.count_missing(connection, now)
 
     async def _has(self, duty: str, connection: asyncpg.Connection) -> bool:
-        lease = timedelta(seconds=self._every * HELD + WITHIN)
-        return await tasks.hold(connection, duty, self._owner, lease=lease)
+        return await tasks.hold(connection, duty, self._owner, lease=self._lease)
+
+    @property
+    def _lease(self) -> timedelta:
+        return timedelta(seconds=self._every * HELD + WITHIN)
 
     async def _note(self, connection: asyncpg.Connection, counts: Mapping[str, int]) -> None:
         names = sorted(self._sources)
         await note_activity(connection, names, [counts.get(one, 0) > self._last_heard.get(one, 0) for one in names])
 
     async def _watch_sources(self, connection: asyncpg.Connection) -> None:
+        """Each source is a duty of its own, as only those that receive for it know what is expected of it."""
+        duties = {f"watch_source:{name}": name for name in self._sources}
+        held = await tasks.hold_each(connection, duties, self._owner, lease=self._lease)
+        ours = {duties[one] for one in held}
         seen = await activities(connection)
         known = await alerts.open_alerts(connection, [SILENCE])
-        found = list(silences(seen, self._sources, known))
+        found = list(silences([one for one in seen if one.source in ours], self._sources, known))
+        keys = {f"{SILENCE}:{name}" for name in ours}
         await self._settle(
-            *(connection, found, [SILENCE]),
+            *(connection, found, [one for one in known if one.key in keys or is_abandoned(one, seen)]),
             end=lambda alert: end_of_silence(alert, seen, self._sources),
             after=timedelta(0),
         )
@@ -212,19 +222,19 @@ class Alarm:
         self,
         connection: asyncpg.Connection,
         found: Collection[Trouble],
-        kinds: Sequence[str],
+        known: Collection[Alert],
         *,
         end: Callable[[Alert], str | None] = lambda _: None,
         after: timedelta | None = None,
     ) -> None:
-        """Open what is new, and resolve what is open of these kinds and not found any more; `end`: by what it ended."""
+        """Open what is new, and resolve what was `known` and is not found any more; `end`: by what it ended."""
         for one in found:
             if await alerts.see(
                 connection, key=one.key, kind=one.kind, severity=one.severity, text=one.text, since=one.since
             ):
                 log.warning(one.text, action="alert_opened", key=one.key, severity=one.severity)
         there = {one.key for one in found}
-        for alert in await alerts.open_alerts(connection, kinds):
+        for alert in known:
             if alert.key in there:
                 continue
             text = end(alert) or _end(alert)

@@ -23,6 +23,7 @@ INSTALLATION: Final = (
 )
 KINDS: Final = {"item": "unreadable items", "delivery": "unreadable deliveries", "stale": "rightly signed, too old"}
 COVERED: Final = timedelta(days=3)  # partitions are made a week ahead at least: this late, making them must be failing
+ABANDONED: Final = timedelta(minutes=10)  # without a process that receives for a source; a restart takes less
 FAILING: Final = timedelta(hours=36)  # retention is begun a day after it was done, and then every hour until it is
 
 
@@ -117,8 +118,8 @@ def _unread(one: Standing) -> str:
 
 def end_at_handler(alert: Alert, handlers: Collection[Standing]) -> str | None:
     """What ended a handler's problem, where that is not its being well again."""
-    kind, _, name = alert.key.partition(":")
-    if kind not in ("backlog", "breaker"):
+    name = _subject(alert)
+    if alert.kind not in ("backlog", "breaker"):
         return None
     one = next((one for one in handlers if one.handler == name), None)
     if one is None:
@@ -165,14 +166,30 @@ def silences(seen: Collection[Activity], sources: Mapping[str, Source], known: C
             yield found
 
 
+def is_abandoned(alert: Alert, seen: Collection[Activity]) -> bool:
+    """Whether no process receives for the silent source any more: it was taken out, or its processes do not run."""
+    activity = _activity(alert, seen)
+    return activity is None or activity.seen_at < activity.now - ABANDONED
+
+
 def end_of_silence(alert: Alert, seen: Collection[Activity], sources: Mapping[str, Source]) -> str | None:
-    """`SES is back after 42 minutes`; None where the source is no longer watched."""
-    name = alert.key.removeprefix(f"{SILENCE}:")
-    last = next((one.last_event_at for one in seen if one.source == name), None)
-    source = sources.get(name)
+    """`SES is back after 42 minutes`; None where no more is expected of it."""
+    name = _subject(alert)
+    if is_abandoned(alert, seen):
+        return f"no process receives for {name} any more"
+    activity, source = _activity(alert, seen), sources.get(name)
+    last = activity.last_event_at if activity else None
     if source is None or last is None or last <= alert.since:
         return None
     return f"{title(source, sources)} is back after {say_duration(last - alert.since)}"
+
+
+def _activity(alert: Alert, seen: Collection[Activity]) -> Activity | None:
+    return next((one for one in seen if one.source == _subject(alert)), None)
+
+
+def _subject(alert: Alert) -> str:
+    return alert.key.partition(":")[2]
 
 
 def title(source: Source, sources: Mapping[str, Source]) -> str:
