@@ -71,7 +71,8 @@ class RetentionSettings(BaseModel):
     alerts: Keep = Field(timedelta(days=90), description="how long alerts that have ended are kept", examples=["90d"])
     sends: Keep = Field(
         None,
-        description="how long sends that have ended or are unknown are kept; a key that is gone can be queued again",
+        description="how long sends are kept after they have ended or become unknown; a key that is gone can be queued "
+        "again",
         examples=[FOREVER, "1y"],
     )
     audit_log: Keep = Field(

@@ -161,6 +161,39 @@ async def test_the_forecast_follows_the_growth(connection: asyncpg.Connection) -
     assert unbounded.after(90) == pytest.approx(unbounded.bytes + 90 * unbounded.daily_bytes, abs=1)
 
 
+async def test_all_is_all(connection: asyncpg.Connection, receiver: Receiver) -> None:
+    """the parts come to the size of the whole database, and what grows outside of the log is in the growth of all."""
+    await old_partition(connection, 10, 100)
+    before = {row["part"]: row for row in (await receiver("retention", "--json")).rows}
+    assert before["everything else"]["daily_bytes"] == 0
+    await connection.execute(
+        """
+        CREATE TABLE of_a_handler AS SELECT md5(n::text) FROM generate_series(1, 50000) AS n;
+        UPDATE schema_versions SET applied_at = applied_at - interval '10 days';
+        INSERT INTO dead_letters (handler, event_id, event, event_type, source, attempts, error_type, error, traceback)
+        SELECT 'h', gen_random_uuid(), '{}', 't', 's', 1, 'E', '', string_agg(md5(n::text || m::text), '')
+        FROM generate_series(1, 500) AS n, generate_series(1, 100) AS m GROUP BY n;
+        INSERT INTO attempts (handler, event_id, attempt, error_type, error, worker, traceback, dead_letter_id)
+        SELECT handler, event_id, 1, 'E', '', 'w', traceback, id FROM dead_letters;
+        """
+    )
+    size = await connection.fetchval("SELECT pg_database_size(current_database())")
+    rows = {row["part"]: row for row in (await receiver("retention", "--json")).rows}
+    assert sum(row["bytes"] for row in rows.values()) == pytest.approx(size, rel=0.01)
+    for part, table, days in (
+        ("dead letters, open", "dead_letters", 1),
+        ("attempts, in use", "attempts", 1),
+        ("everything else", "of_a_handler", 10),
+    ):
+        grown = await connection.fetchval("SELECT pg_total_relation_size($1::text::regclass)", table)
+        assert grown > 1_500_000
+        assert rows[part]["daily_bytes"] == pytest.approx(grown / days, rel=0.02)
+    (*_, shown, daily) = [line.split() for line in (await receiver("retention")).out.splitlines() if line[:3] == "all"]
+    assert (shown[2], daily[2], daily[-1]) == ("MB", "MB", "grows")
+    assert float(shown[1]) == pytest.approx(size / 1024**2, rel=0.01)
+    assert 3 < float(daily[1]) < 6
+
+
 async def test_a_large_partition_is_measured_by_a_sample(
     connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -192,7 +192,10 @@ async def test_a_detach_by_hand_that_was_interrupted_blocks_nothing(
 
 
 async def test_rows_go_by_their_rules(connection: asyncpg.Connection) -> None:
-    """refused requests, quarantine, dead letters, sends, ids and audit go when they are too old, and nothing else."""
+    """refused requests, quarantine, dead letters, sends, ids and audit go when they are too old, and nothing else.
+
+    A send's age is counted from its end.
+    """
     await connection.execute(
         """
         INSERT INTO event_ids SELECT gen_random_uuid(), now() - n * interval '1 day' FROM generate_series(40, 50) AS n;
@@ -211,6 +214,9 @@ async def test_rows_go_by_their_rules(connection: asyncpg.Connection) -> None:
         INSERT INTO sends (key, state, recipient, template, stream, handler, created_at)
         SELECT state, state, 'r', 't', 'marketing', 'h', now() - interval '3 years'
         FROM unnest('{queued,leased,sent,unknown,failed,skipped,cancelled}'::text[]) AS state;
+        INSERT INTO sends (key, state, recipient, template, stream, handler, created_at, settled_at)
+        SELECT n, 'sent', 'r', 't', 'marketing', 'h', now() - interval '3 years', now() - n::interval
+        FROM unnest('{1 day,2 years}'::text[]) AS n;
         INSERT INTO alerts (key, kind, severity, text, resolved_at, resolution)
         SELECT n::text, 'k', 'warning', '', CASE WHEN n > 0 THEN now() - n * interval '1 day' END,
                CASE WHEN n > 0 THEN 'over' END FROM generate_series(0, 100, 50) AS n;
@@ -234,9 +240,9 @@ async def test_rows_go_by_their_rules(connection: asyncpg.Connection) -> None:
     rules = RetentionSettings(events=year, quarantine_open=year / 2, sends=year, audit_log=year)
     done = {one.part: one.rows for one in await run(connection, rules)}
     assert (done.pop("imports, finished"), done.pop("verdicts on clicks")) == (1, 1)
-    assert done == {"quarantine, open": 1, "sends, ended": 5, "audit log": 1}
-    left = {row["state"] for row in await connection.fetch("SELECT state FROM sends")}
-    assert left == {"queued", "leased"}
+    assert done == {"quarantine, open": 1, "sends, ended": 6, "audit log": 1}
+    left = {row["key"] for row in await connection.fetch("SELECT key FROM sends")}
+    assert left == {"queued", "leased", "1 day"}
 
 
 async def test_a_letter_that_is_being_retried_stays(connection: asyncpg.Connection) -> None:

@@ -84,17 +84,22 @@ def _table(found: Sequence[Part]) -> None:
     from receiver.cli.output import table
     from receiver.retention_settings import keep_text
 
-    rows = (
-        (one.part, keep_text(one.keep), one.rows, _size(one.bytes), one.going_rows, _size(one.going_bytes))
+    rows = [
+        (
+            one.part,
+            *(("", "") if one.rows is None else (keep_text(one.keep), one.rows)),
+            *(_size(one.bytes), one.going_rows, _size(one.going_bytes)),
+        )
         for one in found
-    )
-    table(("part", "kept", "rows", "size", "would go", "frees"), rows)
+    ]
+    total = ("all", "", "", _size(sum(one.bytes for one in found)), "", _size(sum(one.going_bytes for one in found)))
+    table(("part", "kept", "rows", "size", "would go", "frees"), [*rows, total])
     for name, need in (held for one in found for held in one.held):
         note(f"{name} is kept for now: handler {need}")
 
 
 def _forecast(found: Sequence[Part]) -> None:
-    """As the last four weeks went on."""
+    """As the last four weeks went on; the rest, as it has gone on since the beginning."""
     from receiver.cli.output import table
 
     rows = [

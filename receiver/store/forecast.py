@@ -1,4 +1,7 @@
-"""What is stored, what retention would take of it, and what the disk will need: from a sample, so that it is quick."""
+"""What is stored, what retention would take of it, and what the disk will need: from a sample, so that it is quick.
+
+The parts come to what the whole database has on disk: the last one is the rest.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from receiver.store.pruning import RowRule, is_due, row_rules
 
 WINDOW: Final = timedelta(days=28)  # growth is measured over the last four weeks
 SAMPLED: Final = 5000  # blocks; a table that has no more is counted exactly
+REST: Final = "everything else"
 
 _SIZES: Final = """
 SELECT pg_total_relation_size($1::text::regclass) AS bytes,
@@ -34,19 +38,30 @@ SELECT count(*) AS rows, count(*) FILTER (WHERE {where}) AS mine,
 FROM {name} TABLESAMPLE SYSTEM ($1)
 """
 
+# The tables of the rest grow as they have since the beginning. One below a megabyte is small, not growing; below this
+# oid are Postgres's own.
+_WHOLE: Final = """
+SELECT pg_database_size(current_database()) AS bytes, (SELECT min(applied_at) FROM schema_versions) AS since,
+       (SELECT coalesce(sum(size), 0)::bigint FROM (
+            SELECT pg_total_relation_size(oid) AS size FROM pg_class
+            WHERE oid >= 16384 AND relkind IN ('r', 'm') AND oid <> ALL ($1::text[]::regclass[])
+        ) AS tables WHERE size > 1048576) AS grown
+"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """One part of what is stored. Rows and bytes are estimates where a table is large.
 
-    `keep`: None is for ever. `going`: what the next run takes. `daily`: growth a day over the last four weeks.
-    `slack`: how much longer than `keep` something may stay, because it goes with its partition.
+    `rows`: None where nobody has counted them. `keep`: None is for ever. `going`: what the next run takes. `daily`:
+    growth a day over the last four weeks. `slack`: how much longer than `keep` something may stay, because it goes with
+    its partition.
     """
 
     part: str
     table: str
     keep: timedelta | None
-    rows: int = 0
+    rows: int | None = 0
     bytes: int = 0
     going_rows: int = 0
     going_bytes: int = 0
@@ -80,17 +95,27 @@ class _Sample:
 
 
 async def parts(connection: asyncpg.Connection, rules: RetentionSettings, *, sure: bool = False) -> list[Part]:
-    """Every part of what is stored that has a rule.
+    """Every part of what is stored, the rest last.
 
     `sure`: where something goes, `going_rows` is never 0, although it is an estimate. May read large tables whole.
     """
     now = await connection.fetchval("SELECT clock_timestamp()")
-    found = await _events(connection, rules, now)
-    return [*found, *[await _rows(connection, rule, now, sure=sure) for rule in row_rules(rules)]]
-
-
-async def _events(connection: asyncpg.Connection, rules: RetentionSettings, now: datetime) -> list[Part]:
     partitions = await list_partitions(connection)
+    found = [
+        *await _events(connection, rules, partitions, now),
+        *[await _rows(connection, rule, now, sure=sure) for rule in row_rules(rules)],
+    ]
+    tables = {one.table for one in found} | {one.name for one in partitions}
+    whole = await connection.fetchrow(_WHOLE, list(tables))
+    assert whole is not None
+    days = max((now - (whole["since"] or now)) / timedelta(days=1), 1.0)
+    bytes_ = max(whole["bytes"] - sum(one.bytes for one in found), 0)
+    return [*found, Part(part=REST, table="", keep=None, rows=None, bytes=bytes_, daily_bytes=whole["grown"] / days)]
+
+
+async def _events(
+    connection: asyncpg.Connection, rules: RetentionSettings, partitions: Sequence[Partition], now: datetime
+) -> list[Part]:
     samples = [await _sample(connection, one.name, now) for one in partitions]
     lately = sum(one.lately for one in samples)
     days = _days(now, [one.oldest for one in samples])

@@ -25,7 +25,7 @@ _BLOCKS: Final = "SELECT pg_relation_size($1::text::regclass) / current_setting(
 
 @dataclass(frozen=True, slots=True)
 class RowRule:
-    """Rows of `table` that match `where` go when `at`, a column, is older than `keep`; None: never."""
+    """Rows of `table` that match `where` go when `at`, a time of theirs in SQL, is older than `keep`; None: never."""
 
     part: str
     table: str
@@ -61,8 +61,16 @@ def row_rules(rules: RetentionSettings) -> Sequence[RowRule]:
             " WHERE retries.handler = attempts.handler AND retries.event_id = attempts.event_id)",
             rules.dead_letters,
         ),
+        RowRule("dead letters, open", "dead_letters", "", "dead_at", "resolved_at IS NULL", None),
         RowRule(
-            "sends, ended", "sends", "sends", "created_at",
+            "attempts, in use", "attempts", "", "at",
+            "(dead_letter_id IS NOT NULL OR EXISTS (SELECT FROM retries"
+            " WHERE retries.handler = attempts.handler AND retries.event_id = attempts.event_id))",
+            None,
+        ),
+        # From its end on: one may have been queued a year before it was due.
+        RowRule(
+            "sends, ended", "sends", "sends", "coalesce(settled_at, created_at)",
             "state IN ('sent', 'unknown', 'failed', 'skipped', 'cancelled')",
             rules.sends,
         ),
