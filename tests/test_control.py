@@ -231,7 +231,8 @@ async def test_rewind(database: str, sql: asyncpg.Connection, receiver: Receiver
         assert "43 events" in tried.out
         assert (await receiver("handlers", "rewind", "writer", "--since", "1h")).code == 1
         assert await sql.fetchval("SELECT count(*) FROM lanes") == 0
-        assert (await receiver("handlers", "rewind", "writer", "--since", "1h", "--rate", "1", "--yes")).code == 0
+        begun = await receiver("handlers", "rewind", "writer", "--since", "1h", "--rate", "60/min", "--yes")
+        assert (begun.code, begun.err, "at most 1 a second" in begun.out) == (0, "", True)
         twice = await receiver("handlers", "rewind", "writer", "--since", "1h", "--yes")
         assert (twice.code, "cancel" in twice.err) == (1, True)
         shown = await state(receiver)
@@ -270,6 +271,16 @@ async def test_backfill(database: str, sql: asyncpg.Connection, receiver: Receiv
     assert (refused.code, "rewind" in refused.err) == (1, True)
 
 
+async def test_old_events_that_nobody_would_take(sql: asyncpg.Connection, receiver: Receiver) -> None:
+    """where nobody runs a handler, a rewind says so before it is begun, and that it waits"""
+    await store(sql, 2)
+    await prepared(sql, [writer])
+    for flag in ("--dry-run", "--yes"):
+        ended = await receiver("handlers", "rewind", "writer", "--since", "1h", flag)
+        assert (ended.code, "begun" in ended.out) == (0, False)
+        assert "no worker runs it now (start a worker that has it). They wait for that" in ended.err
+
+
 async def test_a_paused_handlers_lane_stands_still(database: str, sql: asyncpg.Connection, receiver: Receiver) -> None:
     """pausing a handler stops its rewind, a rewind of a paused one waits, and both go on when it is resumed"""
     await prepared(sql, [writer])
@@ -277,7 +288,9 @@ async def test_a_paused_handlers_lane_stands_still(database: str, sql: asyncpg.C
     async with running(database, writer):
         await value(sql, COUNT, 30)
         await receiver("handlers", "pause", "writer")
-        assert (await receiver("handlers", "rewind", "writer", "--since", "1h", "--yes")).code == 0
+        waits = await receiver("handlers", "rewind", "writer", "--since", "1h", "--yes")
+        assert (waits.code, "rewind is there, and waits" in waits.out) == (0, True)
+        assert "gets nothing at present: it is paused (`receiver handlers resume writer`" in waits.err
         beats = await sql.fetchval("SELECT max(expires_at) FROM workers")
         await value(sql, "SELECT max(expires_at) > $1 FROM workers", True, beats)
         assert await sql.fetchval(HELD) == 0

@@ -149,7 +149,7 @@ async def test_same_run_is_the_same(receiver: Receiver, demo: Running) -> None:
 async def test_rate(receiver: Receiver, demo: Running) -> None:
     """--rate spreads the events over time"""
     began = time.monotonic()
-    done = await receiver("simulate", "postmark", "opened", "--count", "6", "--rate", "10")
+    done = await receiver("simulate", "postmark", "opened", "--count", "6", "--rate", "600/min")
     assert done.code == 0
     assert time.monotonic() - began >= 0.5
     assert len(await demo.events()) == 6

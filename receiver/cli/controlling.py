@@ -18,9 +18,10 @@ from receiver.cli.lines import note, say
 from receiver.cli.output import duration, json_line, table
 from receiver.cli.place import Place, who
 from receiver.plugins.handlers import THE_BEGINNING
-from receiver.store import control, lanes
+from receiver.store import control, lanes, replays
 from receiver.store.lanes import Kind
 from receiver.store.queries import write_audit
+from receiver.store.replays import Obstacle
 from receiver.store.standing import Standing, standings
 
 T = TypeVar("T")
@@ -148,10 +149,25 @@ async def give_again(place: Place, ask: Ask, *, dry_run: bool, yes: bool) -> Non
             raise CommandError("--since lies in the future: say a time that has passed")
         count = await _open(connection, ask, None)
         say(f"{ask.handler} is to be given {count:,} events received since {ask.from_when}, {_how(ask)}")
+        if obstacle := await replays.obstacle(connection, ask.handler):
+            note(f"{ask.handler} gets nothing at present: {in_the_way(obstacle, ask.handler)}. They wait for that")
         if count == 0 or not go_on(dry_run=dry_run, yes=yes):
             return
         await _open(connection, ask, count)
-        say(f"{ask.kind} begun: `receiver handlers` shows its progress, `receiver handlers cancel` ends it")
+        begun = "is there, and waits" if obstacle else "begun"
+        say(f"{ask.kind} {begun}: `receiver handlers` shows its progress, `receiver handlers cancel` ends it")
+
+
+_REMEDIES: Final = {
+    Obstacle.PAUSED: "`receiver handlers resume {}` lets it go on",
+    Obstacle.BROKEN: "`receiver handlers` shows the error; it goes on by itself once that is mended",
+    Obstacle.IDLE: "start a worker that has it",
+}
+
+
+def in_the_way(obstacle: Obstacle, handler: str) -> str:
+    """Why nothing is handed to the handler, and what helps."""
+    return f"{obstacle} ({_REMEDIES[obstacle].format(handler)})"
 
 
 def _how(ask: Ask) -> str:

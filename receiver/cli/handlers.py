@@ -8,13 +8,12 @@ import typer
 
 from receiver.cli import options
 from receiver.cli.asking import DryRun, Yes
-from receiver.cli.options import AsJson
+from receiver.cli.options import AsJson, Rate
 
 group = options.group("Handlers: `list`, `pause`, `resume`, `rewind`, `backfill`, `cancel`, `skip-to` and `remove`.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The handler, as `list` shows it.")]
 Since = Annotated[str, typer.Option(help="30m, 2h, 7d (that long ago), 2026-01-31, 2026-01-31T12:00Z.")]
-Rate = Annotated[float | None, typer.Option(min=0.01, help="Events a second at most, all workers together.")]
 SideEffects = Annotated[
     bool, typer.Option("--with-side-effects", help="Do not set ctx.replaying: messages are queued, URLs called.")
 ]

@@ -78,6 +78,10 @@ def moment(text: str) -> datetime:
         raise typer.BadParameter(str(error).removeprefix("is no time: ")) from error
 
 
+Rate = Annotated[
+    float | None,
+    typer.Option("--rate", parser=rate, metavar="RATE", help="At most so many of each handler: 50, 50/s, 600/min."),
+]
 OfRecipient = Annotated[
     str | None, typer.Option("--recipient", parser=address, metavar="ADDRESS", help="Only about this address.")
 ]

@@ -10,7 +10,7 @@ import typer
 
 from receiver.cli import options
 from receiver.cli.asking import DryRun, Yes
-from receiver.cli.options import AsJson, Limit, OfRecipient, StartFirst, moment, rate
+from receiver.cli.options import AsJson, Limit, OfRecipient, Rate, StartFirst, moment
 from receiver.event import EventType
 
 if TYPE_CHECKING:
@@ -20,9 +20,6 @@ group = options.group(
     "Hand stored events to handlers again: `start` (also without saying so), `list`, `resume` and `cancel`.", StartFirst
 )
 
-Rate = Annotated[
-    float | None, typer.Option(parser=rate, metavar="RATE", help="At most so many of each handler: 50/s, 600/min.")
-]
 Id = Annotated[int, typer.Argument(metavar="ID", help="The number that `list` shows.")]
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 import asyncpg
 
 from receiver.cli.asking import go_on
+from receiver.cli.controlling import in_the_way
 from receiver.cli.database import connected
 from receiver.cli.dispatching import find_handlers
 from receiver.cli.failures import CommandError
@@ -23,11 +24,6 @@ from receiver.store.queries import write_audit
 from receiver.store.replays import Accepts, Obstacle, OfType, Selection
 
 ALL: Final = "all"
-_REMEDIES: Final = {
-    Obstacle.PAUSED: "`receiver handlers resume {}` lets it go on",
-    Obstacle.BROKEN: "`receiver handlers` shows the error; it goes on by itself once that is mended",
-    Obstacle.IDLE: "start a worker that has it",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +196,7 @@ def _print_plans(plans: Sequence[Plan], *, as_json: bool) -> None:
 def _require_running(plans: Sequence[Plan]) -> None:
     """Raises CommandError with everything that is in the way, and what to do about it."""
     held = [
-        f"nothing would be handed to {plan.handler}: {plan.obstacle} ({_REMEDIES[plan.obstacle].format(plan.handler)})"
+        f"nothing would be handed to {plan.handler}: {in_the_way(plan.obstacle, plan.handler)}"
         for plan in plans
         if plan.obstacle
     ]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from receiver.cli.options import AsJson, moment
+from receiver.cli.options import rate as read_rate
 from receiver.event import EventType
 
 if TYPE_CHECKING:
@@ -27,7 +28,10 @@ def simulate(  # noqa: PLR0913, PLR0917 - the options of the command
     ],
     to: Annotated[str, typer.Option(help="The recipient; with --count a number is added.")] = RECIPIENT,
     count: Annotated[int, typer.Option(min=1, max=10_000_000, help="How many events, each to another recipient.")] = 1,
-    rate: Annotated[float | None, typer.Option(min=0.01, help="Events a second; else as fast as it goes.")] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option("--rate", parser=read_rate, metavar="RATE", help="10, 10/s, 600/min; else as fast as it goes."),
+    ] = None,
     duplicate: Annotated[int, typer.Option(min=0, max=1000, help="Send each so many times more, as a retry.")] = 0,
     at_once: Annotated[int, typer.Option(min=1, max=256, help="Requests at the same time.")] = 8,
     at: Annotated[
