@@ -74,7 +74,7 @@ async def service(dsn: str, directory: Path, port: int = 0) -> None:
         say(url=listening.url)
 
     vault, found = Vault(SECRET_KEY), sources(directory)
-    configured = Service(dsn=dsn, vault=vault, sources=found, port=port, reuse_port=True, admin_port=0)
+    configured = Service(dsn=dsn, vault=vault, sources=found, port=port, reuse_port=True, admin_ports=(0,))
     await serve(configured, stopped(), ready)
 
 

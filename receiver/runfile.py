@@ -1,4 +1,4 @@
-"""The run file: how a second command line finds the service that runs from the same data directory."""
+"""Run files: how a second command line finds what runs from the same data directory. Each process has its own."""
 
 from __future__ import annotations
 
@@ -7,45 +7,54 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
+from operator import itemgetter
 from pathlib import Path
 from typing import Final
 
 from receiver.embedded.data_dir import LOCK
 from receiver.private_files import read_json, write_json
 
-RUN_FILE: Final = "run.json"
+RUN_FILES: Final = "run-*.json"
 _START_TIME: Final = 19  # of /proc/<pid>/stat, counted after the name in parentheses: field 22 of proc(5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """A running service. `born` tells its process from a later one with the same id."""
+    """A running process. `url`: None for a worker. `born` tells it from a later process with the same id."""
 
-    url: str
+    url: str | None
     admin_url: str
     database: str = field(repr=False)
     demo: bool
-    config: str | None
     pid: int
     born: str
 
 
-def this_run(*, url: str, admin_url: str, database: str, demo: bool, config: str | None) -> Run:
-    """The run file's content for this process."""
+def this_run(*, url: str | None, admin_url: str, database: str, demo: bool) -> Run:
+    """What the run file of this process says."""
     pid = os.getpid()
-    return Run(url=url, admin_url=admin_url, database=database, demo=demo, config=config, pid=pid, born=_born(pid))
+    return Run(url=url, admin_url=admin_url, database=database, demo=demo, pid=pid, born=_born(pid))
 
 
 @contextmanager
 def kept(data_dir: Path, run: Run) -> Iterator[None]:
     """Keep the run file while the block runs. Raises OSError where it cannot be written."""
     _make_ours(data_dir)
-    write_json(data_dir / RUN_FILE, asdict(run))
+    _forget_the_dead(data_dir)
+    path = data_dir / f"run-{run.pid}.json"
+    write_json(path, asdict(run))
     try:
         yield
     finally:
-        if _read(data_dir) == run:  # not that of another process, which has started since
-            (data_dir / RUN_FILE).unlink(missing_ok=True)
+        if _read(path) == run:  # not what another process has written since
+            path.unlink(missing_ok=True)
+
+
+def _forget_the_dead(data_dir: Path) -> None:
+    for path in data_dir.glob(RUN_FILES):
+        run = _read(path)
+        if run and not _alive(run):  # one that cannot be read may be another release's
+            path.unlink(missing_ok=True)
 
 
 def _make_ours(data_dir: Path) -> None:
@@ -57,14 +66,22 @@ def _make_ours(data_dir: Path) -> None:
     (data_dir / LOCK).touch(mode=0o600)
 
 
-def find_run(data_dir: Path) -> Run | None:
-    """The service that runs from this data directory, or None; a file whose process has ended is ignored."""
-    run = _read(data_dir)
-    return run if run and _alive(run) else None
+def find_runs(data_dir: Path) -> list[Run]:
+    """The processes that run from this data directory, the last that came first; those that have ended are left out."""
+    found = [(_written(path), _read(path)) for path in data_dir.glob(RUN_FILES)]
+    found.sort(key=itemgetter(0), reverse=True)
+    return [run for _, run in found if run and _alive(run)]
 
 
-def _read(data_dir: Path) -> Run | None:
-    value = read_json(data_dir / RUN_FILE)
+def _written(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:  # it has just gone
+        return 0
+
+
+def _read(path: Path) -> Run | None:
+    value = read_json(path)
     if value is None or set(value) != {one.name for one in fields(Run)} or not isinstance(value["pid"], int):
         return None
     return Run(**value)

@@ -165,7 +165,7 @@ class Settings(BaseSettings):
     )
     data_dir: Path = Field(
         Path(".receiver"),
-        description="private directory for the run file and the embedded database",
+        description="private directory for the run files and the embedded database",
         examples=["/var/lib/receiver"],
     )
     handlers_dir: Path = Field(Path("handlers"), description="directory with your handlers", examples=["handlers"])

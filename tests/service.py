@@ -105,7 +105,7 @@ async def running(
         sources={one.source.name: one.source for one in played},
         dispatcher=dispatcher,
         port=0,
-        admin_port=0,
+        admin_ports=(0,),
         **options,
     )
     task = asyncio.create_task(serve(service, stop, ready.set_result))

@@ -26,7 +26,7 @@ from receiver.policy_settings import PolicySettings
 from receiver.privacy_settings import PrivacySettings
 from receiver.providers import providers
 from receiver.retention_settings import RetentionSettings
-from receiver.runfile import find_run, kept, this_run
+from receiver.runfile import find_runs, kept, this_run
 from receiver.settings import Settings
 from tests.cli import Receiver, command
 from tests.service import play, running
@@ -144,7 +144,7 @@ async def test_init_then_check(receiver: Receiver, tmp_path: Path) -> None:
 async def test_beside_a_demo(receiver: Receiver, database: str, tmp_path: Path) -> None:
     """init takes the demo's key, so that commands beside it go on; check is about the file, not about the demo"""
     data_dir = tmp_path / ".receiver"
-    run = this_run(url="http://127.0.0.1:1", admin_url="http://127.0.0.1:1", database=database, demo=True, config=None)
+    run = this_run(url="http://127.0.0.1:1", admin_url="http://127.0.0.1:1", database=database, demo=True)
     with kept(data_dir, run):
         demo = make_demo(data_dir)
         ada = ("suppressions", "add", "ada@example.com")
@@ -391,7 +391,7 @@ async def test_health(receiver: Receiver, database: str, tmp_path: Path, monkeyp
     monkeypatch.setenv("RECEIVER_ADMIN_PORT", "1")
     assert (await receiver("health")).code == 1
     async with running(database, play("postmark", tmp_path)) as service:
-        run = this_run(url=service.url, admin_url=service.admin_url, database=database, demo=False, config=None)
+        run = this_run(url=service.url, admin_url=service.admin_url, database=database, demo=False)
         with kept(tmp_path / ".receiver", run):
             assert (await receiver("health")).code == 0
             assert (await receiver("health", "--live")).code == 0
@@ -403,47 +403,47 @@ async def test_health(receiver: Receiver, database: str, tmp_path: Path, monkeyp
 
 async def test_run_file_finds_database(receiver: Receiver, database: str, tmp_path: Path) -> None:
     """beside a running service, commands need no setting at all; its file is private"""
-    run = this_run(url="http://127.0.0.1:1", admin_url="http://127.0.0.1:1", database=database, demo=False, config=None)
+    run = this_run(url="http://127.0.0.1:1", admin_url="http://127.0.0.1:1", database=database, demo=False)
     with kept(tmp_path / ".receiver", run):
-        assert (tmp_path / ".receiver" / "run.json").stat().st_mode & 0o077 == 0
+        assert (tmp_path / ".receiver" / f"run-{os.getpid()}.json").stat().st_mode & 0o077 == 0
         assert (await receiver("events", "list", "--json")).code == 0
     assert (await receiver("events", "list", "--json")).code == 2
 
 
 def test_stale_run_file(tmp_path: Path) -> None:
     """a run file whose process has ended, or whose number another process has now, is ignored"""
-    mine = this_run(url="http://a", admin_url="http://b", database="postgresql:///x", demo=False, config=None)
+    mine = this_run(url="http://a", admin_url="http://b", database="postgresql:///x", demo=False)
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     for stale in ({"pid": child.pid}, {"born": "1"}):
         with kept(tmp_path, type(mine)(**{name: getattr(mine, name) for name in mine.__slots__} | stale)):
-            assert find_run(tmp_path) is None
+            assert find_runs(tmp_path) == []
     with kept(tmp_path, mine):
-        assert find_run(tmp_path) == mine
-        (tmp_path / "run.json").write_text('{"pid": 1}')
-        assert find_run(tmp_path) is None
+        assert find_runs(tmp_path) == [mine]
+        (tmp_path / f"run-{mine.pid}.json").write_text('{"pid": 1}')
+        assert find_runs(tmp_path) == []
 
 
 def test_run_file_of_another(tmp_path: Path) -> None:
-    """a service takes away its own run file and not that of a later one"""
-    first = this_run(url="http://a", admin_url="http://b", database="postgresql:///x", demo=False, config=None)
-    second = this_run(url="http://c", admin_url="http://d", database="postgresql:///x", demo=False, config=None)
+    """a process takes away its own run file and not what another one with its number has written since"""
+    first = this_run(url="http://a", admin_url="http://b", database="postgresql:///x", demo=False)
+    second = this_run(url="http://c", admin_url="http://d", database="postgresql:///x", demo=False)
     with kept(tmp_path, second):
         with kept(tmp_path, first), kept(tmp_path, second):
             pass
-        assert not (tmp_path / "run.json").exists()
+        assert find_runs(tmp_path) == []
         with kept(tmp_path, second):
             pass
     with kept(tmp_path, first):
         write = kept(tmp_path, second)
         write.__enter__()
-    assert find_run(tmp_path) == second
+    assert find_runs(tmp_path) == [second]
 
 
 def test_run_file_spares_other_directories(tmp_path: Path) -> None:
     """a directory with other files, perhaps mistyped, gets no run file and no lock"""
     (tmp_path / "thesis.tex").touch()
-    run = this_run(url="http://a", admin_url="http://b", database="postgresql:///x", demo=False, config=None)
+    run = this_run(url="http://a", admin_url="http://b", database="postgresql:///x", demo=False)
     with pytest.raises(FileExistsError), kept(tmp_path, run):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]

@@ -41,7 +41,7 @@ async def demo(database: str, tmp_path: Path) -> AsyncIterator[Running]:
         sources = bind_sources(with_demo(Settings(), made), WORLD)
         played = [Played(source, made.keys[name]) for name, source in sources.items()]
         async with running(database, *played) as service:
-            run = this_run(url=service.url, admin_url=service.admin_url, database=database, demo=True, config=None)
+            run = this_run(url=service.url, admin_url=service.admin_url, database=database, demo=True)
             with kept(lock.data_dir, run):
                 yield service
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 from collections.abc import Sequence
 from functools import partial
@@ -179,12 +180,16 @@ async def test_a_database_that_does_not_fit_ends_the_service(database: str, tmp_
 
 
 async def test_restarts_one_after_the_other_cost_nothing(database: str, tmp_path: Path) -> None:
-    """two services on one port are replaced one by one under load: no answer but success, and nothing is lost."""
+    """two services on one port are replaced one by one under load: no answer but success, and nothing is lost.
+
+    With one admin port for all in the settings each takes a free one, and those that stay have the first ones.
+    """
     sendgrid = play("sendgrid", tmp_path)
+    admin = free_port() + 600
     async with site(tmp_path, database, sendgrid) as running:
 
         async def started() -> Process:
-            made = running.process("serve", "--no-dispatch", RECEIVER_REUSE_PORT="true")
+            made = running.process("serve", "--no-dispatch", RECEIVER_REUSE_PORT="true", RECEIVER_ADMIN_PORT=str(admin))
             await made.start()
             await until(lambda: says_up(made), within=60)
             return made
@@ -196,6 +201,51 @@ async def test_restarts_one_after_the_other_cost_nothing(database: str, tmp_path
             serving.append(await started())
             assert await serving.pop(0).end(signal.SIGTERM) == 0
         await sending
+        await both_ready(admin)
+        assert not await ready(f"http://127.0.0.1:{admin + 2}")
     assert set(load.statuses) == {200}
     assert load.succeeded == 1500
     assert await stored(database) == 1500
+
+
+async def test_health_while_a_service_is_replaced(database: str, tmp_path: Path) -> None:
+    """`serve --workers 2` is replaced by another: `receiver health` asks all that are to stay, old and new ones while
+    both stand, and in the end the new ones where the old ones were.
+    """
+    admin = free_port() + 700
+    shared = {
+        "RECEIVER_REUSE_PORT": "true",
+        "RECEIVER_ADMIN_PORT": str(admin),
+        "RECEIVER_DATA_DIR": str(tmp_path / "shared"),
+    }
+    async with site(tmp_path, database, play("sendgrid", tmp_path)) as running:
+        old, new = (running.process("serve", "--no-dispatch", "--workers", "2", **shared) for _ in "12")
+
+        async def health() -> list[str]:
+            """The processes that were asked and are well, by where their port is among all; or what is wrong."""
+            asked = running.process("health", **shared)
+            await asked.start()
+            code, said = await asked.ended(), asked.log()
+            return (
+                [said] if code else re.findall(r"^ok: http://127.0.0.1:(\d+)/readyz answers 200$", said, re.MULTILINE)
+            )
+
+        async def well(*places: int) -> bool:
+            return await health() == [str(admin + place) for place in places]
+
+        await old.start()
+        await until(lambda: well(0, 1), within=60)
+        await new.start()
+        await until(lambda: well(0, 1, 2, 3), within=60)
+        frozen = children(new)[1]
+        os.kill(frozen, signal.SIGSTOP)
+        (wrong,) = await health()
+        assert re.search(rf"http://127.0.0.1:{admin + 2}|http://127.0.0.1:{admin + 3}", wrong)
+        assert "does not answer" in wrong
+        os.kill(frozen, signal.SIGCONT)
+        await until(lambda: well(0, 1, 2, 3))
+        assert await old.end(signal.SIGTERM) == 0
+        await until(lambda: well(0, 1), within=30)
+        assert not await ready(f"http://127.0.0.1:{admin + 2}")
+        assert await new.end(signal.SIGTERM) == 0
+        assert "does not answer" in (await health())[0]

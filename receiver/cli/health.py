@@ -1,4 +1,4 @@
-"""Whether the service beside this command is well."""
+"""Whether what runs beside this command is well."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import socket
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from receiver.cli.failures import CommandError
@@ -14,25 +15,37 @@ from receiver.cli.place import Place
 TIMEOUT: Final = 4.0  # seconds; a container's health check usually allows five
 
 
-def service_health(place: Place, *, live: bool) -> str:
-    """One line for people. Raises CommandError where the service does not answer, or is not ready."""
-    url = _url(place, "/healthz" if live else "/readyz")
+def service_health(place: Place, *, live: bool) -> list[str]:
+    """A line for people for each process that runs here.
+
+    Raises CommandError where one does not answer, or is not ready.
+    """
+    path = "/healthz" if live else "/readyz"
+    urls = [f"{one}{path}" for one in sorted(run.admin_url for run in place.runs) or [_configured(place)]]
+    with ThreadPoolExecutor(len(urls)) as all_at_once:
+        answers = list(all_at_once.map(_ask, urls))
+    wrong = [answer for answer in answers if isinstance(answer, CommandError)]
+    if wrong:
+        raise CommandError("; ".join(str(one) for one in wrong))
+    return [f"ok: {url} answers {status}" for url, status in zip(urls, answers, strict=True)]
+
+
+def _ask(url: str) -> int | CommandError:
+    """The status, or what is wrong."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never through a proxy: it is local
     try:
         with opener.open(url, timeout=TIMEOUT) as answer:
             answer.read(65536)
-            return f"ok: {url} answers {answer.status}"
+            return int(answer.status)
     except urllib.error.HTTPError as error:
-        raise CommandError(f"not ready: {url} answers {error.code}{_reasons(error.read(65536))}") from error
+        return CommandError(f"not ready: {url} answers {error.code}{_reasons(error.read(65536))}")
     except OSError as error:
-        raise CommandError(f"{url} does not answer: {getattr(error, 'reason', None) or error}") from error
+        return CommandError(f"{url} does not answer: {getattr(error, 'reason', None) or error}")
 
 
-def _url(place: Place, path: str) -> str:
-    if place.run:
-        return f"{place.run.admin_url}{path}"
+def _configured(place: Place) -> str:
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(place.settings.admin_host, place.settings.admin_host)  # noqa: S104 - listening on all
-    return f"http://{f'[{host}]' if ':' in host else host}:{place.settings.admin_port}{path}"
+    return f"http://{f'[{host}]' if ':' in host else host}:{place.settings.admin_port}"
 
 
 def _reasons(body: bytes) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import os
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,7 +14,7 @@ import typer
 
 from receiver.cli.failures import CommandError
 from receiver.errors import ConfigError, Problem
-from receiver.runfile import Run, find_run
+from receiver.runfile import Run, find_runs
 from receiver.settings import Settings, missing_settings, read_settings
 
 if TYPE_CHECKING:
@@ -34,11 +34,16 @@ class Invocation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """`run`: the service that runs from the same data directory. `demo`: its demo, if it is one."""
+    """`runs`: what runs from the same data directory, the last that came first. `demo`: its demo, if it is one."""
 
     settings: Settings
-    run: Run | None = None
+    runs: Sequence[Run] = ()
     demo: Demo | None = field(default=None, repr=False)
+
+    @property
+    def run(self) -> Run | None:
+        """The service; of several, the last that came."""
+        return next((run for run in self.runs if run.url), None)
 
     @property
     def url(self) -> str | None:
@@ -95,7 +100,7 @@ def look_around(context: typer.Context) -> tuple[Place, list[Problem]]:
 
     settings, problems = read_settings(invocation(context).config)
     set_up_logs(settings.log_level, settings.log_format)  # structlog's own default would be standard output
-    return Place(settings=settings, run=find_run(settings.data_dir)), problems
+    return Place(settings=settings, runs=find_runs(settings.data_dir)), problems
 
 
 def run_async(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -7,10 +7,9 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -30,11 +29,12 @@ from receiver.errors import ConfigError, ReceiverError, SchemaError
 from receiver.logs import set_up_logs
 from receiver.networks import Proxies
 from receiver.outbound import Outbound
-from receiver.runfile import kept, this_run
+from receiver.runfile import Run, kept, this_run
 from receiver.sending.means import means_of
 from receiver.settings import Settings, read_settings
 from receiver.store.schema import migrate
 from receiver.vault import vault_of
+from receiver.web.admin_port import ports_from
 from receiver.web.listen import bind
 from receiver.web.service import Listening, Service, serve
 from receiver.web.work import Work, work
@@ -63,7 +63,7 @@ def run_service(invocation: Invocation, *, demo: bool, dispatch: bool, workers: 
         outbound = Outbound()
         checked = check_service(settings, problems, World(fetch=outbound.fetch), dispatch=dispatch)
         dsn = _database(settings, lock, stack)
-        start = _Start(checked, dsn, outbound, demo=demo, config=config)
+        start = _Start(checked, dsn, outbound, demo=demo, workers=workers)
         if workers == 1:
             _run(_serve(start, 0))
             return 0
@@ -73,13 +73,13 @@ def run_service(invocation: Invocation, *, demo: bool, dispatch: bool, workers: 
 
 @dataclass(slots=True)
 class _Start:
-    """What a web process needs. `listener`: the socket that several share."""
+    """What a web process needs. `workers`: how many there are. `listener`: the socket that several share."""
 
     checked: Checked
     dsn: str
     outbound: Outbound
     demo: bool
-    config: Path | None
+    workers: int
     listener: socket.socket | None = None
 
 
@@ -119,9 +119,14 @@ async def _serve(start: _Start, number: int) -> None:
     worker = Worker(dsn=start.dsn, handlers=handlers, vault=vault, rules=rules_of(settings)) if handlers else None
     with ExitStack() as stack:
 
+        def told(listening: Listening) -> None:
+            url, admin_url = listening.url, listening.admin_url
+            run = this_run(url=url, admin_url=admin_url, database=start.dsn, demo=start.demo)
+            _keep_run_file(settings, run, stack)
+
         def ready(listening: Listening) -> None:
+            told(listening)
             if number == 0:
-                _keep_run_file(settings, listening, start, stack)
                 with _nobody_reads():
                     banner.show_service(start.checked, listening, start.dsn, demo=start.demo)
 
@@ -137,7 +142,7 @@ async def _serve(start: _Start, number: int) -> None:
             listener=start.listener,
             reuse_port=settings.reuse_port,
             admin_host=settings.admin_host,
-            admin_port=settings.admin_port + number if settings.admin_port else 0,
+            admin_ports=_admin_ports(settings, number, start.workers),
             max_in_flight=settings.max_in_flight,
             body_timeout=settings.body_timeout,
             proxies=Proxies(settings.trusted_proxies, settings.proxy_header.lower()),
@@ -150,9 +155,15 @@ async def _serve(start: _Start, number: int) -> None:
         )
         await _reachable(start.dsn)
         try:
-            await serve(service, _stop_on_signals(), ready)
+            await serve(service, _stop_on_signals(stack), ready, told)
         finally:
             await start.outbound.aclose()
+
+
+def _admin_ports(settings: Settings, number: int, workers: int) -> Sequence[int]:
+    """The port of this process alone; beside a service that it is to replace, one of those that stay free for it."""
+    wanted = settings.admin_port + number if settings.admin_port else 0
+    return ports_from(wanted, step=workers) if settings.reuse_port else (wanted,)
 
 
 def _sender(checked: Checked, dsn: str) -> Sender | None:
@@ -166,11 +177,6 @@ def _sender(checked: Checked, dsn: str) -> Sender | None:
 
 async def _work(checked: Checked, dsn: str) -> None:
     settings = checked.settings
-
-    def ready(admin_url: str) -> None:
-        with _nobody_reads():
-            banner.show_worker(checked, admin_url, dsn)
-
     await _reachable(dsn)
     this = Work(
         dsn=dsn,
@@ -183,7 +189,15 @@ async def _work(checked: Checked, dsn: str) -> None:
         alerts=settings.alerts,
         policy=settings.policy,
     )
-    await work(this, _stop_on_signals(), ready)
+    with ExitStack() as stack:
+
+        def ready(admin_url: str) -> None:
+            run = this_run(url=None, admin_url=admin_url, database=dsn, demo=False)
+            _keep_run_file(settings, run, stack)
+            with _nobody_reads():
+                banner.show_worker(checked, admin_url, dsn)
+
+        await work(this, _stop_on_signals(stack), ready)
 
 
 async def _reachable(dsn: str) -> None:
@@ -201,14 +215,8 @@ def _nobody_reads() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _keep_run_file(settings: Settings, listening: Listening, start: _Start, stack: ExitStack) -> None:
-    run = this_run(
-        url=listening.url,
-        admin_url=listening.admin_url,
-        database=start.dsn,
-        demo=start.demo,
-        config=str(start.config.absolute()) if start.config else None,
-    )
+def _keep_run_file(settings: Settings, run: Run, stack: ExitStack) -> None:
+    """As long as `stack` stays open; in place of what this process has said before."""
     try:
         stack.enter_context(kept(settings.data_dir, run))
     except OSError as error:  # a read-only container: everything works, other commands need the settings
@@ -217,13 +225,17 @@ def _keep_run_file(settings: Settings, listening: Listening, start: _Start, stac
         )
 
 
-def _stop_on_signals() -> asyncio.Event:
-    """Set by the first SIGINT, SIGTERM or SIGHUP (the terminal was closed); a second one ends the process at once."""
+def _stop_on_signals(standing: ExitStack) -> asyncio.Event:
+    """Set by the first SIGINT, SIGTERM or SIGHUP (the terminal was closed); a second one ends the process at once.
+
+    `standing` ends with it: who asks how the service is means those that are to stay.
+    """
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
 
     def ask(number: signal.Signals) -> None:
         stop.set()  # before the log line, which fails when the terminal is gone
         loop.remove_signal_handler(number)
+        standing.close()
         log.info("stopping", action="stopping", signal=number.name)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

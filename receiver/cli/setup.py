@@ -168,7 +168,7 @@ def health(
     ] = False,
     worker: Annotated[bool, typer.Option("--worker", help="Whether `receiver work` runs on this host.")] = False,
 ) -> None:
-    """Ask the running service how it is: exit 0 if well, else 1.
+    """Ask every process that runs from this data directory how it is: exit 0 if all are well, else 1.
 
     Example: receiver health
     """
@@ -177,4 +177,5 @@ def health(
     from receiver.cli.place import find_place, run_async
 
     place = find_place(context)
-    say(run_async(worker_health(place)) if worker else service_health(place, live=live))
+    for line in [run_async(worker_health(place))] if worker else service_health(place, live=live):
+        say(line)

@@ -35,9 +35,10 @@ from receiver.warm import settle
 from receiver.watching.alarm import EVERY, Alarm
 from receiver.web import api
 from receiver.web.admin import NAME, Check, watched
+from receiver.web.admin_port import AdminListener
 from receiver.web.budget import Budget
 from receiver.web.http import Listener
-from receiver.web.listen import GRACE, Server, address, allow_files, bind, server
+from receiver.web.listen import GRACE, address, allow_files, bind
 from receiver.web.metrics import DispatchCollector, IngestCollector, SendingCollector
 from receiver.web.pages import CONNECTIONS, Pages
 from receiver.web.webhooks import Webhooks
@@ -92,7 +93,8 @@ class Service:
 
     `dispatcher`: None runs no handlers in this process. `sender`: None sends nothing; `means`: what those who ask for
     messages have to know. `listener`: the socket for webhooks, where several processes share one; else `host` and
-    `port` are bound. `drop`: columns of events that are never stored.
+    `port` are bound. `admin_ports`: the first that is free is taken, and left for an earlier one that becomes free.
+    `drop`: columns of events that are never stored.
     """
 
     dsn: str
@@ -106,7 +108,7 @@ class Service:
     listener: socket.socket | None = None
     reuse_port: bool = False
     admin_host: str = "127.0.0.1"
-    admin_port: int = 8081
+    admin_ports: Sequence[int] = (8081,)
     max_in_flight: int = 64 << 20
     body_timeout: float = 10.0
     proxies: Proxies = field(default_factory=Proxies)
@@ -132,31 +134,30 @@ class Listening:
     admin_url: str
 
 
-async def serve(service: Service, stop: asyncio.Event, ready: Callable[[Listening], None]) -> None:
-    """Run until `stop` is set; calls `ready` once both listeners accept.
+Told = Callable[[Listening], None]
+
+
+async def serve(service: Service, stop: asyncio.Event, ready: Told, moved: Told = lambda _: None) -> None:
+    """Run until `stop` is set; calls `ready` once both listeners accept, `moved` when the admin listener has moved.
 
     Raises SchemaError (the database does not fit this release), PortTaken, and what asyncpg raises when the database
     cannot be reached at the start. Later outages are lived through.
     """
     await check_database(service.dsn, service.vault, service.retention)
     allow_files()
-    public, admin = service.listener or bind(service.host, service.port, "webhooks", shared=service.reuse_port), None
-    try:
-        admin = bind(service.admin_host, service.admin_port, "administration")
+    public = service.listener or bind(service.host, service.port, "webhooks", shared=service.reuse_port)
+    with contextlib.closing(public), AdminListener(service.admin_host, service.admin_ports) as admin:
         async with maintained(service.dsn, service.retention):
-            await _run(service, public, admin, stop, ready)
-    finally:
-        public.close()
-        if admin is not None:
-            admin.close()
+            await _run(service, public, admin, stop, ready, moved)
 
 
 async def _run(
     service: Service,
     public: socket.socket,
-    admin: socket.socket,
+    admin: AdminListener,
     stop: asyncio.Event,
-    ready: Callable[[Listening], None],
+    ready: Told,
+    moved: Told,
 ) -> None:
     dispatcher = service.dispatcher
     announcer = Announcer(service.dsn, sender=str(dispatcher.id) if dispatcher else "")
@@ -184,21 +185,21 @@ async def _run(
         _watched(service, writer, ingest, budget, routes) as administration,
     ):
         listener = Listener(webhooks, budget)
-        admin_server = server(administration)
         await writer.start()
         await refusals.start()
         await announcer.start()
+        await admin.start(administration)
         stop_dispatch = asyncio.Event()
         runners = [one.run for one in (dispatcher, service.sender) if one is not None]
         dispatching = [asyncio.create_task(run(stop_dispatch)) for run in runners]
-        serving = asyncio.create_task(admin_server.serve(sockets=[admin]))
+        serving = asyncio.create_task(admin.run(lambda: moved(Listening(address(public), admin.url))))
         try:
-            await _started(admin_server, serving)
             await listener.start(public)
             settle()
-            ready(Listening(address(public), address(admin)))
+            ready(Listening(address(public), admin.url))
             await _until(stop, [serving, *dispatching])
         finally:
+            serving.cancel()  # it stays where it is
             # First nothing new comes in, then what is in hand is committed, then the handlers stop.
             await listener.stop(within=GRACE)
             for_pages.close()
@@ -207,8 +208,7 @@ async def _run(
             await announcer.stop()
             stop_dispatch.set()
             await asyncio.gather(*dispatching, return_exceptions=True)
-            admin_server.should_exit = True  # to the last, it says how the stop goes on
-            await asyncio.gather(serving, return_exceptions=True)
+            await admin.stop()  # to the last, it says how the stop goes on
 
 
 def _watched(
@@ -240,13 +240,6 @@ def _watched(
         checks["dispatch"] = service.dispatcher.trouble
         collectors.append(DispatchCollector(service.dispatcher.stats))
     return watched(service.dsn, alarm, checks=checks, collectors=collectors, sources=service.sources, routes=routes)
-
-
-async def _started(server: Server, serving: asyncio.Task[None]) -> None:
-    while not server.started:
-        if serving.done():
-            serving.result()
-        await asyncio.sleep(0.005)
 
 
 async def _until(stop: asyncio.Event, tasks: Sequence[asyncio.Task[None]]) -> None:

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
-
-import structlog
 
 from receiver.alert_settings import AlertSettings
 from receiver.maintenance import check_database, maintained
@@ -19,13 +14,9 @@ from receiver.store.connect import KeptConnection
 from receiver.vault import Vault
 from receiver.watching.alarm import Alarm
 from receiver.web.admin import NAME, watched
-from receiver.web.listen import PortTaken, address, bind, server
+from receiver.web.admin_port import AdminListener, ports_from
 from receiver.web.metrics import DispatchCollector, SendingCollector
 from receiver.web.service import Dispatcher, Sends
-
-log = structlog.get_logger("service")
-
-PORTS: Final = 16  # tried from `admin_port` on: several workers on one host find theirs by themselves
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,32 +51,13 @@ async def work(this: Work, stop: asyncio.Event, ready: Callable[[str], None]) ->
             *([SendingCollector(this.sender.counted)] if this.sender else []),
         ],
     )
-    with _bind(this.admin_host, this.admin_port) as listener:
+    with AdminListener(this.admin_host, ports_from(this.admin_port)) as admin:
         async with maintained(this.dsn, this.retention), watching as application:
-            admin = server(application)
-            serving = asyncio.create_task(admin.serve(sockets=[listener]))
+            await admin.start(application)
+            serving = asyncio.create_task(admin.run())
             runners = [one.run for one in (this.dispatcher, this.sender) if one is not None]
             working = [asyncio.create_task(run(stop)) for run in runners]
-            ready(address(listener))
+            ready(admin.url)
             await asyncio.wait([serving, *working], return_when=asyncio.FIRST_COMPLETED)
             stop.set()
-            admin.should_exit = True
-            await asyncio.gather(serving, *working)
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    """A listening socket on the first of PORTS ports that is free. Raises PortTaken for the wanted one."""
-    taken: PortTaken | None = None
-    for candidate in range(port, min(port + PORTS, 65536)) if port else [0]:
-        try:
-            listener = bind(host, candidate, "administration")
-        except PortTaken as error:
-            taken = taken or error
-            if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.EADDRINUSE:
-                break
-        else:
-            if taken:
-                log.info("the admin port is taken", action="admin_port_taken", wanted=port, instead=candidate)
-            return listener
-    assert taken is not None  # at least one was tried
-    raise taken
+            await asyncio.gather(admin.stop(), serving, *working)
