@@ -401,6 +401,22 @@ async def test_health(receiver: Receiver, database: str, tmp_path: Path, monkeyp
     assert (await receiver("health")).code == 1
 
 
+async def test_health_of_workers(receiver: Receiver, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """a worker of a host whose name begins alike is none of this host's"""
+    monkeypatch.setenv("RECEIVER_DATABASE", database)
+    monkeypatch.setattr("socket.gethostname", lambda: "worker-1")
+    sql = await asyncpg.connect(database)
+    add = "INSERT INTO workers VALUES (gen_random_uuid(), $1, '{}', now(), now() + interval '1 minute')"
+    await sql.execute(add, "worker-10:7")
+    ended = await receiver("health", "--worker")
+    assert ended.code == 1
+    assert "no worker runs on worker-1" in ended.err
+    await sql.execute(add, "worker-1:8")
+    await sql.close()
+    ended = await receiver("health", "--worker")
+    assert (ended.code, ended.out) == (0, "ok: worker-1:8\n")
+
+
 async def test_run_file_finds_database(receiver: Receiver, database: str, tmp_path: Path) -> None:
     """beside a running service, commands need no setting at all; its file is private"""
     run = this_run(url="http://127.0.0.1:1", admin_url="http://127.0.0.1:1", database=database, demo=False)

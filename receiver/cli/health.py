@@ -63,7 +63,7 @@ async def worker_health(place: Place) -> str:
 
     host = socket.gethostname()
     async with connected(place.database()) as connection:
-        names = [name for name in await live_workers(connection) if name.startswith(host)]
+        names = [name for name in await live_workers(connection) if name.startswith(f"{host}:")]
     if not names:
         raise CommandError(f"no worker runs on {host}")
     return f"ok: {', '.join(names)}"
