@@ -286,6 +286,7 @@ async def test_promtool_finds_nothing_wrong_with_the_metrics(database: str, tmp_
     """`promtool check metrics` has nothing to say about what the service shows."""
     sendgrid = play("sendgrid", tmp_path, expect_every="15m")
     async with serving(database, sendgrid) as service:
+        await until_seen(service, "receiver_shards_held", {("picky",): 64})  # a new handler begins with what comes then
         for post in sendgrid.posts(EventType.BOUNCED, "never@one.test"):
             await service.post("sendgrid", post)
         await until_seen(service, "receiver_handler_dead_letters", {("picky",): 1})
