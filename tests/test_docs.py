@@ -17,6 +17,8 @@ from receiver.sending.accounts import find_accounts
 from receiver.sending.rules import find_rules
 from receiver.settings import Settings
 from receiver.signers.standard_webhooks import new_secret
+from receiver.watching import bad_days
+from receiver.watching.troubles import INSTALLATION, SILENCE
 
 ROOT: Final = Path(__file__).parents[1]
 PAGES: Final = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
@@ -105,3 +107,11 @@ def test_the_pages_of_the_providers_are_up_to_date() -> None:
     assert found == dict(pages())
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert readme == with_overview(readme)
+
+
+def test_every_kind_of_alert_is_explained() -> None:
+    """the table of alerts names each kind that the service raises, and no other."""
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    table = text.partition("| kind | when | severity |")[2].partition("\n\n")[0]
+    named = [kind for row in table.splitlines()[2:] for kind in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert sorted(named) == sorted({SILENCE, *INSTALLATION, *bad_days.KINDS})
