@@ -18,6 +18,7 @@ from receiver.dispatch.acks import Acks
 from receiver.dispatch.database import OWN_PLANS, Database, DatabaseGone
 from receiver.dispatch.transaction import Transaction
 from receiver.store import leases
+from receiver.store.control import remove
 from receiver.store.leases import Leased, LeaseLost, Move, ack, share, take
 from tests.log_events import store
 from tests.postgres import Cluster
@@ -363,3 +364,15 @@ async def test_a_lease_that_its_worker_does_not_know_of_runs_out(database: str, 
         await store(sql, 200)
         await value(sql, COUNT, 200)
         await value(sql, SHARES, [32, 32], "writer")
+
+
+async def test_a_handler_removed_while_its_worker_seemed_gone(database: str, sql: asyncpg.Connection) -> None:
+    """where a worker was cut off, and its handler removed meanwhile, it begins anew with what comes from then on"""
+    await prepared(sql, [writer])
+    async with running(database, writer):
+        await store(sql, 1)
+        await value(sql, COUNT, 1)
+        await remove(sql, "writer", dead_letters=False)
+        await value(sql, "SELECT count(*) FROM cursors WHERE owner IS NOT NULL", 64)
+        (id_,) = await store(sql, 1)
+        await value(sql, f"{COUNT} WHERE event_id = $1", 1, id_)

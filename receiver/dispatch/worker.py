@@ -229,18 +229,12 @@ class Worker:
         return task
 
     async def _prepare(self, stop: asyncio.Event) -> bool:
-        """Cursors for handlers that are new here, with their history where they ask for it.
-
-        False where `stop` came before the database did.
-        """
+        """Begin handlers that are new here. False where `stop` came before the database did."""
         while not stop.is_set():
             with contextlib.suppress(DatabaseGone, Conflict):
                 async with self._database.connection() as connection, connection.transaction():
                     await check_generation(connection)
-                    for name in await create_cursors(connection, list(self._handlers)):
-                        since = self._handlers[name].since(datetime.now(UTC))
-                        if since is not None:
-                            await open_lane(connection, name, "backfill", since)
+                    await self._begin(connection)
                     for name in [one.name for one in self._handlers.values() if not one.run.breaker]:
                         await breakers.close(connection, name)
                     await breakers.hasten(connection, list(self._handlers))
@@ -249,6 +243,13 @@ class Worker:
                     return True
             await self._database.pause()
         return False
+
+    async def _begin(self, sql: Sql) -> None:
+        """Cursors for handlers that have none, with their history where they ask for it."""
+        for name in await create_cursors(sql, list(self._handlers)):
+            since = self._handlers[name].since(datetime.now(UTC))
+            if since is not None:
+                await open_lane(sql, name, "backfill", since)
 
     async def _finish(self, work: Sequence[asyncio.Task[Any]]) -> None:
         self._stop.set()
@@ -285,6 +286,11 @@ class Worker:
         held, asked_at = None, time.monotonic()
         async with self._database.connection() as connection:
             quotas = await leases.join(connection, self.id, self.name, cursors, ttl=self._lease)
+            # A host that was frozen or cut off counts as running nothing: a handler may have been removed meanwhile.
+            if forgotten := await control.forgotten(connection, names):
+                self._log.warning("handlers_begin_anew", handlers=forgotten, why="they were removed while they ran")
+                async with connection.transaction():
+                    await self._begin(connection)
             orders = await control.orders(connection, names)
             lanes = await lanes_of(connection, names)
             if orders != self._orders or time.monotonic() - self._renewed_at > self._lease / 3:

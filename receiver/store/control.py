@@ -85,6 +85,9 @@ SELECT count(*) FROM cursors c CROSS JOIN LATERAL (
 WHERE c.handler = $1 AND ($3::timestamptz IS NULL OR unread.received_at < $3)
 """
 
+_FORGOTTEN: Final = """
+SELECT name FROM unnest($1::text[]) AS name WHERE NOT EXISTS (SELECT FROM cursors WHERE handler = name)
+"""
 _RUNS: Final = "SELECT name FROM workers WHERE $1 = ANY (handlers) AND expires_at > clock_timestamp() ORDER BY name"
 _KEPT: Final = (("cursors", "handler"), ("lanes", "handler"), ("retries", "handler"), ("handlers", "name"))
 _REMOVE: Final = "DELETE FROM {table} WHERE {column} = ANY ($1::text[])"
@@ -177,6 +180,11 @@ async def skip(connection: asyncpg.Connection, handler: str, to: datetime | None
             await connection.execute(_SKIP_ALL, handler, gen)
         else:
             await connection.execute(_SKIP_TO, handler, gen, to, *await place_before(connection, to))
+
+
+async def forgotten(sql: Sql, handlers: Sequence[str]) -> list[str]:
+    """Those of the handlers that have no cursors (any more)."""
+    return [row[0] for row in await sql.fetch(_FORGOTTEN, list(handlers))]
 
 
 async def workers_with(sql: Sql, handler: str) -> list[str]:
