@@ -281,8 +281,61 @@ async def test_what_to_retry_has_to_be_said(database: str, sql: asyncpg.Connecti
     assert (await receiver("dead-letters", "retry", str(first), str(second))).code == 0
     assert await sql.fetchval("SELECT count(*) FROM retries") == 2
     assert (await receiver("dead-letters", "retry", "--handler", "nobody", "--yes")).code == 0
+    for words in (("retry",), ("discard", "--reason", "x")):
+        slip = await receiver("dead-letters", *words, "--group", "deadbeef", "--yes")
+        assert (slip.code, "`receiver dead-letters groups` shows what there is" in slip.err) == (1, True)
     assert (await receiver("dead-letters", "retry", "--all", "--yes")).code == 0
     assert await sql.fetchval("SELECT count(*) FROM retries") == 10
+
+
+NARROWED = """
+from receiver import EventType, handler
+
+
+@handler(types=[EventType.BOUNCED], tag=["vip"], name="notes")
+async def notes(event, ctx):
+    pass
+"""
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_what_the_filter_takes_no_more(
+    database: str, sql: asyncpg.Connection, receiver: Receiver, tmp_path: Path, *, known: bool
+) -> None:
+    """a letter that no handler would take any more stays open: left out where the code is found, else given back"""
+    got: list[UUID] = []
+
+    @handler(name="notes", types=[EventType.BOUNCED], tag=["vip"])
+    async def narrow(event: Event, _ctx: Context) -> None:
+        got.append(event.id)
+
+    await prepared(sql, [gives_up("notes")])
+    await store(sql, 2, type="sent", tags=["vip"])
+    await store(sql, 1, type="bounced")
+    (read_again, wanted) = await store(sql, 2, type="bounced", tags=["vip"])
+    async with running(database, gives_up("notes")):
+        await value(sql, "SELECT count(*) FROM dead_letters", 5)
+    await sql.execute("UPDATE events SET type = 'sent' WHERE id = $1", read_again)
+    if known:
+        (tmp_path / "handlers").mkdir()
+        (tmp_path / "handlers" / "notes.py").write_text(NARROWED)
+    async with running(database, narrow):
+        await value(sql, "SELECT count(*) > 0 FROM workers", expected=True)
+        looked = await receiver("dead-letters", "retry", "--all", "--dry-run")
+        assert ("1 dead letters are to be retried" in looked.err) is known
+        ended = await receiver("dead-letters", "retry", "--all", "--yes")
+        assert (ended.code, "open letter again" in ended.out) == (0, not known)
+        assert ("4 letters of notes are left out and stay open" in ended.err) is known
+        await value(sql, "SELECT count(*) FROM retries", 0)
+        left = (await receiver("dead-letters", "--json")).rows
+        assert got == [wanted]
+        assert len(left) == 4
+        (letter,) = (await receiver("dead-letters", "show", str(left[0]["id"]), "--json")).rows
+        assert (letter["resolution"], len(letter["history"])) == (None, 1)
+        again = await receiver("dead-letters", "retry", str(left[0]["id"]))
+        assert (again.code, "there is nothing to retry" in again.err) == (int(known), known)
+        await value(sql, "SELECT count(*) FROM retries", 0)
+    assert await sql.fetchval("SELECT count(*) FROM dead_letters WHERE resolved_at IS NULL") == 4
 
 
 @pytest.mark.parametrize(

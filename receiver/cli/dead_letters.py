@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -32,8 +31,6 @@ Since = Annotated[
 ]
 Group = Annotated[str | None, typer.Option("--group", help="Only of this group, as `groups` shows it.")]
 All = Annotated[bool, typer.Option("--all", help="Every open one.")]
-
-_DONE: Final = {"retry": "retried", "discard": "discarded"}
 
 
 @group.command("list")
@@ -121,10 +118,11 @@ def retry(  # noqa: PLR0913, PLR0917 - the options of the command
     Example: receiver dead-letters retry --group 5f0c12ab --dry-run
     """
     from receiver.cli.place import find_place, run_async
+    from receiver.cli.resolving import require_scope, resolve
 
     which = _which(ids, handler, error_type, source, type_, since, group)
-    _require_scope(which, all_=all_)
-    run_async(_resolve(find_place(context), which, None, yes=yes, dry_run=dry_run, as_json=as_json))
+    require_scope(which, all_=all_)
+    run_async(resolve(find_place(context), which, None, yes=yes, dry_run=dry_run, as_json=as_json))
 
 
 @group.command()
@@ -152,12 +150,13 @@ def discard(  # noqa: PLR0913, PLR0917 - the options of the command
     """
     from receiver.cli.failures import CommandError
     from receiver.cli.place import find_place, run_async
+    from receiver.cli.resolving import require_scope, resolve
 
     if not reason.strip():
         raise CommandError("say why: --reason must not be empty")
     which = _which(ids, handler, error_type, source, type_, since, group)
-    _require_scope(which, all_=all_)
-    run_async(_resolve(find_place(context), which, reason, yes=yes, dry_run=dry_run, as_json=as_json))
+    require_scope(which, all_=all_)
+    run_async(resolve(find_place(context), which, reason, yes=yes, dry_run=dry_run, as_json=as_json))
 
 
 def _which(  # noqa: PLR0917 - the options of the commands
@@ -185,27 +184,6 @@ def _which(  # noqa: PLR0917 - the options of the commands
     )
 
 
-def _require_scope(which: DeadLetters, *, all_: bool) -> None:
-    from receiver.cli.failures import CommandError
-
-    if which.ids is not None and (all_ or _filters(which)):
-        raise CommandError("say either which ones by their numbers, or what they have in common")
-    if which.ids is None and not all_ and not _filters(which):
-        raise CommandError("say which ones: their numbers, --group, --handler or another filter, or --all")
-
-
-def _filters(which: DeadLetters) -> str:
-    """What the letters have in common, in words for the audit log; empty: nothing was said."""
-    from dataclasses import asdict
-
-    named = {name: value for name, value in asdict(which).items() if name not in ("ids", "newest", "resolved")}
-    return " ".join(f"{name}={value}" for name, value in named.items() if value is not None)
-
-
-def _numbers(which: DeadLetters) -> str:
-    return ", ".join(map(str, which.ids or ()))
-
-
 async def _list(place: Place, which: DeadLetters, limit: int, *, as_json: bool) -> None:
     from dataclasses import asdict
 
@@ -228,10 +206,10 @@ async def _groups(place: Place, which: DeadLetters, limit: int, *, as_json: bool
     from receiver.cli.database import connected
 
     async with connected(place.database()) as connection:
-        await _print_groups(connection, which, limit, as_json=as_json)
+        await print_groups(connection, which, limit, as_json=as_json)
 
 
-async def _print_groups(connection: asyncpg.Connection, which: DeadLetters, limit: int, *, as_json: bool) -> None:
+async def print_groups(connection: asyncpg.Connection, which: DeadLetters, limit: int, *, as_json: bool) -> None:
     from dataclasses import asdict
 
     from receiver.cli.output import json_line, table
@@ -272,96 +250,3 @@ async def _show(place: Place, id_: int, *, as_json: bool) -> None:
     for line in (traceback or "").splitlines():
         say(line)
     show(json_pretty(msgspec.json.encode({**event, "raw": msgspec.Raw(letter.event.raw.encode())}).decode()))
-
-
-async def _resolve(
-    place: Place, which: DeadLetters, reason: str | None, *, yes: bool, dry_run: bool, as_json: bool
-) -> None:
-    """Retry, or with a reason discard: look, ask, act."""
-    from dataclasses import replace
-
-    from receiver.cli.asking import go_on
-    from receiver.cli.database import connected
-    from receiver.cli.lines import note, say
-    from receiver.store.dead_letters import count_dead_letters
-
-    word = "discard" if reason else "retry"
-    async with connected(place.database()) as connection:
-        count, newest = await count_dead_letters(connection, which)
-        _require_found(which, count)
-        which = replace(which, newest=newest)
-        if not count:
-            note("no dead letters are chosen")
-            return
-        sure = yes or (which.ids is not None and reason is None)  # what was retried can be discarded, not the reverse
-        if dry_run or not sure:
-            await _print_groups(connection, which, 20, as_json=as_json)
-            note(f"{count} dead letters are to be {_DONE[word]}")
-        waits = {} if reason else await _obstacles(connection, which)
-        for handler, why in waits.items():
-            note(f"{handler} gets nothing at present: {why}. What is retried waits for that: see `receiver handlers`")
-        if not go_on(dry_run=dry_run, yes=sure):
-            return
-        done = await _in_chunks(connection, which, count, reason)
-    later = "" if reason or waits else "; the handler gets the event within seconds"
-    say((f"{_DONE[word]} dead letter {_numbers(which)}" if which.ids else f"{_DONE[word]} {done} dead letters") + later)
-
-
-async def _obstacles(connection: asyncpg.Connection, which: DeadLetters) -> dict[str, str]:
-    """Why handlers would get nothing now. Raises CommandError where one is gone, so that nobody would ever take it."""
-    from receiver.cli.failures import CommandError
-    from receiver.store import control, replays
-    from receiver.store.dead_letters import handlers_of
-
-    found: dict[str, str] = {}
-    for handler in await handlers_of(connection, which):
-        if not await control.exists(connection, handler):
-            raise CommandError(
-                f"nobody would take the events of {handler}: it was removed, or has never run on this database. Start "
-                f"a worker that has it and say this again, choose others (--handler), or close its letters with "
-                f"`receiver dead-letters discard --handler {handler} --reason ...`"
-            )
-        if why := await replays.obstacle(connection, handler):
-            found[handler] = why
-    return found
-
-
-def _require_found(which: DeadLetters, count: int) -> None:
-    from receiver.cli.failures import CommandError
-
-    if which.ids is not None and count < len(which.ids):
-        wrong = "not all of these are open" if count else f"there is no open dead letter {_numbers(which)}"
-        raise CommandError(f"{wrong}; `receiver dead-letters list` shows those there are")
-
-
-async def _in_chunks(connection: asyncpg.Connection, which: DeadLetters, count: int, reason: str | None) -> int:
-    """Each chunk with its row in audit_log is one transaction: an end between two leaves nothing half done."""
-    from receiver.cli.lines import note
-    from receiver.cli.progress import progress
-    from receiver.store.connect import AWAY
-
-    done = 0
-    with progress("dead letters", count) as show_progress:
-        try:
-            while some := await _chunk(connection, which, reason):
-                done += some
-                show_progress(done)
-        except (asyncio.CancelledError, *AWAY) as error:
-            # With the connection, the answer to a commit that took place may have been lost.
-            least = "" if isinstance(error, asyncio.CancelledError) else "at least "
-            note(f"stopped after {least}{done} of {count}; say it again for the rest")
-            raise
-    return done
-
-
-async def _chunk(connection: asyncpg.Connection, which: DeadLetters, reason: str | None) -> int:
-    from receiver.cli.place import who
-    from receiver.store.dead_letters import discard, retry
-    from receiver.store.queries import write_audit
-
-    async with connection.transaction():
-        done = await (retry(connection, which) if reason is None else discard(connection, which, reason=reason))
-        if done:
-            some = f"dead letter {_numbers(which)}" if which.ids else f"{done} dead letters: {_filters(which) or 'all'}"
-            await write_audit(connection, who(), "retry" if reason is None else "discard", some)
-    return done

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from receiver.errors import ConfigError, Problem
+from receiver.plugins.filters import Filter
 from receiver.plugins.handlers import Handler
 from receiver.plugins.loading import load_handlers
 from receiver.settings import Settings
+from receiver.store.replays import Accepts
 
 
 def find_handlers(settings: Settings) -> tuple[tuple[Handler, ...], ConfigError | None]:
@@ -19,6 +21,27 @@ def find_handlers(settings: Settings) -> tuple[tuple[Handler, ...], ConfigError 
         return (), error
     ours, problems = _ours(settings)
     return ((*found, *ours), None) if not problems else ((), ConfigError(problems))
+
+
+def find_filters(settings: Settings, names: Sequence[str]) -> tuple[dict[str, Accepts], str]:
+    """The own filters of these handlers, as data; and a text that names those whose code was not found, or none."""
+    handlers, fault = find_handlers(settings)
+    found = {one.name: _as_data(one.filter) for one in handlers if one.name in names}
+    missing = ", ".join(name for name in names if name not in found)
+    first = f", as {fault.problems[0].key} {fault.problems[0].wrong} (`receiver check`)" if fault else ""
+    return found, missing and f"the code of {missing} was not found from here{first}"
+
+
+def _as_data(one: Filter) -> Accepts:
+    return Accepts(
+        types=sorted(map(str, one.types)) or None,
+        providers=sorted(one.provider) or None,
+        sources=sorted(one.source) or None,
+        streams=sorted(one.stream) or None,
+        tags=sorted(one.tag) or None,
+        machines=one.machines,
+        tests=one.tests,
+    )
 
 
 def _ours(settings: Settings) -> tuple[Sequence[Handler], Sequence[Problem]]:

@@ -12,13 +12,12 @@ import asyncpg
 from receiver.cli.asking import go_on
 from receiver.cli.controlling import in_the_way
 from receiver.cli.database import connected
-from receiver.cli.dispatching import find_handlers
+from receiver.cli.dispatching import find_filters
 from receiver.cli.failures import CommandError
 from receiver.cli.handing_over import hand_over, print_standings
 from receiver.cli.lines import note, say
 from receiver.cli.output import json_line, table
 from receiver.cli.place import Place, who
-from receiver.plugins.filters import Filter
 from receiver.store import replays
 from receiver.store.queries import write_audit
 from receiver.store.replays import Accepts, Obstacle, OfType, Selection
@@ -155,27 +154,13 @@ async def _plan(connection: asyncpg.Connection, name: str, selection: Selection,
 
 def _accepts(place: Place, names: Sequence[str]) -> dict[str, Accepts]:
     """The handlers' own filters; without one everything is put, and the worker leaves out the rest."""
-    handlers, fault = find_handlers(place.settings)
-    found = {one.name: _as_data(one.filter) for one in handlers if one.name in names}
-    if missing := [name for name in names if name not in found]:
-        first = f", as {fault.problems[0].key} {fault.problems[0].wrong} (`receiver check`)" if fault else ""
+    found, unknown = find_filters(place.settings, names)
+    if unknown:
         note(
-            f"the code of {', '.join(missing)} was not found from here{first}: its own filter is not known, so all "
-            "chosen events are counted and put; the worker leaves out what the filter does not let through"
+            f"{unknown}: its own filter is not known, so all chosen events are counted and put; the worker leaves out "
+            "what the filter does not let through"
         )
     return found
-
-
-def _as_data(one: Filter) -> Accepts:
-    return Accepts(
-        types=sorted(map(str, one.types)) or None,
-        providers=sorted(one.provider) or None,
-        sources=sorted(one.source) or None,
-        streams=sorted(one.stream) or None,
-        tags=sorted(one.tag) or None,
-        machines=one.machines,
-        tests=one.tests,
-    )
 
 
 def _print_plans(plans: Sequence[Plan], *, as_json: bool) -> None:

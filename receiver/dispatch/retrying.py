@@ -16,7 +16,7 @@ from receiver.dispatch.database import Database
 from receiver.dispatch.failing import Failure
 from receiver.dispatch.running import Runner
 from receiver.dispatch.transaction import Transaction, TransactionSql
-from receiver.store import control, failures, ordering
+from receiver.store import control, dead_letters, failures, ordering
 from receiver.store.failures import Due
 from receiver.store.leases import Leased, Move
 from receiver.store.ordering import Turn
@@ -111,12 +111,21 @@ class Retrier:
             failure = await self._runner.attempt(
                 transaction, due.event, failed_before=due.failed, replaying=due.replaying
             )
+        else:
+            await self._leave_out(transaction, sql, due)
         with transaction.own_statements():
             if failure is None:
                 await failures.settle(sql, self._name, due.event_id)
             else:
                 await self._runner.keep(sql, failure)
         return failure
+
+    async def _leave_out(self, transaction: Transaction, sql: TransactionSql, due: Due) -> None:
+        """The filter does not take it. A letter that was retried is not handled by that: it is open again."""
+        with transaction.own_statements():
+            letter = await dead_letters.reopen(sql, self._name, due.event_id)
+        if letter is not None:
+            self._caller.log.warning("letter_left_out", dead_letter=letter, event_id=str(due.event_id))
 
     async def _paused(self, transaction: Transaction, sql: TransactionSql) -> bool:
         with transaction.own_statements():

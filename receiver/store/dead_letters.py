@@ -12,6 +12,7 @@ import asyncpg
 import msgspec
 
 from receiver.event import Event
+from receiver.store.replays import Accepts
 from receiver.store.sql import Sql
 
 CHUNK: Final = 500  # letters of one transaction
@@ -28,12 +29,13 @@ _CHOSEN: Final = f"""
     AND ($4::text IS NULL OR source = $4) AND ($5::text IS NULL OR event_type = $5)
     AND ($6::timestamptz IS NULL OR dead_at >= $6) AND ($7::text IS NULL OR {_GROUP} = $7)
     AND ($8::bigint IS NULL OR id <= $8) AND ($9 OR resolved_at IS NULL)
+    AND ($10::bigint[] IS NULL OR id <> ALL ($10))
 """
 _COLUMNS: Final = """
     id, handler, event_id, event_type, source, attempts, error_type, error, first_failed_at, dead_at,
     resolved_at, resolution, reason, replaying
 """
-_LIST: Final = f"SELECT {_COLUMNS} FROM dead_letters WHERE {_CHOSEN} ORDER BY id DESC LIMIT $10"
+_LIST: Final = f"SELECT {_COLUMNS} FROM dead_letters WHERE {_CHOSEN} ORDER BY id DESC LIMIT $11"
 _SHOW: Final = f"SELECT {_COLUMNS}, traceback, event FROM dead_letters WHERE id = $1"
 _ATTEMPTS: Final = """
 SELECT attempt, at, error_type, error, traceback, worker FROM attempts
@@ -43,9 +45,12 @@ _GROUPS: Final = f"""
 SELECT {_GROUP} AS "group", handler, error_type, {_KIND} AS error, count(*) AS letters, min(dead_at) AS first,
        max(dead_at) AS last, max(id) AS example
 FROM dead_letters WHERE {_CHOSEN}
-GROUP BY 1, 2, 3, 4 ORDER BY letters DESC, last DESC LIMIT $10
+GROUP BY 1, 2, 3, 4 ORDER BY letters DESC, last DESC LIMIT $11
 """
-_COUNT: Final = f"SELECT count(*) AS letters, max(id) AS newest FROM dead_letters WHERE {_CHOSEN}"
+_COUNT: Final = f"""
+SELECT count(*) AS letters, max(id) AS newest, count(*) FILTER (WHERE replaying) AS replaying
+FROM dead_letters WHERE {_CHOSEN}
+"""
 _HANDLERS: Final = f"SELECT DISTINCT handler FROM dead_letters WHERE {_CHOSEN} ORDER BY 1"
 
 # The rows are locked before they are judged, so that two people cannot both retry one.
@@ -66,8 +71,36 @@ UPDATE dead_letters SET resolved_at = now(), resolution = 'retried' FROM chosen 
 """
 _DISCARD: Final = f"""
 WITH chosen AS ({_LOCK})
-UPDATE dead_letters SET resolved_at = now(), resolution = 'discarded', reason = $10 FROM chosen
+UPDATE dead_letters SET resolved_at = now(), resolution = 'discarded', reason = $11 FROM chosen
 WHERE dead_letters.id = chosen.id
+"""
+# As the worker judges: by the event as it stands in the log, else by the letter's copy.
+_REFUSED: Final = f"""
+SELECT d.id FROM (SELECT id, event_id, event FROM dead_letters WHERE {_CHOSEN}) AS d
+CROSS JOIN LATERAL (SELECT coalesce(
+    (SELECT jsonb_build_object('type', type, 'provider', provider, 'source', source, 'stream', stream, 'tags', tags,
+                               'actor', actor, 'is_test', is_test)
+     FROM events WHERE id = d.event_id AND received_at = (d.event->>'received_at')::timestamptz),
+    d.event
+) AS e) AS one
+WHERE (
+    ($11::text[] IS NULL OR e->>'type' = ANY ($11)) AND ($12::text[] IS NULL OR e->>'provider' = ANY ($12))
+    AND ($13::text[] IS NULL OR e->>'source' = ANY ($13)) AND ($14::text[] IS NULL OR e->>'stream' = ANY ($14))
+    AND ($15::text[] IS NULL OR e->'tags' ?| $15) AND ($16 OR e->>'actor' IS DISTINCT FROM 'machine')
+    AND ($17 OR (e->>'is_test')::boolean IS NOT TRUE)
+) IS NOT TRUE ORDER BY 1
+"""
+# Not where a new letter of the event is open: one is enough.
+_REOPEN: Final = """
+WITH gone AS (
+    DELETE FROM retries WHERE handler = $1 AND event_id = $2 AND dead_letter_id IS NOT NULL RETURNING dead_letter_id
+)
+UPDATE dead_letters mine SET resolved_at = NULL, resolution = NULL FROM gone
+WHERE mine.id = gone.dead_letter_id AND mine.resolution = 'retried' AND NOT EXISTS (
+    SELECT FROM dead_letters other
+    WHERE other.handler = mine.handler AND other.event_id = mine.event_id AND other.resolved_at IS NULL
+)
+RETURNING mine.id
 """
 
 _decode: Final = msgspec.json.Decoder(Event).decode
@@ -79,6 +112,7 @@ class DeadLetters:
 
     `error_type`: with or without its module. `group`: as `list_groups` names it. `since`: when the handler gave up.
     `newest`: the highest id, so that letters that come later are left alone. `resolved`: also what is closed.
+    `left_out`: all but these.
     """
 
     ids: Sequence[int] | None = None
@@ -90,13 +124,24 @@ class DeadLetters:
     group: str | None = None
     newest: int | None = None
     resolved: bool = False
+    left_out: Sequence[int] | None = None
 
     @property
     def values(self) -> tuple[object, ...]:
         """The parameters of the part that every statement shares."""
         ids = None if self.ids is None else list(self.ids)
         named = (self.handler, self.error_type, self.source, self.event_type)
-        return ids, *named, self.since, self.group, self.newest, self.resolved
+        left_out = None if self.left_out is None else list(self.left_out)
+        return ids, *named, self.since, self.group, self.newest, self.resolved, left_out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Count:
+    """How many letters, the id of the newest, and how many of them came in a replay without side effects."""
+
+    letters: int
+    newest: int | None
+    replaying: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,11 +212,17 @@ async def list_groups(sql: Sql, which: DeadLetters = DeadLetters(), *, limit: in
     return [Group(**dict(row)) for row in await sql.fetch(_GROUPS, *which.values, limit)]
 
 
-async def count_dead_letters(sql: Sql, which: DeadLetters) -> tuple[int, int | None]:
-    """How many, and the id of the newest."""
+async def count_dead_letters(sql: Sql, which: DeadLetters) -> Count:
     row = await sql.fetchrow(_COUNT, *which.values)
     assert row is not None
-    return row["letters"], row["newest"]
+    return Count(**dict(row))
+
+
+async def refused(sql: Sql, which: DeadLetters, accepts: Accepts) -> list[int]:
+    """Ids of the letters whose events such a filter does not let through."""
+    filter_ = (accepts.types, accepts.providers, accepts.sources, accepts.streams, accepts.tags)
+    rows = await sql.fetch(_REFUSED, *which.values, *filter_, accepts.machines, accepts.tests)
+    return [row["id"] for row in rows]
 
 
 async def handlers_of(sql: Sql, which: DeadLetters) -> list[str]:
@@ -193,6 +244,12 @@ async def retry(connection: asyncpg.Connection, which: DeadLetters) -> int:
     Returns how many letters that were; 0: there are no such open ones (any more).
     """
     return _affected(await connection.execute(_RETRY, *which.values))
+
+
+async def reopen(sql: Sql, handler: str, event_id: UUID) -> int | None:
+    """Take a letter's retry back, as nobody would handle the event; returns its id. None: it is no letter's."""
+    found: int | None = await sql.fetchval(_REOPEN, handler, event_id)
+    return found
 
 
 async def discard(connection: asyncpg.Connection, which: DeadLetters, *, reason: str) -> int:
