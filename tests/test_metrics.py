@@ -22,6 +22,7 @@ from receiver.classify.mailboxes import mailbox_provider
 from receiver.dispatch.worker import Worker
 from receiver.errors import Reason
 from receiver.event import Event, EventType
+from receiver.ingest.mangled import MangledBodies
 from receiver.ingest.receive import OUTCOMES
 from receiver.plugins.context import Context
 from receiver.plugins.handlers import Handler, handler
@@ -87,6 +88,18 @@ async def until_seen(service: Running, name: str, expected: Mapping[tuple[str, .
     await until(seen)
 
 
+async def shown(service: Running, name: str, labels: tuple[str, ...]) -> str:
+    """The first scrape that has a sample with these values of its labels."""
+
+    async def seen() -> str | None:
+        text = await scrape(service)
+        return text if labels in values(text, name) else None
+
+    found = await until(seen)
+    assert found is not None
+    return found
+
+
 async def test_what_happened_is_counted(database: str, tmp_path: Path) -> None:
     """requests, events, bounces, duplicates, quarantine and what became of events are counted under their names."""
     sendgrid = play("sendgrid", tmp_path, expect_every="15m")
@@ -104,7 +117,7 @@ async def test_what_happened_is_counted(database: str, tmp_path: Path) -> None:
         outcomes: dict[tuple[str, ...], float] = {("picky", kind): 2 for kind in kinds}
         await until_seen(service, "receiver_handler_events_total", outcomes)
         await until_seen(service, "receiver_handler_dead_letters", {("picky",): 2})
-        text = await scrape(service)
+        text = await shown(service, "receiver_alerts_open", ("dead_letters",))
     requests = {outcome: count for (outcome, _), count in values(text, "receiver_requests_total").items() if count}
     assert requests == {"refused": 1, "stored": 4}
     assert values(text, "receiver_refused_total") == {("missing_header", "sendgrid"): 1}
@@ -132,6 +145,33 @@ async def test_what_has_not_happened_is_shown_as_0(database: str, tmp_path: Path
         text = await scrape(service)
     assert values(text, "receiver_requests_total") == dict.fromkeys([(one, "sendgrid") for one in OUTCOMES], 0)
     assert values(text, "receiver_quarantined_total") == {("sendgrid",): 0}
+
+
+async def test_requests_that_no_source_takes_are_counted(database: str, tmp_path: Path) -> None:
+    """a POST below /webhooks/ to a URL that no source has, such as a mistyped one, is counted, without the URL."""
+    async with serving(database, play("sendgrid", tmp_path)) as service:
+        for path in ("/webhooks/sengrid", "/webhooks/sendgrid/more", "/webhooks/", "/elsewhere"):
+            assert (await service.client.post(path, content=b"[]")).status_code == 404
+        assert (await service.client.get("/webhooks/sengrid")).status_code == 404
+        text = await scrape(service)
+    assert values(text, "receiver_unknown_source_total") == {(): 3}
+    assert sum(values(text, "receiver_requests_total").values()) == 0
+
+
+async def test_a_fault_of_ours_is_counted(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """a delivery that a fault of the service kept from being received is counted as one that is to come again."""
+
+    async def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(MangledBodies, "why_wrong", broken)
+    sendgrid, other = play("sendgrid", tmp_path), play("sendgrid", tmp_path, name="other")
+    async with serving(database, sendgrid) as service:
+        for post in other.posts(EventType.DELIVERED, "ada@one.test"):
+            assert (await service.post("sendgrid", post)).status_code == 503
+        text = await scrape(service)
+    counted = {key: count for key, count in values(text, "receiver_requests_total").items() if count}
+    assert counted == {("again", "sendgrid"): 1}
 
 
 async def test_the_backlog_is_measured_from_when_events_were_due(database: str, tmp_path: Path) -> None:

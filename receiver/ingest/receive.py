@@ -108,7 +108,7 @@ class Ingest:
                 self._failed(one, error)
             except Exception:  # a fault of ours, and nothing is proven: nothing is kept, and the provider comes again
                 log.exception("cannot authenticate", action="authenticate_failed", source=one.source.name)
-                self._again(one)
+                self.put_off(one)
             else:
                 one.payload, one.proof = authentic.payload, authentic.proof
                 if authentic.answer is not None:
@@ -137,7 +137,7 @@ class Ingest:
     def _failed(self, one: Receipt, error: Exception) -> None:
         if isinstance(error, Unavailable):
             log.warning("try again", action="unavailable", source=one.source.name, why=str(error))
-            self._again(one)
+            self.put_off(one)
         elif isinstance(error, Unreadable):
             self._quarantine_all(one, "delivery", str(error), one.source.provider.reply.stored)
         else:  # a fault in the provider's file: what is authentic is kept, and a retry would not help
@@ -149,7 +149,8 @@ class Ingest:
         one.open = False
         one.answer(answer)
 
-    def _again(self, one: Receipt) -> None:
+    def put_off(self, one: Receipt) -> None:
+        """Nothing was promised: its provider is asked to come again."""
         self._end(one, "again", again(one.source))
 
     # What is kept -------------------------------------------------------------------------------------------------
@@ -177,7 +178,7 @@ class Ingest:
         """For the writer: what the delivery came to is in the table, or why it may not be."""
         if why is not None:
             log.warning("try again", action="unavailable", source=one.source.name, why=why)
-            self._again(one)
+            self.put_off(one)
             return
         for entry in one.quarantined:
             self.counts["quarantined", one.source.name, ""] += 1

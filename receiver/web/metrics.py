@@ -46,6 +46,9 @@ class IngestCollector(Collector):
         yield self._requests("request", "receiver_requests", "Webhook requests by outcome.", "outcome", OUTCOMES)
         yield self._requests("refused", "receiver_refused", "Requests that did not prove their sender.", "reason", ())
         yield self._requests("quarantined", "receiver_quarantined", "Items and deliveries set aside as unreadable.")
+        text = "POST requests below /webhooks/ to a URL that no source has."
+        unknown = self._ingest.counts["unknown_source", "", ""]
+        yield CounterMetricFamily("receiver_unknown_source", text, unknown)
         yield from self._events()
         yield from self._transactions()
         yield GaugeMetricFamily("receiver_in_flight_bytes", "Bytes of requests in flight.", self._budget.used)

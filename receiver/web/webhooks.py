@@ -82,6 +82,8 @@ class Webhooks:
         name, _, rest = path[len(PREFIX) :].partition("/")
         source = self._sources.get(name)
         if source is None or (rest and not getattr(source.settings, "url_secret", None)):
+            if request.method == b"POST":  # a mistyped URL, most likely: its provider may not come again
+                self._ingest.counts["unknown_source", "", ""] += 1
             return _NOT_FOUND
         if request.method == b"POST" or (request.method == b"GET" and query and _by_get(source)):
             return self._post(request, source, query, rest)
@@ -167,7 +169,7 @@ class Webhooks:
             log.exception("cannot receive", action="receive_failed", sources=[one.source.name for one in receipts])
             for one in receipts:
                 if one.open:
-                    one.answer(again(one.source))
+                    self._ingest.put_off(one)
 
     def _decompress(self, request: Request, source: Source, encoding: str) -> bool:
         """Whether the request's body is plain now; else it is answered."""
