@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from receiver import Context, Event, Handler, handler
 from receiver.contract import Post
@@ -30,6 +31,7 @@ from receiver.store.connect import connect
 from receiver.store.schema import migrate
 from tests import workers
 from tests.cli import command_for
+from tests.log_events import store
 from tests.pgbouncer import POOLED
 from tests.postgres import Cluster
 from tests.processes import Load, site
@@ -253,6 +255,32 @@ async def test_a_full_disk(tmp_path: Path) -> None:
             await accepted(service, sendgrid, *wide)
             await stored_and_handled_once(sql, 5 + 3 * 200)
         await sql.close()
+
+
+@pytest.mark.peers
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
+async def test_a_full_disk_of_what_handlers_write() -> None:
+    """with the disk full that a handler writes to its events wait and none is spent; with room again it has them all"""
+
+    @handler(max_attempts=1, breaker=0)
+    async def hoards(event: Event, ctx: Context) -> None:
+        await ctx.sql.execute("INSERT INTO effects (event_id, load) VALUES ($1, $2)", event.id, os.urandom(300_000))
+
+    with small_disk(16) as disk, contextlib.closing(Cluster({})) as cluster:
+        await migrate(cluster.dsn)
+        sql = await asyncpg.connect(cluster.dsn)
+        await prepare(sql, hoards)
+        await sql.execute(f"CREATE TABLESPACE small LOCATION '{disk / 'space'}'")
+        await sql.execute("ALTER TABLE effects ADD load bytea, SET TABLESPACE small")
+        fill(disk / "filler")
+        await store(sql, 10)
+        with capture_logs() as lines:
+            async with workers.running(cluster.dsn, hoards):
+                await workers.true(lambda: [line["event"] for line in lines].count("database_full") > 2)
+                (disk / "filler").unlink()
+                await stored_and_handled_once(sql, 10)
+        await sql.close()
+    assert {"database_full"} == {line["event"] for line in lines if line["log_level"] in ("warning", "error")}
 
 
 @pytest.mark.peers

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -15,13 +14,13 @@ from structlog.typing import FilteringBoundLogger
 from receiver.contacts.handling import Contacts
 from receiver.contacts.origin import Origin
 from receiver.contacts.rules import Rules
-from receiver.dispatch.limit import Ignored, Leftovers, Limit
+from receiver.dispatch.limit import Ignored, Leftovers, Limit, SelfCancelled
 from receiver.dispatch.threads import Gate, Threads
 from receiver.dispatch.transaction import Transaction, TransactionSql
 from receiver.event import Event
 from receiver.plugins.context import Context
 from receiver.plugins.handlers import Handler
-from receiver.plugins.outcomes import Done, GiveUp, Outcome, RetryAfter, Skip
+from receiver.plugins.outcomes import Done, GiveUp, Outcome, RetryAfter, Skip, check
 from receiver.plugins.sync import SyncContext
 from receiver.vault import Vault
 
@@ -77,7 +76,7 @@ class Caller:
         limit = Limit(self.handler.run.timeout, sql.end, self._leftovers)
         try:
             return await limit.run(self._call_each(events, context, limit))
-        except Ignored as error:
+        except (Ignored, SelfCancelled) as error:
             return Raised(error)
 
     async def call_one(self, event: Event, context: Context[Any]) -> Outcome | Raised:
@@ -107,9 +106,11 @@ class Caller:
                     outcome = await self._call_in_thread(argument, context)
                 else:
                     outcome = await self.handler.function(argument, context)
-        except (Exception, SystemExit, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever a handler raises is that event's failure
+            return Raised(_too_long(None)) if limit.exceeded else self._checked(outcome)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever a handler raises is that event's failure; Limit knows a real cancellation
             return Raised(_too_long(error) if limit.exceeded else error)
-        return Raised(_too_long(None)) if limit.exceeded else self._checked(outcome)
 
     async def _call_in_thread(self, argument: Any, context: Context[Any]) -> object:
         gate = Gate()
@@ -123,7 +124,10 @@ class Caller:
             return _DONE
         if isinstance(outcome, Skip):
             self.log.debug("event_skipped", reason=outcome.reason)
-        if isinstance(outcome, (Done, Skip, RetryAfter, GiveUp)):
+        if isinstance(outcome, (Done, Skip)):
+            return outcome
+        if isinstance(outcome, (RetryAfter, GiveUp)):
+            check(outcome)  # again: a subclass may have a constructor of its own
             return outcome
         return Raised(TypeError(f"a handler returns an outcome or nothing, not {type(outcome).__name__}"))
 

@@ -30,6 +30,19 @@ GONE: Final = (
     asyncpg.InterfaceError,
     OSError,
 )
+# Those of them that a statement may meet while its connection lives, although nothing is wrong with it: the database
+# takes nothing from anybody now. The others are then the statement's own, such as a limit that it alone exceeds, or
+# those of another server that it asks.
+NOT_NOW: Final = (
+    asyncpg.DiskFullError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.PostgresIOError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.InternalClientError,
+    OSError,
+)
 # Two transactions were in each other's way: the same work succeeds when repeated.
 CONFLICT: Final = (
     asyncpg.SerializationError,
@@ -40,6 +53,10 @@ CONFLICT: Final = (
 
 class DatabaseGone(Exception):
     """The connection of this work was lost; everything in memory about the log is stale."""
+
+
+class DatabaseFull(DatabaseGone):
+    """There is no room for what this work writes. The connection and what was read are good; others may go on."""
 
 
 class Conflict(Exception):
@@ -60,13 +77,13 @@ def drop(connection: asyncpg.pool.PoolConnectionProxy) -> None:
         connection.terminate()
 
 
-def is_gone(error: BaseException, connection: asyncpg.pool.PoolConnectionProxy | None) -> bool:
-    """Whether an error of a statement means that its connection is of no more use."""
+def is_gone(error: BaseException, connection: asyncpg.pool.PoolConnectionProxy | None, *, own: bool) -> bool:
+    """Whether an error of a statement is the database's, so that this work is to be done again. `own`: one of ours."""
     if connection is None or not is_alive(connection):
         return True
-    if isinstance(error, asyncpg.QueryCanceledError):
-        return False  # by a time limit of the handler's own statement
-    return isinstance(error, GONE) and not isinstance(error, asyncpg.InterfaceError)
+    if isinstance(error, (asyncpg.QueryCanceledError, asyncpg.InterfaceError)):
+        return False  # a time limit of the handler's own statement; a call with wrong arguments
+    return isinstance(error, GONE if own else NOT_NOW)
 
 
 # Cursors' rows are looked up by their place or key. A plan made while the table was small would scan it, for as long

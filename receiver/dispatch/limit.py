@@ -22,6 +22,13 @@ class Ignored(TimeoutError):
         return "took too long, and goes on although it was cancelled"
 
 
+class SelfCancelled(Exception):
+    """A call has cancelled the task it runs in."""
+
+    def __str__(self) -> str:
+        return "cancelled the task that it runs in"
+
+
 class Leftovers:
     """One handler's calls that nobody waits for any more."""
 
@@ -61,7 +68,10 @@ class Limit:
         self.exceeded = False
 
     async def run(self, calls: Coroutine[Any, Any, T]) -> T:
-        """What the calls return. Raises Ignored; when cancelled itself, it waits no longer for them than that."""
+        """What the calls return. Raises Ignored or SelfCancelled.
+
+        When cancelled itself, it waits no longer for them than for one that takes too long.
+        """
         task = self._task = asyncio.create_task(calls)
         task.add_done_callback(lambda _: self._wake.set())
         try:
@@ -77,6 +87,8 @@ class Limit:
                 self._leftovers.add(task)
         if not task.done():
             raise Ignored
+        if task.cancelled():
+            raise SelfCancelled
         return task.result()
 
     @contextmanager

@@ -12,11 +12,12 @@ from uuid import UUID
 from receiver.dispatch.batches import Batch, batches
 from receiver.dispatch.breaker import Breaker, Tripped
 from receiver.dispatch.calling import Caller
-from receiver.dispatch.database import Conflict, Database, DatabaseGone
+from receiver.dispatch.database import Conflict, Database, DatabaseFull, DatabaseGone
 from receiver.dispatch.lanes import Lanes, Pages, shares
 from receiver.dispatch.pulse import Pulse
 from receiver.dispatch.retrying import Retrier
 from receiver.dispatch.running import Runner
+from receiver.dispatch.setbacks import Setbacks
 from receiver.store import leases
 from receiver.store.leases import Leased, LeaseLost
 from receiver.store.log import Page
@@ -47,6 +48,7 @@ class HandlerLoop:
         reader: Reads,
         database: Database,
         pulse: Pulse,
+        setbacks: Setbacks,
         owner: UUID,
         ttl: float,
         stop: asyncio.Event,
@@ -61,6 +63,7 @@ class HandlerLoop:
         self._reader = reader
         self._database = database
         self._pulse = pulse
+        self._setbacks = setbacks
         self._owner = owner
         self._ttl = ttl
         self._stop = stop
@@ -97,6 +100,9 @@ class HandlerLoop:
         """Whatever goes wrong with `work`, its shards are forgotten and the loop goes on."""
         try:
             await work
+        except DatabaseFull as error:
+            self._forget(shards())
+            await self._setbacks.full(error)
         except DatabaseGone:
             self._forget(shards())
             await self._database.pause()
@@ -107,10 +113,11 @@ class HandlerLoop:
         except LeaseLost:
             self._log.warning("lease_lost")
             self._forget(shards())
-        except Exception:  # noqa: BLE001 - a fault of ours, or of a handler's objects, must not end the loop
-            self._log.exception("dispatch_failed")
+        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - a fault of ours, or of a handler's objects, must not end the loop
             self._forget(shards())
-            await self._database.pause()
+            await self._setbacks.fault("dispatch_failed", error)
 
     def free_shards(self) -> None:
         """Shards have become free: look at once."""

@@ -113,12 +113,12 @@ class Retrier:
             )
         else:
             await self._leave_out(transaction, sql, due)
+        if failure is not None:
+            (failure,) = await self._runner.keep(transaction, [failure])
+            return failure
         with transaction.own_statements():
-            if failure is None:
-                await failures.settle(sql, self._name, due.event_id)
-            else:
-                await self._runner.keep(sql, failure)
-        return failure
+            await failures.settle(sql, self._name, due.event_id)
+        return None
 
     async def _leave_out(self, transaction: Transaction, sql: TransactionSql, due: Due) -> None:
         """The filter does not take it. A letter that was retried is not handled by that: it is open again."""

@@ -12,14 +12,15 @@ from receiver.dispatch.acks import Acks
 from receiver.dispatch.batches import Batch, Part
 from receiver.dispatch.breaker import Breaker
 from receiver.dispatch.calling import Caller, Raised, settled
-from receiver.dispatch.database import Conflict, Database
-from receiver.dispatch.failing import Failure, failure_of
+from receiver.dispatch.database import Conflict, Database, DatabaseGone
+from receiver.dispatch.failing import Failure, failure_of, plain
 from receiver.dispatch.transaction import Aborted, Transaction, TransactionSql
 from receiver.event import Event
 from receiver.plugins.outcomes import GiveUp, Outcome, RetryAfter
 from receiver.store import failures, ordering
 from receiver.store.lanes import Lane
 from receiver.store.leases import Move
+from receiver.store.log import find_event
 from receiver.store.ordering import key_of
 from receiver.store.sql import Sql
 
@@ -131,8 +132,50 @@ class Runner:
             self._breaker.failed(failure)
         return failure
 
-    async def keep(self, sql: Sql, failure: Failure) -> None:
-        """Write a failure down: a retry or a dead letter."""
+    async def keep(self, transaction: Transaction, kept: Sequence[Failure]) -> list[Failure]:
+        """Write failures down, and return them as they were kept: each in plain words where it is refused otherwise."""
+        if await self._refusal(transaction, kept) is None:
+            return [*kept]
+        return [await self._keep_alone(transaction, failure) for failure in kept]
+
+    async def _keep_alone(self, transaction: Transaction, failure: Failure) -> Failure:
+        refusal = await self._refusal(transaction, [failure])
+        if refusal is None:
+            return failure
+        event = failure.event
+        self._caller.log.error(
+            "failure_not_kept",
+            event_id=str(event.id),
+            error_type=failure.error_type,
+            error=failure.error,
+            exc_info=refusal,
+        )
+        sql = TransactionSql(transaction)
+        with transaction.own_statements():
+            failure = plain(failure, refusal, await find_event(sql, event.id, event.received_at), self._handler.run)
+            await self._write(sql, failure)
+        return failure
+
+    async def _refusal(self, transaction: Transaction, kept: Sequence[Failure]) -> Exception | None:
+        """Write them down; else nothing of it has happened, and what stood against it is returned."""
+        if not kept:
+            return None
+        sql = TransactionSql(transaction)
+        transaction.begin_attempt()
+        try:
+            with transaction.own_statements():
+                for failure in kept:
+                    await self._write(sql, failure)
+            await transaction.keep_attempt()
+        except (DatabaseGone, Conflict):
+            raise
+        except Exception as error:  # noqa: BLE001 - of an event that a handler has changed, or of what Postgres refuses
+            await transaction.undo_attempt()
+            return error.__cause__ if isinstance(error, Aborted) and isinstance(error.__cause__, Exception) else error
+        return None
+
+    async def _write(self, sql: Sql, failure: Failure) -> None:
+        """A retry or a dead letter."""
         name, event = self._handler.name, failure.event
         if failure.delay is not None:
             await failures.retry_later(
@@ -176,10 +219,7 @@ class Runner:
         self, transaction: Transaction, kept: Sequence[Failure], parked: Sequence[Event], moves: Sequence[Move]
     ) -> None:
         """Write down what failed and what waits, and move the cursors, all in one transaction, and commit."""
-        sql = TransactionSql(transaction)
-        with transaction.own_statements():
-            for failure in kept:  # before what waits behind it
-                await self.keep(sql, failure)
+        kept = await self.keep(transaction, kept)  # before what waits behind it
         await self._park(transaction, parked)
         await self.acks.move(moves, transaction)
         await transaction.commit()

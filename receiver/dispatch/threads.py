@@ -113,6 +113,8 @@ class Threads:
             self._left.append(thread)
             raise
         self._idle.append(thread)
+        if isinstance(error, KeyboardInterrupt):  # Ctrl-C comes to the main thread alone
+            raise RuntimeError("raised KeyboardInterrupt by itself") from error  # noqa: TRY004 - of no argument's type
         if error is not None:
             raise error
         return value

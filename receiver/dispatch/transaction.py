@@ -13,7 +13,17 @@ from typing import Any, Final, Self
 import asyncpg
 from asyncpg.transaction import Transaction as Nested
 
-from receiver.dispatch.database import CONFLICT, ENFORCE, Conflict, Database, DatabaseGone, drop, is_alive, is_gone
+from receiver.dispatch.database import (
+    CONFLICT,
+    ENFORCE,
+    Conflict,
+    Database,
+    DatabaseFull,
+    DatabaseGone,
+    drop,
+    is_alive,
+    is_gone,
+)
 
 _CONTROL: Final = re.compile(
     r"\s*(begin|start|commit|end|rollback|abort|savepoint|release|prepare\s+transaction)\b", re.IGNORECASE
@@ -91,18 +101,20 @@ class Transaction:
         try:
             await self._outer.start()
         except Exception as error:
-            self._note(error)
+            self._note(error, own=True)
             raise
         return connection
 
-    def _note(self, error: Exception) -> None:
-        if is_gone(error, self._connection):
+    def _note(self, error: Exception, *, own: bool = False) -> None:
+        if is_gone(error, self._connection, own=own):
             self._gone = error
         elif isinstance(error, asyncpg.PostgresError):
             self._failed = self._failed or error
 
     def check_gone(self) -> None:
-        """Raises DatabaseGone where the connection was lost."""
+        """Raises DatabaseGone where the connection was lost, or DatabaseFull."""
+        if isinstance(self._gone, asyncpg.DiskFullError):
+            raise DatabaseFull(str(self._gone)) from self._gone
         if self._gone is not None:
             raise self._database.lost(self._gone) from self._gone
 
@@ -123,7 +135,8 @@ class Transaction:
         """For statements of our own: they fail by the database alone, so raise DatabaseGone or Conflict."""
         try:
             yield
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            self._note(error, own=True)
             self.check()
             raise
 
@@ -134,7 +147,7 @@ class Transaction:
                 await self._outer.commit()
                 self._committed = True
             except Exception as error:
-                self._note(error)
+                self._note(error, own=True)
                 self.check()
                 raise
 

@@ -19,7 +19,7 @@ from receiver.contacts.rules import Rules
 from receiver.dispatch.acks import Acks
 from receiver.dispatch.breaker import Breaker
 from receiver.dispatch.calling import Caller
-from receiver.dispatch.database import Conflict, Database, DatabaseGone
+from receiver.dispatch.database import Conflict, Database, DatabaseFull, DatabaseGone
 from receiver.dispatch.lane_reader import LaneReader
 from receiver.dispatch.listening import listen
 from receiver.dispatch.loop import HandlerLoop, Reads
@@ -27,6 +27,7 @@ from receiver.dispatch.pulse import Pulse
 from receiver.dispatch.reader import LogConnection, Reader
 from receiver.dispatch.retrying import Retrier
 from receiver.dispatch.running import Runner
+from receiver.dispatch.setbacks import Setbacks
 from receiver.dispatch.watchdog import Watchdog
 from receiver.event import SHARDS
 from receiver.plugins.handlers import Handler
@@ -120,6 +121,7 @@ class Worker:
         self._loops: list[HandlerLoop] = []
         self._lanes: dict[str, _RunningLane] = {}
         self._retriers: dict[str, Retrier] = {}
+        self._setbacks: dict[str, Setbacks] = {}
         self._due: dict[str, asyncio.Event] = {}
         self._beats = 0
         self._orders: dict[str, Order] = {}
@@ -127,7 +129,9 @@ class Worker:
             self._add(one, vault, rules or Rules())
 
     def _add(self, handler: Handler, vault: Vault, rules: Rules) -> None:
-        caller = self._callers[handler.name] = Caller(handler, vault, self._log.bind(handler=handler.name), rules)
+        log = self._log.bind(handler=handler.name)
+        caller = self._callers[handler.name] = Caller(handler, vault, log, rules)
+        self._setbacks[handler.name] = Setbacks(handler.name, log)
         breaker = self._breakers[handler.name] = Breaker(self._database, caller)
         runner = self._runner(caller)
         self._retriers[handler.name] = Retrier(self._database, caller, runner, breaker)
@@ -153,6 +157,7 @@ class Worker:
             reader=reader,
             database=self._database,
             pulse=self._pulse,
+            setbacks=self._setbacks[caller.handler.name],
             owner=self.id,
             ttl=self._lease,
             stop=stop,
@@ -174,7 +179,9 @@ class Worker:
         if silent > self._lease:
             return f"no heartbeat for {silent:.0f} s"
         ended = [task.get_name() for task in self._tasks if task.done()]
-        return None if not ended or self._stop.is_set() else f"has ended: {', '.join(ended)}"
+        if ended and not self._stop.is_set():
+            return f"has ended: {', '.join(ended)}"
+        return "; ".join(filter(None, (one.trouble() for one in self._setbacks.values()))) or None
 
     def stats(self) -> DispatchStats:
         """For metrics."""
@@ -364,8 +371,11 @@ class Worker:
             self._due[name].clear()
             try:
                 await self._retriers[name].run_due(self._stop)
+            except DatabaseFull as error:
+                await self._setbacks[name].full(error)
             except (DatabaseGone, Conflict):
                 await self._database.pause()
-            except Exception:  # noqa: BLE001 - a fault of ours, or of a handler's objects, must not end the retries
-                self._log.exception("retry_failed", handler=name)
-                await self._database.pause()
+            except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:  # noqa: BLE001 - a fault of ours, or of a handler's objects, must not end them
+                await self._setbacks[name].fault("retry_failed", error)
