@@ -12,8 +12,10 @@ _UNSAFE: Final = re.compile(
 
 # An at sign, also as URLs, mail headers, JSON and HTML write it, and the wide one.
 _AT: Final = re.compile(r"@|%40|=40|\\u0040|&#(?:64|x40);|\uff20", re.IGNORECASE)
-_DOMAIN: Final = re.compile(r"\[[^\s\]]{1,64}\]|[^\s@<>\"'(),:;\[\]{}=/?&\\]{1,255}")
-_NOT_IN_LOCAL: Final = frozenset(" \t\r\n\"@<>'(),:;[]{}")
+_DOMAIN: Final = re.compile(r"\[[^\s\]]{1,64}\]|[^\s@<>\"'`(),:;\[\]{}=/?&\\]{1,255}")
+_NOT_IN_LOCAL: Final = frozenset(' \t\r\n"@<>(),:;[]')  # all else is: RFC 5321 allows !#$%&'*+/=?^_`{|}~-
+_ENTITY: Final = re.compile(r"&(?:#39|#x27|apos|#38|#x26|amp);\Z", re.IGNORECASE)  # ' and & in HTML
+_AROUND: Final = "'`{"  # what an address could begin with, but far more often stands in
 _LONGEST: Final = 320  # characters before an at sign that are looked at: nobody has a longer address
 
 
@@ -43,6 +45,13 @@ def _local(text: str, least: int, end: int) -> int:
     if text.endswith('"', least, end) and (quote := text.rfind('"', least, end - 1)) >= 0:
         return quote
     begin = end
-    while begin > least and text[begin - 1] not in _NOT_IN_LOCAL:
-        begin -= 1
+    while begin > least:
+        if text[begin - 1] not in _NOT_IN_LOCAL:
+            begin -= 1
+        elif entity := _ENTITY.search(text, max(least, begin - 6), begin):
+            begin = entity.start()
+        else:
+            break
+    while begin < end and text[begin] in _AROUND:
+        begin += 1
     return begin

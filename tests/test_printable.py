@@ -24,6 +24,12 @@ from receiver.printable import without_addresses
         "ada\N{FULLWIDTH COMMERCIAL AT}example.com",
         "a" * 200 + "@example.com",
         "jörg@müller.example",
+        "o'brien@example.com",
+        "d'a{b}c!#$%&'*+/=?^_`{|}~-@example.com",
+        "o%27brien%40example.com",
+        "o\\u0027brien@example.com",
+        "o&#39;brien@example.com",
+        "o&apos;brien&#64;example.com",
     ],
 )
 def test_an_address_in_any_writing(address: str) -> None:
@@ -31,6 +37,12 @@ def test_an_address_in_any_writing(address: str) -> None:
     assert without_addresses(f"cannot mail {address}, nor <{address}>: 550") == (
         "cannot mail <address>, nor <<address>>: 550"
     )
+
+
+@pytest.mark.parametrize("text", ["'{}'", "{{{}}}", "{{'to': '{}'}}", "`{}`", "('{}', '{}')"])
+def test_what_stands_around_an_address(text: str) -> None:
+    """marks in which an address stands stay, though an address may begin with them"""
+    assert without_addresses(text.replace("{}", "ada@example.com")) == text.replace("{}", "<address>")
 
 
 @pytest.mark.parametrize("text", ["", "at @ last", "a = 40", "550 5.1.1 user unknown", "@", 'say "hello"', "x%40"])
