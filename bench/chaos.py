@@ -1,7 +1,8 @@
 """`python -m bench.chaos`: what becomes of events while everything around them is killed, frozen and cut off.
 
 Two web processes on one port, two workers, a Postgres with full durability behind a TCP proxy; the simulator plays six
-providers. The exit status is 0 only if nothing was lost, doubled or refused, and no handler gave up on an event.
+providers. The exit status is 0 only if something was taken, nothing was lost, doubled or refused, and no
+handler gave up on an event.
 """
 
 from __future__ import annotations
@@ -18,10 +19,9 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import asyncpg
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from bench.chaos_counts import HANDLERS, PATIENCE, Counts, counted, lag, make_tables, say
 from bench.chaos_load import Load
 from bench.chaos_report import Result, Second, Trouble, document, draw
 from receiver.store.schema import migrate
@@ -36,33 +36,6 @@ LONG: Final = (16.0, 19.0)  # seconds: more than a provider waits for an answer,
 FIRST_LONG: Final = (10.0, 30.0)  # seconds from the start to the first of those
 NEXT_LONG: Final = (50.0, 100.0)  # from the end of one to the next
 ROOM: Final = 60.0  # seconds that a run has to last for them
-PATIENCE: Final = 180.0  # seconds for what is left when the troubles are over
-say: Final = Console(stderr=True)
-
-# No unique keys: an effect that happens twice must show. Some calls fail, and are tried again.
-HANDLERS: Final = """
-import random
-from collections.abc import Sequence
-from receiver import Context, Event, handler
-
-
-@handler(batch=True, tests=True, machines=True)
-async def in_batches(events: Sequence[Event], ctx: Context) -> None:
-    await ctx.sql.execute("INSERT INTO in_batches SELECT unnest($1::uuid[])", [event.id for event in events])
-
-
-@handler(tests=True, machines=True)
-async def one_by_one(event: Event, ctx: Context) -> None:
-    await ctx.sql.execute("INSERT INTO one_by_one VALUES ($1)", event.id)
-
-
-@handler(tests=True, machines=True, max_attempts=20)
-async def flaky(event: Event, ctx: Context) -> None:
-    await ctx.sql.execute("INSERT INTO flaky VALUES ($1)", event.id)
-    if random.random() < 0.02:
-        raise RuntimeError("now and then")
-"""
-TABLES: Final = ("in_batches", "one_by_one", "flaky")
 
 
 class Chaos:
@@ -208,19 +181,19 @@ async def run(seconds: float, seed: int, rate: float, directory: Path) -> Result
             sources = [play(name, directory) for name in PROVIDERS]
             async with site(directory, dsn, *sources) as running:
                 (running.directory / "handlers" / "chaos.py").write_text(HANDLERS)
-                await _make_tables(cluster.dsn)
+                await make_tables(cluster.dsn)
                 dice = random.Random(seed)
                 chaos = Chaos(cluster, proxy, running, dice)
                 await chaos.start(running)
                 load = Load(running.url, sources, rate, random.Random(seed + 1))
-                timeline = await _under_way(chaos, load, cluster, seconds)
-                return await _counted(chaos, load, cluster, timeline, seed)
+                timeline = list[Second]()
+                counts = await _under_way(chaos, load, cluster, seconds, timeline)
+                return _result(chaos, load, counts, timeline, seed)
     finally:
         cluster.close()
 
 
-async def _under_way(chaos: Chaos, load: Load, cluster: Cluster, seconds: float) -> list[Second]:
-    timeline: list[Second] = []
+async def _under_way(chaos: Chaos, load: Load, cluster: Cluster, seconds: float, timeline: list[Second]) -> Counts:
     watching = asyncio.create_task(_watch(chaos, load, cluster, timeline, seconds))
     loading = asyncio.create_task(load.run())
     keeping = asyncio.create_task(chaos.keep_up())
@@ -229,15 +202,16 @@ async def _under_way(chaos: Chaos, load: Load, cluster: Cluster, seconds: float)
         await chaos.calm()
         load.stop()
         await asyncio.wait_for(loading, PATIENCE)
-        await _handled(cluster)
+        return await counted(cluster.dsn)
     except TimeoutError as error:
-        raise RuntimeError(f"after {PATIENCE:.0f} s of calm not everything was taken: {load.answers}") from error
+        raise RuntimeError(
+            f"after {PATIENCE:.0f} s of calm not everything was taken: {load.answers}, {load.second_answers}"
+        ) from error
     finally:
         tasks = watching, loading, keeping
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    return timeline
 
 
 async def _watch(chaos: Chaos, load: Load, cluster: Cluster, timeline: list[Second], seconds: float) -> None:
@@ -245,97 +219,33 @@ async def _watch(chaos: Chaos, load: Load, cluster: Cluster, timeline: list[Seco
     with Progress(*columns, console=say, transient=True) as progress:
         task = progress.add_task("chaos", total=seconds)
         while True:
-            lag = await _lag(cluster)
-            timeline.append(Second(chaos.at, len(load.taken), load.again, lag))
-            unseen = "Postgres is away" if lag is None else f"{lag:,} not handled"
+            behind = await lag(cluster.dsn)
+            timeline.append(Second(chaos.at, len(load.taken), load.again, behind))
+            unseen = "Postgres is away" if behind is None else f"{behind:,} not handled"
             what = f"{len(load.taken):,} events taken, {unseen}, {len(chaos.troubles)} troubles"
             progress.update(task, completed=min(chaos.at, seconds), description=what)
             await asyncio.sleep(1)
 
 
-async def _lag(cluster: Cluster) -> int | None:
-    handled = " + ".join(f"(SELECT count(*) FROM {table})" for table in TABLES)
-    query = f"SELECT {len(TABLES)} * (SELECT count(*) FROM events) - ({handled})"
-    try:
-        async with asyncio.timeout(3):
-            connection = await asyncpg.connect(cluster.dsn, timeout=1)
-            try:
-                return max(int(await connection.fetchval(query)) // len(TABLES), 0)
-            finally:
-                connection.terminate()
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
-        return None
-
-
-async def _handled(cluster: Cluster) -> None:
-    """Until every handler has seen every event, or gave up; twice too many is counted later."""
-    connection = await asyncpg.connect(cluster.dsn)
-    query = "SELECT " + " AND ".join(
-        f"(SELECT count(DISTINCT id) FROM {table}) = (SELECT count(*) FROM events)" for table in TABLES
-    )
-    try:
-        async with asyncio.timeout(PATIENCE):
-            while not await connection.fetchval(query):  # noqa: ASYNC110 - what it waits for happens in other processes
-                await asyncio.sleep(0.5)
-    except TimeoutError:
-        say.print(f"after {PATIENCE:.0f} s of calm a handler has not seen everything")
-        await _explain(connection)
-    finally:
-        await connection.close()
-
-
-async def _explain(connection: asyncpg.Connection) -> None:
-    """Say whether what was not seen was passed by, or is still to be read."""
-    for table in TABLES:
-        rows = await connection.fetch(
-            f"""
-            SELECT CASE WHEN (e.gen, e.txid, e.position) > (c.gen, c.txid, c.position) THEN 'not read yet'
-                        WHEN e.txid = ANY (c.pending) THEN 'pending' ELSE 'passed by' END, count(*),
-                   count(DISTINCT e.shard), min(c.updated_at)
-            FROM events e JOIN cursors c ON c.handler = '{table}' AND c.shard = e.shard
-            WHERE NOT EXISTS (SELECT FROM {table} WHERE id = e.id) GROUP BY 1
-            """
-        )
-        for why, count, shards, since in rows:
-            say.print(f"{table}: {count} events of {shards} shards {why}; the cursors stand since {since}")
-
-
-async def _make_tables(dsn: str) -> None:
-    connection = await asyncpg.connect(dsn)
-    try:
-        for table in TABLES:
-            await connection.execute(f"CREATE TABLE {table} (id uuid)")
-    finally:
-        await connection.close()
-
-
-async def _counted(chaos: Chaos, load: Load, cluster: Cluster, timeline: Sequence[Second], seed: int) -> Result:
-    connection = await asyncpg.connect(cluster.dsn)
-    try:
-        rows = await connection.fetch("SELECT recipient, count(*) FROM events GROUP BY 1")
-        found = {recipient: count for recipient, count in rows}  # noqa: C416 - a record is no pair to the type checker
-        handlers = {}
-        for table in TABLES:
-            row = await connection.fetchrow(f"SELECT count(*), count(DISTINCT id) FROM {table}")
-            assert row is not None
-            handlers[table] = (int(row[0]), int(row[1]))
-        dead = await connection.fetchval("SELECT count(*) FROM dead_letters WHERE resolved_at IS NULL")
-    finally:
-        await connection.close()
+def _result(chaos: Chaos, load: Load, counts: Counts, timeline: Sequence[Second], seed: int) -> Result:
     return Result(
         seconds=chaos.at,
         seed=seed,
+        sent=load.sent,
         acknowledged=len(load.taken),
-        stored=len(found),
-        rows=sum(found.values()),
-        missing=len(load.taken - found.keys()),
+        rows=sum(counts.found.values()),
+        missing=len(load.taken - counts.found.keys()),
+        invented=len(counts.found.keys() - load.taken),
+        doubled=sum(count - 1 for count in counts.found.values()),
         told_again=len(load.told_again),
-        stored_then=sum(found.keys() >= set(parcel.recipients) for parcel in load.told_again),
-        doubled=sum(count - 1 for count in found.values()),
-        handlers=handlers,
-        dead_letters=int(dead),
+        stored_then=sum(counts.stored(parcel.recipients) for parcel in load.told_again),
+        handlers=counts.handlers,
+        dead_letters=counts.dead_letters,
+        retries=counts.retries,
         attempts=dict(load.answers),
         repeated=load.repeated,
+        second_attempts=dict(load.second_answers),
+        again=load.again_codes,
         troubles=chaos.troubles,
         timeline=timeline,
     )
@@ -367,9 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     (options.out / "images").mkdir(parents=True, exist_ok=True)
     draw(result, options.out / "images" / "chaos.png")
     (options.out / "chaos.md").write_text(document(result, "images/chaos.png"))
-    say.print(
-        f"{result.acknowledged:,} acknowledged, {result.lost} lost, {result.twice} twice, {result.refused} refused"
-    )
+    say.print(f"{result.acknowledged:,} acknowledged; wrong: {result.told or 'nothing'}", markup=False)
     with contextlib.suppress(ValueError):
         say.print(f"written: {options.out / 'chaos.md'}", markup=False)
     return 0 if result.fine else 1

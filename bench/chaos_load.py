@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -28,21 +28,23 @@ _TYPES: Final = (EventType.DELIVERED, EventType.BOUNCED, EventType.OPENED, Event
 class Parcel:
     """A post, and the recipients of its events; each recipient is in one event of the whole run.
 
-    `again`: the status by which its provider is told to try again.
+    `again`: the status by which its provider is told to try again. `second`: it was taken before, and is sent again.
     """
 
     source: str
     post: Post
     recipients: Sequence[str]
     again: int
+    second: bool = False
 
 
 @dataclass(slots=True)
 class Load:
-    """Sends about `rate` events per second until `stop`, then until everything was taken.
+    """Sends about `rate` events per second until `stop`, then until everything was taken, second copies too.
 
     `taken`: recipients of events that were answered with success. `answers`: attempts by status; 0: no answer.
-    `told_again`: what was refused with its provider's "try again" code at least once.
+    `second_answers`: the same for the `repeated` deliveries, those that had been taken. `told_again`: what was refused
+    with its provider's "try again" code at least once.
     """
 
     url: str
@@ -51,6 +53,7 @@ class Load:
     dice: random.Random
     taken: set[str] = field(default_factory=set)
     answers: Counter[int] = field(default_factory=Counter)
+    second_answers: Counter[int] = field(default_factory=Counter)
     told_again: set[Parcel] = field(default_factory=set)
     sent: int = 0
     again: int = 0
@@ -58,6 +61,11 @@ class Load:
     _window: list[Parcel] = field(default_factory=list)
     _stopped: bool = False
     _under_way: int = 0
+
+    @property
+    def again_codes(self) -> frozenset[int]:
+        """The statuses by which the providers are told to try again."""
+        return frozenset(one.source.provider.reply.again for one in self.sources)
 
     def stop(self) -> None:
         """Nothing new; what was not taken yet is sent again until it is."""
@@ -117,18 +125,21 @@ class Load:
 
     async def _attempt(self, client: httpx.AsyncClient, parcel: Parcel) -> None:
         status = await self._post(client, parcel)
-        self.answers[status] += 1
-        if 200 <= status < 300:
+        (self.second_answers if parcel.second else self.answers)[status] += 1
+        if not 200 <= status < 300:
+            await self._later(parcel, status)
+        elif not parcel.second:
             self.taken.update(parcel.recipients)
             if self.dice.random() < TWICE:
                 self.repeated += 1
-                await self._post(client, parcel)
-        else:
-            self.again += 1
-            if status == parcel.again:
-                self.told_again.add(parcel)
-            await asyncio.sleep(self.dice.uniform(*PAUSE))
-            self._window.append(parcel)
+                await self._attempt(client, replace(parcel, second=True))
+
+    async def _later(self, parcel: Parcel, status: int) -> None:
+        self.again += 1
+        if status == parcel.again and not parcel.second:
+            self.told_again.add(parcel)
+        await asyncio.sleep(self.dice.uniform(*PAUSE))
+        self._window.append(parcel)
 
     async def _post(self, client: httpx.AsyncClient, parcel: Parcel) -> int:
         query = f"?{parcel.post.query}" if parcel.post.query else ""
