@@ -430,12 +430,14 @@ async def test_what_is_wrong_is_said(database: str) -> None:
 
 
 async def test_an_empty_choice_is_not_every_choice(database: str) -> None:
-    """a search among no type or no state at all is refused, and does not find everything"""
+    """a search among no type or no state at all, or for a state of nothing, is refused, and does not find everything"""
     async with api(database) as one:
         await one.post("/suppressions", {"address": "a@one.test"})
         for path, field in (("/suppressions", "state"), ("/events", "type"), ("/sends", "state")):
             answer = await one.call("POST", f"{path}/search", json={field: []})
             assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, f"#/{field}")
+        answer = await one.call("GET", "/contacts?state=unsubscribed")
+        assert (answer.status_code, "say topic too" in answer.json()["detail"]) == (422, True)
 
 
 async def test_other_problems_are_problem_documents_too(database: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from uuid import UUID
 
@@ -298,16 +298,22 @@ async def notes(event, ctx):
 """
 
 
-@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(("known", "batch"), [(True, False), (False, False), (False, True)])
 async def test_what_the_filter_takes_no_more(
-    database: str, sql: asyncpg.Connection, receiver: Receiver, tmp_path: Path, *, known: bool
+    database: str, sql: asyncpg.Connection, receiver: Receiver, tmp_path: Path, *, known: bool, batch: bool
 ) -> None:
     """a letter that no handler would take any more stays open: left out where the code is found, else given back"""
     got: list[UUID] = []
 
     @handler(name="notes", types=[EventType.BOUNCED], tag=["vip"])
-    async def narrow(event: Event, _ctx: Context) -> None:
+    async def one_by_one(event: Event, _ctx: Context) -> None:
         got.append(event.id)
+
+    @handler(name="notes", types=[EventType.BOUNCED], tag=["vip"], batch=True)
+    async def together(events: Sequence[Event], _ctx: Context) -> None:
+        got.extend(event.id for event in events)
+
+    narrow = together if batch else one_by_one
 
     await prepared(sql, [gives_up("notes")])
     await store(sql, 2, type="sent", tags=["vip"])

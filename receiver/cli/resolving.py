@@ -111,8 +111,8 @@ async def _what_comes(connection: asyncpg.Connection, which: DeadLetters, found:
     """Says before what the retry will be; returns what there is to say after it."""
     if found.replaying:
         note(
-            f"{found.replaying} of them came in a replay without side effects, and do so again: ctx.replaying is set, "
-            "no messages are queued"
+            f"{found.replaying} of them came in a replay without side effects, and come so again: ctx.replaying is "
+            "set, no messages are queued"
         )
     waits = False
     for handler in await dead_letters.handlers_of(connection, which):

@@ -132,6 +132,12 @@ class ContactFilter(Listing):
     created_since: Moment | None = None
     updated_since: Moment | None = None
 
+    @model_validator(mode="after")
+    def _state_of_something(self) -> Self:
+        if self.topic is None and "state" in self.model_fields_set:
+            raise ValueError("state is that of a subscription: say topic too")
+        return self
+
 
 def _one_of(schema: dict[str, Any]) -> None:
     names = "address", "external_id"
