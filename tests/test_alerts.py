@@ -352,6 +352,11 @@ DUE: Final = """
 INSERT INTO retries (handler, event_id, event_received_at, shard, cause, next_at)
 VALUES ('mailer', gen_random_uuid(), now(), 0, 'failed', now() - interval '7 min')
 """
+PARKED: Final = """
+INSERT INTO retries (handler, event_id, event_received_at, shard, cause, next_at, created_at)
+VALUES ('mailer', gen_random_uuid(), now(), 0, 'parked', 'infinity', now() - interval '7 min')
+"""
+WAITS: Final = DUE.replace("- interval '7 min'", "+ interval '1 day'")
 JUMPED: Final = "INSERT INTO tasks (name, started_at, error) VALUES ('clock', now(), '2026-01-31 03:00')"
 REASONS: Final = {
     "waits": (
@@ -406,7 +411,12 @@ PROBLEMS: Final = {
     "retries": (
         [DUE],
         "DELETE FROM retries",
-        "Warning: handler mailer is 7 minutes behind",
+        "Warning: handler mailer is 7 minutes behind (1 event)",
+    ),
+    "events parked behind a failed one": (
+        [PARKED, PARKED, WAITS],
+        "DELETE FROM retries",
+        "Warning: handler mailer is 7 minutes behind (2 events)",
     ),
 }
 
@@ -616,7 +626,7 @@ async def test_a_backlog_is_not_over_because_nobody_is_left(
 ENDS: Final = {
     "paused": (
         ["UPDATE handlers SET state = 'paused'"],
-        "Resolved: handler writer was paused, with 2 events unread",
+        "Resolved: handler writer was paused, with 2 events waiting",
     ),
     "nobody's any more": (
         ["UPDATE workers SET handlers = '{second}'"],

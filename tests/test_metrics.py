@@ -187,11 +187,9 @@ async def test_the_backlog_is_measured_from_when_events_were_due(database: str, 
         await until_seen(service, "receiver_handler_backlog_seconds", {("picky",): 0})
         await service.connection.execute("UPDATE retries SET next_at = now() - interval '1 h', handler = 'other'")
         await service.connection.execute("UPDATE cursors SET handler = 'other', owner = NULL WHERE shard = 0")
-
-        async def late() -> bool:
-            return values(await scrape(service), "receiver_handler_backlog_seconds").get(("other",), 0) >= 3600
-
-        await until(late)
+        text = await shown(service, "receiver_handler_backlog_seconds", ("other",))
+    assert values(text, "receiver_handler_backlog_seconds")["other",] >= 3600
+    assert values(text, "receiver_handler_backlog_events")["other",] == 1
 
 
 async def test_dead_letters_outlive_their_handler(database: str, tmp_path: Path) -> None:

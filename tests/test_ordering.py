@@ -18,6 +18,7 @@ from receiver.store.dead_letters import DeadLetters, retry
 from receiver.store.lanes import open_lane
 from receiver.store.ordering import key_of
 from receiver.testing import event as make_event
+from tests.cli import Receiver, command
 from tests.log_events import store
 from tests.workers import prepared, running, start, true, value
 
@@ -27,6 +28,12 @@ ORDER = "SELECT array_agg(n ORDER BY seq) FROM effects WHERE recipient = $1"
 PARKED = "SELECT count(*) FROM retries WHERE next_at = 'infinity'"
 FAILED = "SELECT count(*) FROM retries WHERE cause = 'failed'"
 NOW = "UPDATE retries SET next_at = now() WHERE next_at <> 'infinity'"
+
+
+@pytest.fixture
+def receiver(database: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Receiver:
+    monkeypatch.setenv("RECEIVER_DATABASE", database)
+    return command(capsys)
 
 
 @pytest.fixture
@@ -83,6 +90,21 @@ async def test_later_events_wait(database: str, sql: asyncpg.Connection, *, batc
         await value(sql, "SELECT count(*) FROM retries", 0)
         await write(sql, "ann", [30])
         await value(sql, ORDER, list(range(31)), "ann")
+
+
+async def test_what_waits_is_shown(database: str, sql: asyncpg.Connection, receiver: Receiver) -> None:
+    """events parked behind a failed one are a backlog: they are counted, from when they were parked"""
+    diary = Diary(bad=["ann 1"])
+    await prepared(sql, [diary.handler])
+    await write(sql, "ann", range(4))
+    async with running(database, diary.handler):
+        await value(sql, PARKED, 2)
+        await sql.execute("UPDATE retries SET created_at = now() - interval '1 hour'")
+        await sql.execute("UPDATE retries SET next_at = now() + interval '1 day' WHERE next_at <> 'infinity'")
+        (shown,) = (await receiver("handlers", "--json")).rows
+        assert "3 (2 parked)" in (await receiver("handlers")).out
+    assert [shown[key] for key in ("lag_events", "retries", "retries_due", "parked")] == [0, 3, 0, 2]
+    assert 3600 <= float(str(shown["lag_seconds"])) < 3900
 
 
 async def test_without_order_they_do_not_wait(database: str, sql: asyncpg.Connection) -> None:

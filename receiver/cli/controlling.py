@@ -62,7 +62,7 @@ async def show_handlers(place: Place, *, as_json: bool) -> None:
     rows = (
         (
             *(one.handler, _state(one), _unread(one), timedelta(seconds=one.lag_seconds), f"{one.rate:,.0f}"),
-            *(one.failing, one.retries, one.dead_letters, one.owners or None),
+            *(one.failing, _retries(one), one.dead_letters, one.owners or None),
         )
         for one in found
     )
@@ -71,6 +71,10 @@ async def show_handlers(place: Place, *, as_json: bool) -> None:
 
 def _unread(one: Standing) -> str:
     return f"{one.lag_events:,}" + ("+" if one.lag_at_least else "")
+
+
+def _retries(one: Standing) -> str:
+    return f"{one.retries:,}" + (f" ({one.parked:,} parked)" if one.parked else "")
 
 
 def _state(one: Standing) -> str:

@@ -42,7 +42,9 @@ WITH behind AS MATERIALIZED (
 ), waiting AS (
     SELECT handler, count(*) AS retries, count(*) FILTER (WHERE cause = 'failed') AS failing,
            count(*) FILTER (WHERE next_at <= clock_timestamp()) AS due,
-           min(next_at) FILTER (WHERE next_at <= clock_timestamp()) AS due_since
+           count(*) FILTER (WHERE next_at = 'infinity') AS parked,
+           min(CASE WHEN next_at = 'infinity' THEN created_at WHEN next_at <= clock_timestamp() THEN next_at END)
+               AS due_since
     FROM retries GROUP BY handler
 ), dead AS (
     SELECT handler, count(*) AS letters FROM dead_letters WHERE resolved_at IS NULL GROUP BY handler
@@ -51,7 +53,8 @@ SELECT held.handler, held.shards, held.leased, held.owners, coalesce(behind.even
        coalesce(behind.at_least, false) AS lag_at_least,
        greatest(extract(epoch FROM clock_timestamp() - least(behind.oldest, waiting.due_since)), 0)::float8 AS late,
        held.rate, coalesce(waiting.failing, 0) AS failing, coalesce(waiting.retries, 0) AS retries,
-       coalesce(waiting.due, 0) AS retries_due, coalesce(dead.letters, 0) AS dead_letters,
+       coalesce(waiting.due, 0) AS retries_due, coalesce(waiting.parked, 0) AS parked,
+       coalesce(dead.letters, 0) AS dead_letters,
        coalesce(h.state = 'paused', false) AS paused, h.changed_at, h.changed_by, h.reason,
        h.breaker_since, h.breaker_error,
        EXISTS (SELECT FROM workers w WHERE held.handler = ANY (w.handlers) AND w.expires_at > clock_timestamp()) AS run,
@@ -69,8 +72,9 @@ class Standing:
     """How one handler stands.
 
     `lag_events` counts at most 1000 per shard; `lag_at_least`: there may be more. `lag_seconds`: since the oldest
-    unread event was stored, or the oldest due retry was due; 0 when there is neither. `rate`: events a minute passed
-    lately. `failing`: events that failed and are to be tried again, which are a part of `retries`. `state`: paused,
+    unread event was stored, the oldest due retry was due, or the oldest parked event was parked; 0 when there is none.
+    `rate`: events a minute passed lately. `failing`: events that failed and are to be tried again; `parked`: those of
+    an ordered handler that wait for an earlier one of their recipient; both are a part of `retries`. `state`: paused,
     broken (its breaker is open), running, idle (no worker runs at all) or removed (workers run, but none has it).
     """
 
@@ -86,6 +90,7 @@ class Standing:
     failing: int
     retries: int
     retries_due: int
+    parked: int
     dead_letters: int
     paused_at: datetime | None
     paused_by: str | None
@@ -96,6 +101,11 @@ class Standing:
     lane_total: int | None
     lane_done: int | None
 
+    @property
+    def backlog(self) -> int:
+        """What `lag_seconds` is about: events not read, retries that are due, and events that are parked."""
+        return self.lag_events + self.retries_due + self.parked
+
 
 async def standings(sql: Sql) -> list[Standing]:
     """Every handler that has cursors, by name."""
@@ -104,7 +114,7 @@ async def standings(sql: Sql) -> list[Standing]:
 
 _SAME: Final = (
     *("handler", "shards", "leased", "owners", "lag_events", "lag_at_least"),
-    *("failing", "retries", "retries_due", "dead_letters"),
+    *("failing", "retries", "retries_due", "parked", "dead_letters"),
     *("breaker_since", "breaker_error", "lane", "lane_total", "lane_done"),
 )
 

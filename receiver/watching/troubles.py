@@ -100,7 +100,7 @@ def _handler(one: Standing, settings: AlertSettings) -> Iterator[Trouble]:
     late = timedelta(seconds=one.lag_seconds)
     if one.state != "paused" and late >= settings.backlog_after:
         text = (
-            f"handler {name} is {say_duration(late)} behind ({_unread(one)}){_NOBODY.get(one.state, '').format(name)}"
+            f"handler {name} is {say_duration(late)} behind ({_waiting(one)}){_NOBODY.get(one.state, '').format(name)}"
         )
         yield Trouble(kind="backlog", subject=name, text=text)
 
@@ -112,8 +112,8 @@ _NOBODY: Final = {
 }
 
 
-def _unread(one: Standing) -> str:
-    return ("at least " if one.lag_at_least else "") + _of(one.lag_events, "event", "events")
+def _waiting(one: Standing) -> str:
+    return ("at least " if one.lag_at_least else "") + _of(one.backlog, "event", "events")
 
 
 def end_at_handler(alert: Alert, handlers: Collection[Standing]) -> str | None:
@@ -126,7 +126,7 @@ def end_at_handler(alert: Alert, handlers: Collection[Standing]) -> str | None:
         return f"handler {name} was removed"
     if one.state == "removed":
         return f"no process runs handler {name} any more"
-    return f"handler {name} was paused, with {_unread(one)} unread" if one.state == "paused" else None
+    return f"handler {name} was paused, with {_waiting(one)} waiting" if one.state == "paused" else None
 
 
 def endangered(warned: Collection[Warned]) -> Iterator[Trouble]:
