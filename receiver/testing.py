@@ -145,7 +145,7 @@ class Trial:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._transaction.close()
-        await self._database.close(within=5)
+        self._database.close()
 
     async def run(
         self,

@@ -47,14 +47,27 @@ class Sending:
         self.bounced: Bounced | None = None
         self.before: Callable[[], Awaitable[None]] | None = None  # a message is made
 
-    def sender(self, *, rules: SendingSettings | None = None, chore: Chore | None = None, **account: Any) -> Sender:
+    def sender(
+        self,
+        *,
+        rules: SendingSettings | None = None,
+        chore: Chore | None = None,
+        dsn: str | None = None,
+        **account: Any,
+    ) -> Sender:
         given = {"transport": "smtp", "from": "hello@shop.example", "host": "127.0.0.1", "tls": "none"}
         settings = Settings(**given | {"port": self.peer.port} | account)
         transport = Smtp(settings, command=10, final_dot=10)
-        return self.sender_by(Account(name="main", settings=settings, transport=transport), rules=rules, chore=chore)
+        main = Account(name="main", settings=settings, transport=transport)
+        return self.sender_by(main, rules=rules, chore=chore, dsn=dsn)
 
     def sender_by(
-        self, account: Account, *, rules: SendingSettings | None = None, chore: Chore | None = None
+        self,
+        account: Account,
+        *,
+        rules: SendingSettings | None = None,
+        chore: Chore | None = None,
+        dsn: str | None = None,
     ) -> Sender:
         async def bounced(_sql: Sql, row: asyncpg.Record, _account: str, _why: Rejected) -> None:
             self.refused.append(row["recipient"])
@@ -67,7 +80,7 @@ class Sending:
             return await composer(sql, row, account)
 
         sender = Sender(
-            dsn=through(self.dsn),
+            dsn=through(dsn or self.dsn),
             accounts={account.name: account},
             compose=compose,
             bounced=self.bounced or bounced,

@@ -12,15 +12,17 @@ from urllib.parse import parse_qs, urlsplit
 class Proxy:
     """Forwards connections of a TCP port to a Unix socket.
 
-    `passing` cleared: bytes wait. `cut()` closes all. `delay`: seconds each way. `cut_at`: words that a client says one
-    after the other; at the last all is cut and nobody let in, after it has been passed on (`cut_passes`) or before.
+    `passing` cleared: bytes wait. `cut()` closes all. `delay`: seconds each way. `swallow()`: what is said on the
+    connections of now is lost, and neither side learns of it. `cut_at`: words that a client says one after the other;
+    at the last all is cut and nobody let in, after it has been passed on (`cut_passes`) or before.
     """
 
     def __init__(self, target: Path) -> None:
         self._target = target
         self._links: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._left: set[asyncio.StreamWriter] = set()  # to the server, open although the client was cut
+        self._left: set[asyncio.StreamWriter] = set()  # open although the other side was cut
+        self._dead: set[asyncio.StreamWriter] = set()
         self.refusing = False
         self.delay = 0.0
         self.cut_at: Sequence[bytes] = ()
@@ -50,6 +52,8 @@ class Proxy:
             while chunk := await source.read(65536):
                 await self.passing.wait()
                 await asyncio.sleep(self.delay)
+                if sink in self._dead:
+                    continue
                 if client and self.cut_at:
                     while said < len(self.cut_at) and self.cut_at[said] in chunk:
                         said += 1
@@ -73,6 +77,11 @@ class Proxy:
             sink.write(chunk)
             await sink.drain()
         self.cut()
+
+    def swallow(self) -> None:
+        self._dead |= self._links
+        self._left |= self._links
+        self._links.clear()
 
     def cut(self) -> None:
         for link in self._links:

@@ -472,6 +472,16 @@ async def test_without_a_database(database: str) -> None:
         await until(back)
 
 
+async def test_a_connection_that_died_without_a_word(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """who asks over a connection that nobody answers is told to ask again, and is answered then"""
+    monkeypatch.setattr("receiver.web.api._PATIENCE", 0.5)
+    async with proxied(database) as (proxy, dsn), api(dsn, connection_dsn=database) as one:
+        await one.get("/topics")
+        proxy.swallow()
+        assert (await one.call("GET", "/topics")).status_code == 503
+        await one.get("/topics")
+
+
 async def test_logs_name_nobody(database: str, capsys: pytest.CaptureFixture[str]) -> None:
     """neither addresses nor keys of requests, good and bad, get into the log"""
     async with api(database) as one:

@@ -11,12 +11,14 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -27,7 +29,7 @@ from receiver import Context, Event, Handler, handler
 from receiver.contract import Post
 from receiver.embedded.places import account_for
 from receiver.event import EventType
-from receiver.store.connect import connect
+from receiver.store.connect import KeptConnection, connect
 from receiver.store.schema import migrate
 from tests import workers
 from tests.cli import command_for
@@ -36,7 +38,8 @@ from tests.pgbouncer import POOLED
 from tests.postgres import Cluster
 from tests.processes import Load, site
 from tests.service import Played, Running, play, running
-from tests.tcp_proxy import proxied
+from tests.tcp_proxy import Proxy, proxied
+from tests.test_dispatch_leases import FREEZES, SHARES
 from tests.test_faults import check_all_once, posts, prepared
 from tests.test_overload import impatient
 from tests.waiting import until
@@ -406,6 +409,96 @@ async def test_a_worker_that_goes_silent_is_taken_over(database: str, tmp_path: 
         proxy.passing.set()
         assert await statuses(service, sendgrid, *sent[40:]) == {200}
         await stored_and_handled_once(sql, 60)
+    await sql.close()
+
+
+@asynccontextmanager
+async def in_the_middle(database: str, tmp_path: Path, **options: Any) -> AsyncIterator[Silenced]:
+    """A worker behind a proxy, which has written something in a transaction and does not go on before it is told."""
+    sendgrid, reached, go_on = play("sendgrid", tmp_path), asyncio.Event(), asyncio.Event()
+
+    @handler(name="writer", tests=True, machines=True)
+    async def write_slowly(event: Event, ctx: Context) -> None:
+        await ctx.sql.execute("INSERT INTO effects (event_id) VALUES ($1)", event.id)
+        reached.set()
+        await go_on.wait()
+
+    sql = await asyncpg.connect(database)
+    await sql.execute(
+        "CREATE TABLE effects (event_id uuid PRIMARY KEY)"
+    )  # whoever comes next waits for the old session
+    await workers.prepared(sql, [write_slowly])
+    async with proxied(database) as (proxy, dsn), running(database, sendgrid) as service:
+        worker = workers.start(dsn, write_slowly, lease=1.0, patience=2.0, grace=1.0, **options)
+        assert await statuses(service, sendgrid, *posts(sendgrid, 20)) == {200}
+        await asyncio.wait_for(reached.wait(), 30)
+        yield Silenced(sql, proxy, worker, go_on)
+        go_on.set()
+        await worker.end()
+    await sql.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Silenced:
+    sql: asyncpg.Connection
+    proxy: Proxy
+    worker: workers.Running
+    go_on: asyncio.Event
+
+
+@pytest.mark.skipif(POOLED, reason="nobody ends what a pooler has lent to a client that is silent")
+async def test_connections_that_die_without_a_word(database: str, tmp_path: Path) -> None:
+    """a worker notices by itself that nobody answers, connects anew, and begins the batch in hand again: no effect is
+    missing, and none waits until the server gives up the old session
+    """
+    async with in_the_middle(database, tmp_path) as one:
+        one.proxy.swallow()
+        one.go_on.set()
+        await stored_and_handled_once(one.sql, 20)
+        assert one.worker.worker.trouble() is None
+
+
+async def test_a_look_that_is_cut_off_keeps_no_lock(database: str) -> None:
+    """what one process has locked for a look when its connection dies without a word is free for all others soon"""
+    sql = await asyncpg.connect(database)
+    async with proxied(database) as (proxy, dsn):
+        kept = KeptConnection(dsn, name="test look")
+        with contextlib.suppress(TimeoutError):
+            async with kept.transaction(within=1) as connection:
+                await connection.execute("LOCK TABLE alerts")
+                proxy.swallow()
+                await connection.execute("SELECT")
+                raise AssertionError("it was answered")
+        await value(sql, "SELECT count(*) FROM pg_locks WHERE relation = 'alerts'::regclass", 0)
+    await sql.close()
+
+
+@pytest.mark.parametrize("everything", [True, False])
+async def test_a_worker_stops_though_nobody_answers(database: str, tmp_path: Path, *, everything: bool) -> None:
+    """whether only the connections of now are dead or new ones are silent too, a stop ends in time"""
+    async with in_the_middle(database, tmp_path) as one:
+        if everything:
+            one.proxy.passing.clear()
+        one.proxy.swallow()
+        await asyncio.wait_for(one.worker.stop(), 30)
+
+
+async def test_sigterm_ends_a_process_that_nobody_answers(database: str, tmp_path: Path) -> None:
+    """a real process whose connections have died without a word ends in order, within what the documentation says"""
+    sql = await asyncpg.connect(database)
+    await sql.execute("CREATE TABLE effects (handler text, event_id uuid)")
+    async with proxied(database) as (proxy, dsn), site(tmp_path, dsn, play("sendgrid", tmp_path)) as home:
+        (tmp_path / "handlers" / "slow.py").write_text(FREEZES)
+        serve = home.process("serve")
+        await serve.start()
+        await home.serving(serve)
+        await value(sql, SHARES, [64], "slow", within=60)
+        await store(sql, 5)
+        await workers.true((tmp_path / "in_the_middle").exists, within=60)
+        proxy.passing.clear()
+        proxy.swallow()
+        assert await asyncio.wait_for(serve.end(signal.SIGTERM), 100) == 0
+        assert "dispatch_stopped" in serve.log()
     await sql.close()
 
 

@@ -24,6 +24,7 @@ from receiver.store import outbox
 from receiver.store.sql import Sql
 from tests.outbox import STATE, Sending
 from tests.smtp_peer import DROP
+from tests.tcp_proxy import proxied
 from tests.workers import VAULT, true, value
 
 DUE = [
@@ -48,6 +49,23 @@ async def test_an_outcome_waits_for_the_database(sending: Sending) -> None:
         await sending.sql.execute("DROP TRIGGER away ON send_attempts")
         await sending.state("receipt", "sent")
     assert len(sending.peer.taken) == 1
+
+
+async def test_connections_that_died_without_a_word(sending: Sending, monkeypatch: pytest.MonkeyPatch) -> None:
+    """a sender whose connections nobody answers takes others by itself; and it ends though nobody answers at all"""
+    monkeypatch.setattr("receiver.sending.sender.PATIENCE", 0.5)
+    monkeypatch.setattr("receiver.sending.sender.CLEANING", 0.5)
+    async with proxied(sending.dsn) as (proxy, dsn):
+        sender = sending.sender(dsn=dsn)
+        async with sending.running(sender):
+            await sending.queue("first")
+            await sending.state("first", "sent")
+            proxy.swallow()
+            await sending.queue("second")
+            await sending.state("second", "sent")
+            monkeypatch.setattr("receiver.sending.sender.PATIENCE", 3600.0)  # of those that are made anew
+            proxy.passing.clear()
+    assert len(sending.peer.taken) == 2
 
 
 async def test_a_reply_that_no_text_can_hold(sending: Sending) -> None:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from typing import Final
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import Final, TypeAlias
+from weakref import WeakSet
 
 import asyncpg
 import structlog
 
+from receiver.store import sessions
 from receiver.store.connect import create_pool
+from receiver.store.sql import Sql
 
 log: Final = structlog.get_logger("receiver.dispatch")
 
 LOCK_TIMEOUT: Final = 10  # seconds; shorter than a handler's usual limit, so that a lock is told from a hanging handler
+PATIENCE: Final = 15.0  # seconds; longer than the server needs to say that a lock cannot be had
 _LONGEST_PAUSE: Final = 5.0
 
 # The connection or the server is going, gone or full: nobody's fault, roll back and come again.
@@ -28,7 +33,7 @@ GONE: Final = (
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.InternalClientError,
     asyncpg.InterfaceError,
-    OSError,
+    OSError,  # also TimeoutError: no answer
 )
 # Those of them that a statement may meet while its connection lives, although nothing is wrong with it: the database
 # takes nothing from anybody now. The others are then the statement's own, such as a limit that it alone exceeds, or
@@ -51,6 +56,9 @@ CONFLICT: Final = (
 )
 
 
+Connection: TypeAlias = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
+
+
 class DatabaseGone(Exception):
     """The connection of this work was lost; everything in memory about the log is stale."""
 
@@ -63,18 +71,12 @@ class Conflict(Exception):
     """The transaction met another one (deadlock, lock timeout, serialization) and was rolled back."""
 
 
-def is_alive(connection: asyncpg.pool.PoolConnectionProxy) -> bool:
+def is_alive(connection: Connection) -> bool:
     """Whether the connection can still be used."""
     try:
         return not connection.is_closed()
     except asyncpg.InterfaceError:  # the pool has taken it back because it was lost
         return False
-
-
-def drop(connection: asyncpg.pool.PoolConnectionProxy) -> None:
-    """Cut a connection that is of no more use: its session itself may be what is wrong, as one that is read-only."""
-    if is_alive(connection):
-        connection.terminate()
 
 
 def is_gone(error: BaseException, connection: asyncpg.pool.PoolConnectionProxy | None, *, own: bool) -> bool:
@@ -96,12 +98,16 @@ class Database:
     """The connections of one worker: some for handlers' transactions, some for statements of our own.
 
     `session` is raised whenever a connection is lost: what was read before is stale then.
+
+    A connection can die without a word. So each statement of our own has `patience` seconds, after which its
+    connection is cut. (A handler's has the time of its call.)
     """
 
-    def __init__(self, dsn: str, *, connections: int, idle_limit: float, name: str) -> None:
+    def __init__(self, dsn: str, *, connections: int, idle_limit: float, name: str, patience: float = PATIENCE) -> None:
         self._dsn = dsn
         self._connections = connections
-        self._name = f"receiver dispatch {name}"
+        self._name = name
+        self.patience: Final = patience
         self._settings = {
             "jit": "off",
             "lock_timeout": f"{LOCK_TIMEOUT}s",
@@ -110,26 +116,32 @@ class Database:
         }
         self._pool: asyncpg.Pool | None = None
         self._own: asyncpg.Pool | None = None
+        self._made: WeakSet[asyncpg.Connection] = WeakSet()
+        self._left: dict[int, float] = {}  # by process of the server: when its connection was cut
         self._away = False
         self._pause = 0.1
         self.session = 0
 
     async def open(self) -> None:
         """Does not connect yet: the database may be away."""
-        self._pool = await self._create(max(self._connections - _OWN_CONNECTIONS, 1), {})
-        self._own = await self._create(_OWN_CONNECTIONS, _OWN)
+        self._pool = await self._create(max(self._connections - _OWN_CONNECTIONS, 1), {}, None)
+        self._own = await self._create(_OWN_CONNECTIONS, _OWN, self.patience)
 
-    async def _create(self, size: int, settings: Mapping[str, str]) -> asyncpg.Pool:
-        return await create_pool(self._dsn, name=self._name, size=size, settings={**self._settings, **settings})
+    async def _create(self, size: int, settings: Mapping[str, str], command_timeout: float | None) -> asyncpg.Pool:
+        return await create_pool(
+            self._dsn,
+            name=sessions.session_name(self._name),
+            size=size,
+            settings={**self._settings, **settings},
+            command_timeout=command_timeout,
+            made=self._made.add,
+        )
 
-    async def close(self, *, within: float) -> None:
-        """Close the connections; those that are still busy after `within` seconds are cut."""
+    def close(self) -> None:
+        """Cut the connections for good. A goodbye would be waited for where the server is silent."""
         for pool in (self._pool, self._own):
             if pool is not None:
-                try:
-                    await asyncio.wait_for(pool.close(), within)
-                except TimeoutError:
-                    pool.terminate()
+                pool.terminate()
 
     @property
     def away(self) -> bool:
@@ -147,10 +159,32 @@ class Database:
         }
 
     def cut(self) -> None:
-        """Drop all connections at once, as a crash would."""
-        for pool in (self._pool, self._own):
-            if pool is not None:
-                pool.terminate()
+        """Cut all connections, also those in use; what is needed is made anew."""
+        for connection in list(self._made):
+            self.drop(connection)
+
+    def drop(self, connection: Connection) -> None:
+        """Cut a connection that is of no more use. Its session may be what is wrong, as one that is read-only."""
+        if is_alive(connection):
+            self._left[connection.get_server_pid()] = time.monotonic()
+            connection.terminate()
+
+    @contextmanager
+    def limit(self, connection: Connection) -> Iterator[None]:
+        """For a statement of our own: it fails, and the connection is cut, where it takes too long."""
+        timer = asyncio.get_running_loop().call_later(self.patience, self.drop, connection)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    async def end_left(self, sql: Sql) -> None:
+        """End the sessions whose connections were cut: the server may not know of it, and they keep their locks."""
+        if self._left:
+            left = dict(self._left)
+            await sessions.end_left(sql, self._name, left, ago=time.monotonic() - max(left.values()))
+            for pid in left:
+                del self._left[pid]
 
     async def acquire(self) -> asyncpg.pool.PoolConnectionProxy:
         """A connection for a handler's transaction; give it back with `release`. Raises DatabaseGone."""
@@ -171,7 +205,7 @@ class Database:
         try:
             await pool.release(connection)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-            connection.terminate()  # it could not be cleaned up, so it is cut
+            self.drop(connection)  # it could not be cleaned up
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy]:
@@ -182,8 +216,11 @@ class Database:
         except CONFLICT as error:
             raise Conflict(str(error)) from error
         except GONE as error:
-            drop(connection)
+            self.drop(connection)
             raise self.lost(error) from error
+        except asyncio.CancelledError:
+            self.drop(connection)  # it would be waited for until the server has confirmed that the statement is over
+            raise
         finally:
             await self._release(self._own, connection)
 

@@ -31,6 +31,7 @@ _SETTINGS: Final = {
     "default_transaction_read_only": "on",
     "statement_timeout": "60s",
 }
+_PATIENCE: Final = 65.0  # seconds; longer than the server needs to say that a read took too long
 
 
 class LogConnection:
@@ -59,7 +60,7 @@ class LogConnection:
     async def _connected(self) -> tuple[asyncpg.Connection, int]:
         if self._open is None or not is_usable(self._open[0]):
             self.cut()
-            connection = await connect(self._dsn, name=self._name, settings=_SETTINGS)
+            connection = await connect(self._dsn, name=self._name, settings=_SETTINGS, command_timeout=_PATIENCE)
             try:
                 await wire.prepare_moments(connection)
                 self._open = connection, await check_generation(connection)

@@ -20,7 +20,6 @@ from receiver.dispatch.database import (
     Database,
     DatabaseFull,
     DatabaseGone,
-    drop,
     is_alive,
     is_gone,
 )
@@ -50,6 +49,7 @@ class Transaction:
         self._turn = asyncio.Lock()
         self._failed: BaseException | None = None
         self._gone: BaseException | None = None
+        self._limit: float | None = None  # seconds for a statement; a handler's has the time of its call
         self.ended = False
 
     async def __aenter__(self) -> Self:
@@ -66,11 +66,12 @@ class Transaction:
         connection, self._connection = self._connection, None
         if connection is not None:
             if self._gone is not None:
-                drop(connection)
-            if self._outer is not None and is_alive(connection) and not self._committed:
-                with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-                    await self._outer.rollback()  # else releasing does it, and asyncpg logs an error
-            await self._database.release(connection)
+                self._database.drop(connection)
+            with self._database.limit(connection):
+                if self._outer is not None and is_alive(connection) and not self._committed:
+                    with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                        await self._outer.rollback()  # else releasing does it, and asyncpg logs an error
+                await self._database.release(connection)
 
     @property
     def opened(self) -> bool:
@@ -86,7 +87,7 @@ class Transaction:
                 if self._alone and not self._saved:
                     await self._control("SAVEPOINT attempt")
                     self._saved = True
-                return await getattr(connection, method)(query, *args)
+                return await getattr(connection, method)(query, *args, timeout=self._limit)
             except Exception as error:
                 self._note(error)
                 raise
@@ -99,7 +100,8 @@ class Transaction:
             raise
         self._outer = connection.transaction()
         try:
-            await self._outer.start()
+            with self._database.limit(connection):
+                await self._outer.start()
         except Exception as error:
             self._note(error, own=True)
             raise
@@ -133,18 +135,22 @@ class Transaction:
     @contextmanager
     def own_statements(self) -> Iterator[None]:
         """For statements of our own: they fail by the database alone, so raise DatabaseGone or Conflict."""
+        self._limit = self._database.patience
         try:
             yield
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
             self._note(error, own=True)
             self.check()
             raise
+        finally:
+            self._limit = None
 
     async def commit(self) -> None:
         """Raises DatabaseGone: whether it was committed is not known then, and reading the cursors tells."""
-        if self._outer is not None:
+        if self._outer is not None and self._connection is not None:
             try:
-                await self._outer.commit()
+                with self._database.limit(self._connection):
+                    await self._outer.commit()
                 self._committed = True
             except Exception as error:
                 self._note(error, own=True)
@@ -176,7 +182,8 @@ class Transaction:
 
     async def _control(self, statement: str) -> None:
         assert self._connection is not None
-        await self._connection.execute(statement)
+        with self._database.limit(self._connection):
+            await self._connection.execute(statement)
 
     @asynccontextmanager
     async def savepoint(self, sql: TransactionSql) -> AsyncIterator[None]:

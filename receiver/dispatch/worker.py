@@ -7,7 +7,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -19,7 +19,7 @@ from receiver.contacts.rules import Rules
 from receiver.dispatch.acks import Acks
 from receiver.dispatch.breaker import Breaker
 from receiver.dispatch.calling import Caller
-from receiver.dispatch.database import Conflict, Database, DatabaseFull, DatabaseGone
+from receiver.dispatch.database import PATIENCE, Conflict, Database, DatabaseFull, DatabaseGone
 from receiver.dispatch.lane_reader import LaneReader
 from receiver.dispatch.listening import listen
 from receiver.dispatch.loop import HandlerLoop, Reads
@@ -31,7 +31,7 @@ from receiver.dispatch.setbacks import Setbacks
 from receiver.dispatch.watchdog import Watchdog
 from receiver.event import SHARDS
 from receiver.plugins.handlers import Handler
-from receiver.store import breakers, control, failures, leases, ordering
+from receiver.store import breakers, control, failures, leases, ordering, sessions
 from receiver.store.control import Order
 from receiver.store.lanes import Lane, cursor_of, end_finished, lanes_of, open_lane
 from receiver.store.log import check_generation, create_cursors
@@ -44,6 +44,8 @@ LEASE: Final = 10.0  # seconds without renewal after which others take a worker'
 _HEARTBEAT: Final = 1.0
 _UNPARK_EVERY: Final = 30  # beats
 _GRACE: Final = 10.0  # seconds for the batch in hand when stopping
+_CLEANING: Final = 3.0  # seconds for what was cancelled; a handler's call has a little less
+_GOODBYE: Final = 5.0  # seconds for handing over the leases
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +78,8 @@ class Worker:
     at most so many to Postgres besides those for reading and for being woken; by default enough that no handler
     waits for another's. `lease`: seconds without a sign of life after which other workers take over. `poll`:
     shortest and longest pause between looks for events that other processes stored. `grace`: seconds for the batch
-    in hand when stopping.
+    in hand when stopping. `patience`: seconds without an answer after which a connection counts as lost; all of them
+    do when the leases could not be renewed for half as long again as they last.
     """
 
     def __init__(  # noqa: PLR0913 - keywords with defaults are the interface
@@ -92,6 +95,7 @@ class Worker:
         lease: float = LEASE,
         poll: tuple[float, float] = (0.05, 1.0),
         grace: float = _GRACE,
+        patience: float = PATIENCE,
     ) -> None:
         self.name: Final = name or f"{socket.gethostname()}:{os.getpid()}"
         self.id: Final = uuid4()
@@ -108,8 +112,10 @@ class Worker:
             or sum(one.run.concurrency + 2 for one in handlers) + 3,  # with its retries and its lane
             idle_limit=longest + 60,
             name=self.name,
+            patience=patience,
         )
-        self._reader = Reader(LogConnection(dsn, self._database, name=self.name), self._database, batch=batch)
+        self._log_connection = LogConnection(dsn, self._database, name=self.name)
+        self._reader = Reader(self._log_connection, self._database, batch=batch)
         self._acks = Acks(self._database, owner=self.id, ttl=lease)
         self._lane_connection = LogConnection(dsn, self._database, name=f"{self.name} lanes")
         self._tasks: list[asyncio.Task[Any]] = []
@@ -202,15 +208,10 @@ class Worker:
         try:
             with Watchdog(self._callers.values(), self._log):
                 await self._serve(stop)
-        except BaseException:  # cancelled, or unable to go on: no goodbye
-            self._database.cut()
-            raise
         finally:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._database.close()
             self._lane_connection.cut()
-            await self._database.close(within=2)
+            await _end(self._tasks)
 
     async def _serve(self, stop: asyncio.Event) -> None:
         if not await self._prepare(stop):
@@ -270,21 +271,32 @@ class Worker:
             _, late = await asyncio.wait(work, timeout=self._grace)
             for task in late:
                 self._log.warning("batch_cut_short", of=task.get_name())
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
-        with contextlib.suppress(DatabaseGone, Conflict):  # the leases run out by themselves then
-            async with self._database.connection() as connection:
+            if late:
+                await _end(late)
+                self._cut()  # what still goes on waits for a server that is silent; a new connection may be heard
+        with contextlib.suppress(DatabaseGone, Conflict, TimeoutError):  # the leases run out by themselves then
+            async with asyncio.timeout(_GOODBYE), self._database.connection() as connection:
                 await leases.leave(connection, self.id)
         self._log.info("dispatch_stopped", worker=self.name)
 
     async def _heartbeat(self) -> None:
         while True:
             try:
-                await self._beat()
+                async with asyncio.timeout(self._lease * 1.5):
+                    await self._beat()
+            except TimeoutError as error:  # others have the shards by now, so nothing that is under way could commit
+                self._database.lost(error)
+                self._cut()
             except (DatabaseGone, Conflict):
                 await self._database.pause()
             else:
                 await asyncio.sleep(min(_HEARTBEAT, self._lease / 5))
+
+    def _cut(self) -> None:
+        """Cut all connections. What was under way is rolled back, and begins anew."""
+        self._database.cut()
+        self._log_connection.cut()
+        self._lane_connection.cut()
 
     async def _beat(self) -> None:
         """Show that this worker lives, renew its leases, and see what has changed around it."""
@@ -293,6 +305,8 @@ class Worker:
         held, asked_at = None, time.monotonic()
         async with self._database.connection() as connection:
             quotas = await leases.join(connection, self.id, self.name, cursors, ttl=self._lease)
+            await self._database.end_left(connection)
+            await sessions.end_late(connection, connection.get_server_pid())
             # A host that was frozen or cut off counts as running nothing: a handler may have been removed meanwhile.
             if forgotten := await control.forgotten(connection, names):
                 self._log.warning("handlers_begin_anew", handlers=forgotten, why="they were removed while they ran")
@@ -379,3 +393,12 @@ class Worker:
                 raise
             except BaseException as error:  # noqa: BLE001 - a fault of ours, or of a handler's objects, must not end them
                 await self._setbacks[name].fault("retry_failed", error)
+
+
+async def _end(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Cancel them, and let them clean up, but not for long."""
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        ended, _ = await asyncio.wait(tasks, timeout=_CLEANING)
+        await asyncio.gather(*ended, return_exceptions=True)

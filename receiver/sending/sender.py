@@ -46,6 +46,10 @@ LEASE: Final = timedelta(seconds=60)
 RENEW: Final = 15.0  # seconds
 CHORES: Final = 5.0  # seconds
 GRACE: Final = 25.0  # seconds that messages in hand get at the end
+CLEANING: Final = 5.0  # seconds for what was cancelled then, and for saying goodbye
+PATIENCE: Final = 30.0  # seconds without an answer after which a connection counts as lost
+# A transaction waits for nobody but us. The last is for one whose process or connection died without a word.
+_SETTINGS: Final = {"lock_timeout": "10s", "idle_in_transaction_session_timeout": "60s"}
 FULL: Final = 60.0  # seconds, at most, until an account whose limit is reached is asked again: turns are given back
 
 Compose = Callable[[Sql, asyncpg.Record, Account], Awaitable[Message]]
@@ -106,7 +110,9 @@ class Sender:
     async def run(self, stop: asyncio.Event) -> None:
         """Send until `stop` is set; messages in hand are finished then, within GRACE seconds."""
         size = min(self._rules.concurrency, 10) + 2
-        self._pool = await create_pool(self._dsn, name="receiver sending", size=size, settings={"lock_timeout": "10s"})
+        self._pool = await create_pool(
+            self._dsn, name="receiver sending", size=size, settings=_SETTINGS, command_timeout=PATIENCE
+        )
         keeping = [
             asyncio.create_task(self._every("recover", RECOVER, self._look_after)),
             asyncio.create_task(self._every("renew", RENEW, self._renew)),
@@ -119,24 +125,36 @@ class Sender:
         looking = asyncio.create_task(self._looked.wait())  # marketing mail would be held for nothing
         await asyncio.wait([stopping, looking], return_when=asyncio.FIRST_COMPLETED)
         looking.cancel()
+        claiming = asyncio.create_task(self._claim_all(stopping))
         try:
-            while not stop.is_set():
-                self._wake.clear()
-                if not await self._claim():
-                    waking = asyncio.create_task(self._wake.wait())
-                    await asyncio.wait([stopping, waking], timeout=POLL, return_when=asyncio.FIRST_COMPLETED)
-                    waking.cancel()
+            await asyncio.wait([stopping, claiming], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([claiming], timeout=CLEANING)
+            if claiming.done():
+                claiming.result()
         finally:
             self._stopping.set()
             stopping.cancel()
             if self._tasks:
                 await asyncio.wait(self._tasks, timeout=GRACE)
-            for task in (*keeping, *self._tasks):
-                task.cancel()
-            await asyncio.gather(*keeping, *self._tasks, return_exceptions=True)
-            await asyncio.gather(*(one.transport.aclose() for one in self._accounts.values()), return_exceptions=True)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._pool.close(), 5)
+            await self._end([claiming, *keeping, *self._tasks])
+
+    async def _claim_all(self, stopping: asyncio.Task[bool]) -> None:
+        while not stopping.done():
+            self._wake.clear()
+            if not await self._claim():
+                waking = asyncio.create_task(self._wake.wait())
+                await asyncio.wait([stopping, waking], timeout=POLL, return_when=asyncio.FIRST_COMPLETED)
+                waking.cancel()
+
+    async def _end(self, tasks: Sequence[asyncio.Task[None]]) -> None:
+        """Cancel what is left, and close; nothing of that waits for a server that is silent."""
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=CLEANING)
+        self._sql.terminate()
+        closing = [asyncio.create_task(one.transport.aclose()) for one in self._accounts.values()]
+        await asyncio.wait([*tasks, *closing], timeout=CLEANING)
+        await asyncio.gather(*(one for one in (*tasks, *closing) if one.done()), return_exceptions=True)
 
     # Looking after the outbox ----------------------------------------------------------------------------------------
 

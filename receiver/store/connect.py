@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeGuard, TypeVar
 
@@ -154,15 +154,19 @@ async def create_pool(
     size: int,
     settings: Mapping[str, str] = NO_SETTINGS,
     timeout: float = 10,  # noqa: ASYNC109 - of one connection
+    command_timeout: float | None = None,
+    made: Callable[[asyncpg.Connection], None] = lambda _: None,
 ) -> asyncpg.Pool:
-    """At most `size` such connections, each made when it is needed.
+    """At most `size` such connections, each made when it is needed; `made` is told of it.
 
     They are given back as they are; an open transaction is rolled back. asyncpg would spend a round trip on RESET ALL,
     which would also undo the settings.
     """
 
     async def make(*_: Any, **__: Any) -> asyncpg.Connection:
-        return await connect(dsn, name=name, settings=settings, timeout=timeout)
+        connection = await connect(dsn, name=name, settings=settings, timeout=timeout, command_timeout=command_timeout)
+        made(connection)
+        return connection
 
     return await asyncpg.create_pool(
         dsn, connect=make, min_size=0, max_size=size, max_queries=2**31, reset=_keep_session
@@ -171,6 +175,12 @@ async def create_pool(
 
 async def _keep_session(_connection: asyncpg.Connection) -> None:
     pass
+
+
+# The last one is for what the server holds when nobody is there any more: its locks would stop all who look next.
+_LIMITS: Final = """
+SET LOCAL statement_timeout = {0}; SET LOCAL lock_timeout = {0}; SET LOCAL idle_in_transaction_session_timeout = {0}
+"""
 
 
 class KeptConnection:
@@ -190,10 +200,7 @@ class KeptConnection:
                 async with asyncio.timeout(within):
                     connection = await self._connected(within)
                     async with connection.transaction():
-                        limit = f"{int(within * 1000)}ms"
-                        await connection.execute(
-                            f"SET LOCAL statement_timeout = '{limit}'; SET LOCAL lock_timeout = '{limit}'"
-                        )
+                        await connection.execute(_LIMITS.format(int(within * 1000)))
                         yield connection
             except BaseException:  # whatever it was, the next one begins with a connection that is known to be whole
                 self.close()

@@ -21,6 +21,7 @@ from receiver.store.connect import AWAY
 from receiver.store.sql import Sql
 
 LEASE: Final = timedelta(minutes=5)
+_CLEANING: Final = 10.0  # seconds for what was cancelled: it would wait for a server that is silent
 
 _TAKE: Final = """
 INSERT INTO tasks AS t (name, owner, lease_until, started_at)
@@ -97,8 +98,7 @@ async def beside(work: Coroutine[Any, Any, None], *, name: str) -> AsyncIterator
         yield
     finally:
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await asyncio.wait([task], timeout=_CLEANING)
 
 
 async def _renew_on(sql: Sql, name: str, owner: str) -> None:

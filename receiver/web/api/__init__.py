@@ -41,6 +41,7 @@ _SETTINGS: Final = {
     "lock_timeout": "3s",
     "idle_in_transaction_session_timeout": "30s",
 }
+_PATIENCE: Final = 15.0  # seconds, after which a connection counts as lost: the server would have said something
 
 
 @asynccontextmanager
@@ -48,7 +49,7 @@ async def routes(
     dsn: str, vault: Vault, public_url: str | None, policy: PolicySettings, means: Means
 ) -> AsyncIterator[list[BaseRoute]]:
     """What the admin application serves of the API, while the block runs. Connects when it is first asked."""
-    pool = await create_pool(dsn, name="receiver api", size=CONNECTIONS, settings=_SETTINGS)
+    pool = await create_pool(dsn, name="receiver api", size=CONNECTIONS, settings=_SETTINGS, command_timeout=_PATIENCE)
     world, gate = World(pool, vault, public_url, policy, means), Gate(vault)
     by_path: dict[str, list[Operation]] = {}
     for one in OPERATIONS:
