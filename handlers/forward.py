@@ -30,7 +30,7 @@ class Forward(Endpoint):
 
 @handler(batch=True, batch_size=100, settings=Forward, opt_in=True, machines=True, tests=True)
 async def forward(events: Sequence[Event], ctx: Context[Forward]) -> Outcome | None:
-    """Post events to a URL of your own, signed, in batches."""
+    """Post events to a URL of your own, signed, in batches; for as long as it asks for a pause they wait in the log."""
     if ctx.replaying:
         return Skip("replayed without side effects")
     ours = await _streams(events, ctx) if ctx.settings.streams else {}

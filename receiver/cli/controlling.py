@@ -81,6 +81,8 @@ def _state(one: Standing) -> str:
     words = {
         "paused": f"paused by {one.paused_by or 'unknown'}" + (f": {one.paused_because}" if one.paused_because else ""),
         "broken": f"breaker open since {_time(one.breaker_since)}: {one.breaker_error}",
+        "resting": f"rests until {_time(one.resting_until)}"
+        + (f": {one.resting_because}" if one.resting_because else ""),
         "idle": "no worker runs",
         "removed": "removed: no running worker has it",
         "running": "running",
@@ -165,6 +167,7 @@ async def give_again(place: Place, ask: Ask, *, dry_run: bool, yes: bool) -> Non
 _REMEDIES: Final = {
     Obstacle.PAUSED: "`receiver handlers resume {}` lets it go on",
     Obstacle.BROKEN: "`receiver handlers` shows the error; it goes on by itself once that is mended",
+    Obstacle.RESTING: "`receiver handlers` shows until when and why; it goes on by itself",
     Obstacle.IDLE: "start a worker that has it",
 }
 

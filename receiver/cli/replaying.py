@@ -183,7 +183,7 @@ def _require_running(plans: Sequence[Plan]) -> None:
     held = [
         f"nothing would be handed to {plan.handler}: {in_the_way(plan.obstacle, plan.handler)}"
         for plan in plans
-        if plan.obstacle
+        if plan.obstacle and plan.obstacle is not Obstacle.RESTING  # a rest is over soon: what is put waits for it
     ]
     if not held:
         return

@@ -1,7 +1,9 @@
-"""Stops a handler that fails for everything, and lets it go on when a probe succeeds."""
+"""Stops a handler that fails for everything until a probe succeeds, and one that asks for a rest until that is over."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from typing import Final
 from uuid import UUID
 
@@ -9,6 +11,7 @@ from receiver.dispatch.calling import Caller
 from receiver.dispatch.database import Database
 from receiver.dispatch.failing import Failure
 from receiver.store import breakers
+from receiver.store.breakers import Hold
 
 _KNOWN: Final = 10_000  # events at most
 
@@ -21,6 +24,15 @@ class Tripped(Exception):
         self.failure = failure
 
 
+class NotNow(Exception):
+    """A batch handler has asked for later: it wants nothing for so many `seconds`. `why`: without addresses."""
+
+    def __init__(self, seconds: float, why: str) -> None:
+        super().__init__(why)
+        self.seconds = seconds
+        self.why = why
+
+
 class Breaker:
     """One handler's breaker, as this worker knows it.
 
@@ -29,6 +41,8 @@ class Breaker:
 
     Events that have opened it once do not count again: a probe has shown since that others are handled, so it is they
     that are bad, and a long run of them must not stop the handler for ever.
+
+    `resting`: the handler has asked for a rest, which ends by itself; no matter whether it has a breaker.
     """
 
     def __init__(self, database: Database, caller: Caller) -> None:
@@ -41,11 +55,23 @@ class Breaker:
         self._worked = False
         self.open = False
         self.probe_due = False
+        self._rests_until = 0.0
 
-    def obey(self, open_ones: dict[str, bool]) -> None:
+    @property
+    def resting(self) -> bool:
+        return self._rests_until > 0.0 and time.monotonic() < self._rests_until
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing is to be handed over but a probe."""
+        return self.open or self.resting
+
+    def obey(self, holds: Mapping[str, Hold]) -> None:
         """What the database says."""
-        was_open, self.open = self.open, self._limit > 0 and self._name in open_ones
-        self.probe_due = self.open and open_ones[self._name]
+        hold = holds.get(self._name)
+        was_open, self.open = self.open, self._limit > 0 and hold is not None and hold.open
+        self.probe_due = self.open and hold is not None and hold.wait <= 0
+        self._rests_until = 0.0 if hold is None or hold.open else time.monotonic() + hold.wait
         if was_open != self.open:
             self._failed.clear()
 
@@ -74,6 +100,13 @@ class Breaker:
         self._failed = set()
         if first:
             self._log.error("breaker_open", error_type=failure.error_type, error=failure.error)
+
+    async def rest(self, asked: NotNow) -> None:
+        """Let the handler rest, in all workers. Raises DatabaseGone or Conflict."""
+        async with self._database.connection() as connection:
+            await breakers.rest(connection, self._name, asked.why, seconds=asked.seconds)
+        self._rests_until = max(self._rests_until, time.monotonic() + asked.seconds)
+        self._log.info("handler_rests", seconds=round(asked.seconds, 1), why=asked.why)
 
     async def claim(self) -> bool:
         """Whether this worker may probe now. Raises DatabaseGone or Conflict."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
@@ -132,6 +133,13 @@ def scrub(text: str, event: Event, *, limit: int) -> str:
         if address:
             text = re.sub(re.escape(address), "<address>", text, flags=re.IGNORECASE)
     return clean(text, limit=limit)
+
+
+def scrub_all(text: str, events: Sequence[Event]) -> str:
+    """A message without the addresses of any of the events."""
+    for event in events:
+        text = scrub(text, event, limit=_LONGEST_MESSAGE)
+    return text
 
 
 def clean(text: str, *, limit: int) -> str:

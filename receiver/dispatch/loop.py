@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 from uuid import UUID
 
 from receiver.dispatch.batches import Batch, batches
-from receiver.dispatch.breaker import Breaker, Tripped
+from receiver.dispatch.breaker import Breaker, NotNow, Tripped
 from receiver.dispatch.calling import Caller
 from receiver.dispatch.database import Conflict, Database, DatabaseFull, DatabaseGone
 from receiver.dispatch.lanes import Lanes, Pages, shares
@@ -152,7 +152,7 @@ class HandlerLoop:
         await self._balance()
         if self._breaker.open:
             await self._probe()
-        else:
+        elif not self._breaker.resting:
             await self._share_out(beat)
         await self._next(beat)
 
@@ -191,7 +191,7 @@ class HandlerLoop:
 
     async def _run(self, part: Pages) -> None:
         for batch in batches(part, self._handler.filter.accepts, self._handler.run.batch_size):
-            if self._stop.is_set() or not self.quota or self._breaker.open:
+            if self._stop.is_set() or not self.quota or self._breaker.holds:
                 return
             await self._handle(batch)
 
@@ -219,6 +219,8 @@ class HandlerLoop:
                 await self._runner.alone(batch, self._stop)
             except Tripped as tripped:
                 await self._breaker.probed(tripped)
+            except NotNow as asked:
+                await self._breaker.rest(asked)
             else:
                 await self._breaker.probed(None)
 
@@ -253,9 +255,12 @@ class HandlerLoop:
             self._leased |= {one.shard: one for one in taken}
 
     async def _handle(self, batch: Batch) -> None:
+        alone = self._conflicts >= _CONFLICTS or self._runner.asks_too_often(batch.events)
         try:
-            if self._conflicts >= _CONFLICTS or not await self._runner.together(batch):
+            if alone or not await self._runner.together(batch):
                 await self._runner.alone(batch, self._stop)
         except Tripped as tripped:
             await self._breaker.trip(tripped)
+        except NotNow as asked:
+            await self._breaker.rest(asked)
         self._conflicts = 0

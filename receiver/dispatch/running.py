@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
+from uuid import UUID
 
 import asyncpg
 
 from receiver.dispatch.acks import Acks
 from receiver.dispatch.batches import Batch, Part
-from receiver.dispatch.breaker import Breaker
+from receiver.dispatch.breaker import Breaker, NotNow
 from receiver.dispatch.calling import Caller, Raised, settled
 from receiver.dispatch.database import Conflict, Database, DatabaseGone
-from receiver.dispatch.failing import Failure, failure_of, plain
+from receiver.dispatch.failing import Failure, failure_of, plain, scrub_all
 from receiver.dispatch.transaction import Aborted, Transaction, TransactionSql
 from receiver.event import Event
 from receiver.plugins.outcomes import GiveUp, Outcome, RetryAfter
@@ -24,6 +26,7 @@ from receiver.store.log import find_event
 from receiver.store.ordering import key_of
 from receiver.store.sql import Sql
 
+_ASKING: Final = 1000  # batches that are known at most to have asked for later
 _ALONE_TIME: Final = 5.0  # seconds after which events that run alone are committed, so that slow failures hold no locks
 
 
@@ -31,7 +34,7 @@ class Runner:
     """Runs one handler's batches and moves its cursors in the same transaction.
 
     `lane`: the cursors are that lane's, else the handler's own. Everything here raises DatabaseGone, Conflict,
-    LeaseLost or Tripped where nothing of the transaction in hand has happened.
+    LeaseLost or Tripped where nothing of the transaction in hand has happened; NotNow where a batch handler is to rest.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Runner:
         self.cursor: Final = lane.cursor if lane else caller.handler.name
         self.replaying: Final = lane is not None and lane.replaying
         self.counts: Final = caller.counts
+        self._asked: Counter[UUID] = Counter()  # how often a batch that begins with this event has asked for later
 
     async def together(self, batch: Batch) -> bool:
         """The whole batch in one transaction; False: something failed, everything was rolled back."""
@@ -60,7 +64,8 @@ class Runner:
             if events:
                 context = self._caller.context(transaction, replaying=self.replaying)
                 result = await self._caller.call_all(events, context)
-                if not await self._fine(transaction, result):
+                if not await self.fine(transaction, result):
+                    self.heed(batch.events, result)
                     return False
             try:
                 await self._park(transaction, [one for one in batch.events if blocked and key_of(one) in blocked])
@@ -86,22 +91,48 @@ class Runner:
             with transaction.own_statements():
                 await ordering.park(sql, self._handler.name, events, replaying=self.replaying)
 
-    async def _fine(self, transaction: Transaction, result: Outcome | Raised) -> bool:
+    async def fine(self, transaction: Transaction, result: Outcome | Raised) -> bool:
+        """Whether what was done together may be committed."""
         try:
             transaction.check()
         except Aborted:
             return False
         return settled(result)
 
+    def heed(self, events: Sequence[Event], result: Outcome | Raised) -> None:
+        """Raises NotNow where a batch handler has asked for later: it speaks for all, so none is filed by itself."""
+        if not isinstance(result, RetryAfter):
+            return
+        asked = self.asked(failure_of(events[0], result, failed_before=0, run=self._handler.run))
+        if asked is not None:
+            self.count_asking(events[0])
+            raise NotNow(asked.seconds, scrub_all(asked.why, events))
+
+    def count_asking(self, first: Event) -> int:
+        """How often a batch that begins with this event has asked for later by now."""
+        if len(self._asked) >= _ASKING:
+            self._asked.clear()
+        self._asked[first.id] += 1
+        return self._asked[first.id]
+
+    def asks_too_often(self, events: Sequence[Event]) -> bool:
+        """Whether a batch that begins so has asked for later again and again: perhaps it is but one event that asks."""
+        return bool(self._asked and events) and self._asked[events[0].id] >= self._handler.run.max_attempts
+
     async def alone(self, batch: Batch, stop: asyncio.Event) -> None:
-        """Each event in a savepoint of its own; what fails is kept for later, and the cursors move on."""
+        """Each event in a savepoint of its own; what fails is kept for later, and the cursors move on.
+
+        A batch handler's event that asks for later is kept too, and those after it are left for the rest's end.
+        """
         run = _Alone(self, self._database, await self._blocked(batch) if self._handler.run.ordered else None)
         try:
             for part in batch.parts:
                 await self._part_alone(run, part)
-                if stop.is_set():
+                if stop.is_set() or run.asked:
                     break
             await run.commit()
+            if run.asked:
+                raise run.asked
         finally:
             await run.close()
 
@@ -113,6 +144,8 @@ class Runner:
                 await run.attempt(event)
             if index + 1 >= part.page.late or index + 1 == part.stop:
                 run.moves[part.leased.shard] = Move(part.leased, part.page.after(index + 1), index + 1 - begun)
+                if run.asked:
+                    break
                 if run.overdue:
                     await run.commit()
                     begun = index + 1
@@ -131,6 +164,12 @@ class Runner:
         else:
             self._breaker.failed(failure)
         return failure
+
+    def asked(self, failure: Failure | None) -> NotNow | None:
+        """What was asked for, where it is a batch handler's."""
+        if failure is None or failure.delay is None or failure.cause != "asked" or not self._handler.batch:
+            return None
+        return NotNow(failure.delay, failure.error)
 
     async def keep(self, transaction: Transaction, kept: Sequence[Failure]) -> list[Failure]:
         """Write failures down, and return them as they were kept: each in plain words where it is refused otherwise."""
@@ -244,6 +283,7 @@ class _Alone:
         self._database = database
         self._blocked = blocked
         self.moves: dict[int, Move] = {}
+        self.asked: NotNow | None = None
         self._start()
 
     def _start(self) -> None:
@@ -266,6 +306,7 @@ class _Alone:
             self._handled += 1
         else:
             self._failures.append(failure)
+            self.asked = self.asked or self._runner.asked(failure)
             if self._blocked is not None and failure.delay is not None:
                 self._blocked.add(key_of(event))
 

@@ -338,9 +338,9 @@ class Worker:
         self._beaten_at = time.monotonic()
 
     async def _obey(self, sql: Sql) -> None:
-        open_ones = await breakers.open_ones(sql, list(self._breakers))
+        holds = await breakers.holds(sql, list(self._breakers))
         for breaker in self._breakers.values():
-            breaker.obey(open_ones)
+            breaker.obey(holds)
 
     async def _retry_in_order(self, sql: Sql) -> None:
         """Ordered handlers' due events are their loops' business."""

@@ -26,7 +26,8 @@ class Skip:
 class RetryAfter:
     """Not now: roll back what this event changed and hand it over again after `delay` (seconds, or a timedelta).
 
-    Does not count as a failed attempt. Raises TypeError or ValueError where that is no delay, or one of over a year.
+    Does not count as a failed attempt. A batch handler speaks for the whole batch: nothing is handed to it for so long.
+    Raises TypeError or ValueError where that is no delay, or one of over a year.
     """
 
     delay: timedelta | float

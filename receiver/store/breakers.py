@@ -1,8 +1,12 @@
-"""The breakers' state, which all workers obey: an open one stops a handler that fails for everything."""
+"""What holds handlers, which all workers obey: the breaker of one that fails for everything, or a rest it asked for.
+
+Both are in the same columns. A rest has no `breaker_since`; it ends at `breaker_probe_at`, by itself.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
@@ -32,13 +36,29 @@ UPDATE handlers SET breaker_probe_at =
 WHERE name = $1 AND breaker_probe_at <= clock_timestamp()
 RETURNING true
 """
+_REST: Final = """
+INSERT INTO handlers AS h (name, breaker_error, breaker_probe_at)
+VALUES ($1, $2, clock_timestamp() + $3 * interval '1 second')
+ON CONFLICT (name) DO UPDATE SET
+    breaker_error = CASE WHEN h.breaker_since IS NULL THEN excluded.breaker_error ELSE h.breaker_error END,
+    breaker_probe_at = greatest(h.breaker_probe_at, excluded.breaker_probe_at)
+"""
 _HASTEN: Final = """
-UPDATE handlers SET breaker_probe_at = clock_timestamp() WHERE name = ANY ($1::text[]) AND breaker_since IS NOT NULL
+UPDATE handlers SET breaker_probe_at = clock_timestamp()
+WHERE name = ANY ($1::text[]) AND breaker_probe_at > clock_timestamp()
 """
-_OPEN_ONES: Final = """
-SELECT name, breaker_probe_at <= clock_timestamp() FROM handlers
-WHERE name = ANY ($1::text[]) AND breaker_since IS NOT NULL
+_HOLDS: Final = """
+SELECT name, breaker_since IS NOT NULL, extract(epoch FROM breaker_probe_at - clock_timestamp())::float8 FROM handlers
+WHERE name = ANY ($1::text[]) AND (breaker_since IS NOT NULL OR breaker_probe_at > clock_timestamp())
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Why nothing is handed to a handler: its breaker is `open`, or it rests. `wait`: seconds until the next try."""
+
+    open: bool
+    wait: float
 
 
 async def open_(sql: Sql, handler: str, error: str) -> bool:
@@ -57,11 +77,16 @@ async def claim(sql: Sql, handler: str) -> bool:
     return await sql.fetchval(_CLAIM, handler, FIRST_PROBE) is not None
 
 
+async def rest(sql: Sql, handler: str, why: str, *, seconds: float) -> None:
+    """Let nothing be handed to it for so long; where its breaker is open, nor a probe."""
+    await sql.execute(_REST, handler, why, seconds)
+
+
 async def hasten(sql: Sql, handlers: Sequence[str]) -> None:
-    """Let the next probe be now: a worker has started, perhaps with corrected code."""
+    """Let the next probe be now, and rests be over: a worker has started, perhaps with corrected code."""
     await sql.execute(_HASTEN, list(handlers))
 
 
-async def open_ones(sql: Sql, handlers: Sequence[str]) -> dict[str, bool]:
-    """Those of the handlers whose breaker is open, and whether a probe is due."""
-    return {row[0]: row[1] for row in await sql.fetch(_OPEN_ONES, list(handlers))}
+async def holds(sql: Sql, handlers: Sequence[str]) -> dict[str, Hold]:
+    """Those of the handlers that are held."""
+    return {row[0]: Hold(row[1], row[2]) for row in await sql.fetch(_HOLDS, list(handlers))}

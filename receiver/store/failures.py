@@ -66,7 +66,7 @@ _TAKE_DUE: Final = f"""
 SELECT event_id, event_received_at, cause, attempt, dead_letter_id, side_effects FROM retries
 WHERE handler = $1 AND {_IS_DUE}
   AND NOT EXISTS (SELECT FROM handlers WHERE name = $1 AND state = 'paused')
-ORDER BY next_at LIMIT 1 FOR UPDATE SKIP LOCKED
+ORDER BY next_at LIMIT $2 FOR UPDATE SKIP LOCKED
 """
 # A letter keeps its attempts, unless this was its retry: a replay leaves it as it is.
 _SETTLE: Final = """
@@ -144,10 +144,9 @@ async def due_handlers(sql: Sql, handlers: Sequence[str]) -> set[str]:
     return {row[0] for row in await sql.fetch(_DUE, list(handlers))}
 
 
-async def take_due(sql: Sql, handler: str) -> Due | None:
-    """The handler's event that is due longest, locked until the transaction ends; None when nothing is."""
-    row = await sql.fetchrow(_TAKE_DUE, handler)
-    return None if row is None else await due_of(sql, row)
+async def take_due(sql: Sql, handler: str, limit: int) -> list[Due]:
+    """Those of the handler's events that are due longest, locked until the transaction ends."""
+    return [await due_of(sql, row) for row in await sql.fetch(_TAKE_DUE, handler, limit)]
 
 
 async def due_of(sql: Sql, row: asyncpg.Record) -> Due:

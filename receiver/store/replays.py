@@ -143,6 +143,7 @@ class Obstacle(StrEnum):
 
     PAUSED = "it is paused"
     BROKEN = "its breaker is open, because it failed for everything"
+    RESTING = "it rests, as it has asked to"
     IDLE = "no worker runs it now"
 
 
@@ -152,6 +153,7 @@ SELECT CASE
     WHEN h.breaker_since IS NOT NULL THEN '{Obstacle.BROKEN}'
     WHEN NOT EXISTS (SELECT FROM workers WHERE $1 = ANY (handlers) AND expires_at > clock_timestamp())
         THEN '{Obstacle.IDLE}'
+    WHEN h.breaker_probe_at > clock_timestamp() THEN '{Obstacle.RESTING}'
 END
 FROM (SELECT) AS one LEFT JOIN handlers h ON h.name = $1
 """

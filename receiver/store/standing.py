@@ -56,7 +56,8 @@ SELECT held.handler, held.shards, held.leased, held.owners, coalesce(behind.even
        coalesce(waiting.due, 0) AS retries_due, coalesce(waiting.parked, 0) AS parked,
        coalesce(dead.letters, 0) AS dead_letters,
        coalesce(h.state = 'paused', false) AS paused, h.changed_at, h.changed_by, h.reason,
-       h.breaker_since, h.breaker_error,
+       h.breaker_since, h.breaker_error, h.breaker_probe_at,
+       coalesce(h.breaker_since IS NULL AND h.breaker_probe_at > clock_timestamp(), false) AS resting,
        EXISTS (SELECT FROM workers w WHERE held.handler = ANY (w.handlers) AND w.expires_at > clock_timestamp()) AS run,
        EXISTS (SELECT FROM workers w WHERE w.expires_at > clock_timestamp()) AS workers,
        l.kind AS lane, l.total AS lane_total,
@@ -75,7 +76,8 @@ class Standing:
     unread event was stored, the oldest due retry was due, or the oldest parked event was parked; 0 when there is none.
     `rate`: events a minute passed lately. `failing`: events that failed and are to be tried again; `parked`: those of
     an ordered handler that wait for an earlier one of their recipient; both are a part of `retries`. `state`: paused,
-    broken (its breaker is open), running, idle (no worker runs at all) or removed (workers run, but none has it).
+    broken (its breaker is open), resting (as it has asked to), running, idle (no worker runs at all) or removed
+    (workers run, but none has it).
     """
 
     handler: str
@@ -97,6 +99,8 @@ class Standing:
     paused_because: str | None
     breaker_since: datetime | None
     breaker_error: str | None
+    resting_until: datetime | None
+    resting_because: str | None
     lane: str | None
     lane_total: int | None
     lane_done: int | None
@@ -115,7 +119,7 @@ async def standings(sql: Sql) -> list[Standing]:
 _SAME: Final = (
     *("handler", "shards", "leased", "owners", "lag_events", "lag_at_least"),
     *("failing", "retries", "retries_due", "parked", "dead_letters"),
-    *("breaker_since", "breaker_error", "lane", "lane_total", "lane_done"),
+    *("breaker_since", "lane", "lane_total", "lane_done"),
 )
 
 
@@ -128,6 +132,9 @@ def _standing(row: asyncpg.Record) -> Standing:
         paused_at=row["changed_at"] if paused else None,
         paused_by=row["changed_by"] if paused else None,
         paused_because=row["reason"] if paused else None,
+        breaker_error=row["breaker_error"] if row["breaker_since"] else None,
+        resting_until=row["breaker_probe_at"] if row["resting"] else None,
+        resting_because=row["breaker_error"] if row["resting"] else None,
         **{name: row[name] for name in _SAME},
     )
 
@@ -137,4 +144,6 @@ def _state(row: asyncpg.Record) -> str:
         return "paused"
     if not row["run"]:
         return "removed" if row["workers"] else "idle"
-    return "broken" if row["breaker_since"] else "running"
+    if row["breaker_since"]:
+        return "broken"
+    return "resting" if row["resting"] else "running"

@@ -100,13 +100,14 @@ def _handler(one: Standing, settings: AlertSettings) -> Iterator[Trouble]:
     late = timedelta(seconds=one.lag_seconds)
     if one.state != "paused" and late >= settings.backlog_after:
         text = (
-            f"handler {name} is {say_duration(late)} behind ({_waiting(one)}){_NOBODY.get(one.state, '').format(name)}"
+            f"handler {name} is {say_duration(late)} behind ({_waiting(one)}){_BECAUSE.get(one.state, '').format(name)}"
         )
         yield Trouble(kind="backlog", subject=name, text=text)
 
 
-# Whether its workers died or somebody took it out of the code looks the same from here: a person has to say.
-_NOBODY: Final = {
+# Removed: whether its workers died or somebody took it out of the code looks the same from here: a person has to say.
+_BECAUSE: Final = {
+    "resting": ", and rests, as it has asked to: receiver handlers",
     "idle": ", and no process runs it",
     "removed": ", and none of the processes runs it: start one that does, or receiver handlers remove {}",
 }
