@@ -121,7 +121,8 @@ async def test_workers_that_come_and_go(database: str, sql: asyncpg.Connection) 
 
 async def test_a_frozen_worker_cannot_commit(database: str, sql: asyncpg.Connection, tmp_path: Path) -> None:
     """a process that is stopped in the middle of a batch loses its leases, its locks, and its batch when it goes on"""
-    await sql.execute("CREATE UNIQUE INDEX ON effects (event_id)")  # whoever takes over waits for what is uncommitted
+    if not POOLED:  # behind a pooler nobody knows whose sessions are whose, and the server ends them much later
+        await sql.execute("CREATE UNIQUE INDEX ON effects (event_id)")  # who takes over waits for what is uncommitted
     async with site(tmp_path, database) as running_site:
         (tmp_path / "handlers" / "slow.py").write_text(FREEZES)
         frozen, other = running_site.process("work"), running_site.process("work")
@@ -131,7 +132,7 @@ async def test_a_frozen_worker_cannot_commit(database: str, sql: asyncpg.Connect
         await true((tmp_path / "in_the_middle").exists, within=60)
         frozen.send(signal.SIGSTOP)
         await other.start()
-        await value(sql, COUNT, 40, within=90 if POOLED else 45)
+        await value(sql, COUNT, 40, within=45)
         assert "handler_failed" not in other.log()
         frozen.send(signal.SIGCONT)
         await true(lambda: ("lease_lost" if POOLED else "database_away") in frozen.log(), within=60)

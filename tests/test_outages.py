@@ -413,11 +413,13 @@ async def test_a_worker_that_goes_silent_is_taken_over(database: str, tmp_path: 
 
 
 @asynccontextmanager
-async def in_the_middle(database: str, tmp_path: Path, **options: Any) -> AsyncIterator[Silenced]:
+async def in_the_middle(
+    database: str, tmp_path: Path, *, call: float = 30.0, **options: Any
+) -> AsyncIterator[Silenced]:
     """A worker behind a proxy, which has written something in a transaction and does not go on before it is told."""
     sendgrid, reached, go_on = play("sendgrid", tmp_path), asyncio.Event(), asyncio.Event()
 
-    @handler(name="writer", tests=True, machines=True)
+    @handler(name="writer", tests=True, machines=True, timeout=call)
     async def write_slowly(event: Event, ctx: Context) -> None:
         await ctx.sql.execute("INSERT INTO effects (event_id) VALUES ($1)", event.id)
         reached.set()
@@ -429,7 +431,7 @@ async def in_the_middle(database: str, tmp_path: Path, **options: Any) -> AsyncI
     )  # whoever comes next waits for the old session
     await workers.prepared(sql, [write_slowly])
     async with proxied(database) as (proxy, dsn), running(database, sendgrid) as service:
-        worker = workers.start(dsn, write_slowly, lease=1.0, patience=2.0, grace=1.0, **options)
+        worker = workers.start(dsn, write_slowly, **{"lease": 1.0, "grace": 1.0, **options})
         assert await statuses(service, sendgrid, *posts(sendgrid, 20)) == {200}
         await asyncio.wait_for(reached.wait(), 30)
         yield Silenced(sql, proxy, worker, go_on)
@@ -446,16 +448,20 @@ class Silenced:
     go_on: asyncio.Event
 
 
-@pytest.mark.skipif(POOLED, reason="nobody ends what a pooler has lent to a client that is silent")
-async def test_connections_that_die_without_a_word(database: str, tmp_path: Path) -> None:
-    """a worker notices by itself that nobody answers, connects anew, and begins the batch in hand again: no effect is
-    missing, and none waits until the server gives up the old session
+@pytest.mark.parametrize("notices", ["lease", "statement"])
+async def test_connections_that_die_without_a_word(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, notices: str
+) -> None:
+    """a worker notices by itself that nobody answers, by its lease or by the time of each statement, connects anew, and
+    begins the batch in hand again: no effect is missing, and none waits until the server gives up the old session
     """
-    async with in_the_middle(database, tmp_path) as one:
+    monkeypatch.setattr("receiver.dispatch.reader._PATIENCE", 1.0)
+    limits = {"lease": 1.0, "patience": 600.0} if notices == "lease" else {"lease": 600.0, "patience": 1.0}
+    async with in_the_middle(database, tmp_path, call=3.0 if notices == "statement" else 30.0, **limits) as one:
         one.proxy.swallow()
         one.go_on.set()
         await stored_and_handled_once(one.sql, 20)
-        assert one.worker.worker.trouble() is None
+        await workers.true(lambda: one.worker.worker.trouble() is None)
 
 
 async def test_a_look_that_is_cut_off_keeps_no_lock(database: str) -> None:

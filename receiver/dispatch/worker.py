@@ -344,14 +344,14 @@ class Worker:
 
     async def _retry_in_order(self, sql: Sql) -> None:
         """Ordered handlers' due events are their loops' business."""
+        self._beats += 1  # first: what takes too long is not tried at every beat
         for loop in self._loops:
             if loop.name not in self._due:
-                if self._beats % _UNPARK_EVERY == 0:
+                if self._beats % _UNPARK_EVERY == 1:
                     await ordering.unpark(sql, loop.name)
                 shards = await ordering.due_shards(sql, loop.name)
                 if shards:
                     loop.retry(shards)
-        self._beats += 1
 
     def _look_again(self, loop: HandlerLoop, quota: int, *, free: bool) -> None:
         if free or quota != loop.quota:
