@@ -187,11 +187,11 @@ async def test_a_pause_is_kept(database: str, sql: asyncpg.Connection, sink: Sin
     """Retry-After is honoured without another request, costs no attempt, and then everything arrives"""
     forward = configured(sink.url)
     await prepared(sql, [forward])
-    sink.answer(429, "slowly", retry_after="2")
+    sink.answer(429, "slowly", retry_after="3")
     ids = await store(sql, 20, shard=3)
     async with running(database, forward):
-        await value(sql, "SELECT breaker_probe_at > now() + interval '0.5 s' FROM handlers", expected=True)
-        assert await sql.fetchval("SELECT breaker_probe_at < now() + interval '2 s' FROM handlers")
+        await value(sql, "SELECT breaker_probe_at > now() + interval '2 s' FROM handlers", expected=True)
+        assert await sql.fetchval("SELECT breaker_probe_at < now() + interval '3 s' FROM handlers")
         assert len(sink.requests) == 1
         sink.answer(200)
         await all_read(sql)

@@ -25,7 +25,7 @@ from tests.workers import all_read, prepared, running, true, value
 
 FILED = "SELECT (SELECT count(*) FROM retries) + (SELECT count(*) FROM attempts) + (SELECT count(*) FROM dead_letters)"
 RESTS = "SELECT breaker_probe_at > clock_timestamp() AND breaker_since IS NULL FROM handlers WHERE name = 'forward'"
-LONG = "SELECT breaker_probe_at > clock_timestamp() + interval '20 s' FROM handlers WHERE name = 'forward'"
+LONG = "SELECT breaker_probe_at > clock_timestamp() + $1 * interval '1 s' FROM handlers WHERE name = 'forward'"
 EFFECTS = "INSERT INTO effects SELECT unnest($1::uuid[])"
 COUNT = "SELECT count(DISTINCT event_id) FROM effects"
 
@@ -82,7 +82,8 @@ async def test_an_outage_leaves_the_log_as_the_queue(
     async with running(database, forward, other):
         await true(lambda: len(sink.requests) >= 3)
         await value(sql, COUNT, 1000)  # nobody else is delayed
-        await value(sql, RESTS, expected=True)
+        sink.answer(503, "away", retry_after="4")
+        await value(sql, LONG, True, 3)  # long enough to be looked at
         row = await shown(receiver)
         assert (row["state"], row["lag_events"], row["breaker_error"]) == ("resting", 1000, None)
         assert row["resting_because"] == "the URL answered 503: away"
@@ -105,7 +106,7 @@ async def test_a_start_asks_again(database: str, sql: asyncpg.Connection, sink: 
     for starts in (1, 2):
         async with running(database, configured(sink.url)):
             await true(lambda: len(sink.requests) >= starts)  # noqa: B023 - awaited in the same round
-            await value(sql, LONG, expected=True)
+            await value(sql, LONG, True, 20)
         assert sizes(sink, refused=True) == [100] * starts
     assert await sql.fetchval(FILED) == 0
     sink.answer(200)
@@ -184,7 +185,7 @@ async def test_what_was_due_waits_too_and_comes_in_batches(database: str, sql: a
     await sql.execute("UPDATE retries SET next_at = now()")
     as_they_were = await sql.fetch("SELECT * FROM retries ORDER BY event_id")
     async with running(database, forward):
-        await value(sql, LONG, expected=True)
+        await value(sql, LONG, True, 20)
         new = await store(sql, 100)
         assert await sql.fetch("SELECT * FROM retries ORDER BY event_id") == as_they_were
         assert len(sink.requests) == before + 1
