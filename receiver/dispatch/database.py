@@ -229,7 +229,7 @@ class Database:
         self.session += 1
         if not self._away:
             self._away = True
-            log.warning("database_away", error=type(error).__name__, detail=str(error)[:200])
+            log.warning("database_away", error=type(error).__name__, detail=str(error)[:200] or "no answer")
         return DatabaseGone(str(error))
 
     def back(self) -> None:
