@@ -234,8 +234,9 @@ class Database:
 
     def back(self) -> None:
         """Note that the database answers."""
+        self._pause = 0.1
         if self._away:
-            self._away, self._pause = False, 0.1
+            self._away = False
             log.info("database_back")
 
     async def pause(self) -> None:
