@@ -98,6 +98,28 @@ async def test_an_outage_leaves_the_log_as_the_queue(
     assert await sql.fetchval(FILED) == 0
 
 
+@pytest.mark.parametrize("seconds", [0, -5, 0.001])
+async def test_a_rest_of_no_time(database: str, sql: asyncpg.Connection, seconds: float) -> None:
+    """whoever asks for a rest that is over at once gets the same batch again, and nothing is passed over"""
+    asked, seen = 0, Counter[UUID]()
+
+    @handler(batch=True, batch_size=7)
+    async def hasty(events: Sequence[Event], _ctx: Context) -> Outcome | None:
+        nonlocal asked
+        if asked < 3:
+            asked += 1
+            return RetryAfter(seconds)
+        seen.update(event.id for event in events)
+        return None
+
+    await prepared(sql, [hasty])
+    ids = await store(sql, 300)
+    async with running(database, hasty):
+        await all_read(sql)
+    assert seen == Counter(ids)
+    assert await sql.fetchval(FILED) == 0
+
+
 async def test_a_start_asks_again(database: str, sql: asyncpg.Connection, sink: Sink) -> None:
     """429 without a time is a rest too; a worker that starts meanwhile asks once, and goes on where all is well"""
     await prepared(sql, [configured(sink.url)])

@@ -14,6 +14,7 @@ from receiver.store import breakers
 from receiver.store.breakers import Hold
 
 _KNOWN: Final = 10_000  # events at most
+_SHORTEST_REST: Final = 1.0  # seconds: whoever asks for none at all would be asked without a pause
 
 
 class Tripped(Exception):
@@ -103,10 +104,11 @@ class Breaker:
 
     async def rest(self, asked: NotNow) -> None:
         """Let the handler rest, in all workers. Raises DatabaseGone or Conflict."""
+        seconds = max(asked.seconds, _SHORTEST_REST)
         async with self._database.connection() as connection:
-            await breakers.rest(connection, self._name, asked.why, seconds=asked.seconds)
-        self._rests_until = max(self._rests_until, time.monotonic() + asked.seconds)
-        self._log.info("handler_rests", seconds=round(asked.seconds, 1), why=asked.why)
+            await breakers.rest(connection, self._name, asked.why, seconds=seconds)
+        self._rests_until = max(self._rests_until, time.monotonic() + seconds)
+        self._log.info("handler_rests", seconds=round(seconds, 1), why=asked.why)
 
     async def claim(self) -> bool:
         """Whether this worker may probe now. Raises DatabaseGone or Conflict."""

@@ -193,7 +193,8 @@ class HandlerLoop:
         for batch in batches(part, self._handler.filter.accepts, self._handler.run.batch_size):
             if self._stop.is_set() or not self.quota or self._breaker.holds:
                 return
-            await self._handle(batch)
+            if not await self._handle(batch):
+                return  # the next batch would move the cursor past this one, also where a rest is over already
 
     async def _probe(self) -> None:
         """Try one event while the breaker is open: a new one, or one that is due again."""
@@ -254,13 +255,18 @@ class HandlerLoop:
                 )
             self._leased |= {one.shard: one for one in taken}
 
-    async def _handle(self, batch: Batch) -> None:
+    async def _handle(self, batch: Batch) -> bool:
+        """Whether it is done: else its cursors stand where the handler is to go on later."""
         alone = self._conflicts >= _CONFLICTS or self._runner.asks_too_often(batch.events)
+        done = True
         try:
             if alone or not await self._runner.together(batch):
                 await self._runner.alone(batch, self._stop)
         except Tripped as tripped:
             await self._breaker.trip(tripped)
+            done = False
         except NotNow as asked:
             await self._breaker.rest(asked)
+            done = False
         self._conflicts = 0
+        return done

@@ -75,6 +75,8 @@ class Retrier:
             async with self._database.connection() as connection:
                 await failures.postpone(connection, self._name, tripped.failure.event.id, delay=_AFTER_PROBE)
             await self._breaker.probed(tripped)
+        except NotNow as asked:
+            await self._breaker.rest(asked)
         else:
             await self._breaker.probed(None)
 

@@ -306,7 +306,7 @@ class Worker:
         async with self._database.connection() as connection:
             quotas = await leases.join(connection, self.id, self.name, cursors, ttl=self._lease)
             await self._database.end_left(connection)
-            await sessions.end_late(connection, connection.get_server_pid())
+            await sessions.end_late(connection, connection.get_server_pid(), lease=self._lease)
             # A host that was frozen or cut off counts as running nothing: a handler may have been removed meanwhile.
             if forgotten := await control.forgotten(connection, names):
                 self._log.warning("handlers_begin_anew", handlers=forgotten, why="they were removed while they ran")

@@ -33,7 +33,7 @@ FROM open WHERE handlers.name = open.name RETURNING clock_timestamp() - open.bre
 _CLAIM: Final = f"""
 UPDATE handlers SET breaker_probe_at =
     clock_timestamp() + greatest($2::interval, least(clock_timestamp() - breaker_since, interval '{_LONGEST}'))
-WHERE name = $1 AND breaker_probe_at <= clock_timestamp()
+WHERE name = $1 AND breaker_since IS NOT NULL AND breaker_probe_at <= clock_timestamp()
 RETURNING true
 """
 _REST: Final = """
