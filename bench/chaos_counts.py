@@ -45,10 +45,11 @@ _STATE: Final = f"""
 SELECT (SELECT count(*) FROM retries), (SELECT count(*) FROM dead_letters), (SELECT count(*) FROM events), {_EFFECTS},
        (SELECT max(updated_at) FROM cursors), (SELECT sum(epoch) FROM cursors)
 """
+# EXCEPT, as nothing may have been analyzed yet: two NOT EXISTS were nested loops over tens of thousands of rows.
 _SEEN: Final = "SELECT NOT EXISTS (SELECT FROM retries) AND " + " AND ".join(
     f"""NOT EXISTS (
-        SELECT FROM events e WHERE NOT EXISTS (SELECT FROM {table} WHERE id = e.id)
-          AND NOT EXISTS (SELECT FROM dead_letters WHERE handler = '{table}' AND event_id = e.id))"""
+        SELECT id FROM events EXCEPT
+        (SELECT id FROM {table} UNION ALL SELECT event_id FROM dead_letters WHERE handler = '{table}'))"""
     for table in TABLES
 )
 
