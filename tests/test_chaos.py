@@ -12,10 +12,11 @@ from typing import Any, Final
 from uuid import uuid4
 
 import asyncpg
+import httpx
 import pytest
 
 from bench import chaos_counts
-from bench.chaos_load import Load
+from bench.chaos_load import Load, Parcel
 from bench.chaos_report import Effects, Result, document
 from tests import http_sink
 from tests.service import play
@@ -63,12 +64,15 @@ async def test_what_is_told_to_try_again_is_repeated_and_counted(tmp_path: Path)
 async def test_what_is_sent_twice_is_repeated_until_it_is_taken(tmp_path: Path) -> None:
     """a second copy that is refused counts for itself, and is sent until it is taken as well"""
     async with http_sink.running(tmp_path / "sink") as sink:
-        load = Load(sink.url.removesuffix("/events"), [play("postmark", tmp_path)], 100, random.Random(1))
+
+        class Refused(Load):
+            async def _post(self, client: httpx.AsyncClient, parcel: Parcel) -> int:
+                sink.answer(401 if parcel.second and not self.second_answers[401] else 200)
+                return await super()._post(client, parcel)
+
+        load = Refused(sink.url.removesuffix("/events"), [play("postmark", tmp_path)], 100, random.Random(1))
         loading = asyncio.create_task(load.run())
-        await true(lambda: load.repeated > 0)
-        sink.answer(401)
         await true(lambda: load.second_answers[401] > 0)
-        sink.answer(200)
         load.stop()
         await asyncio.wait_for(loading, 60)
     assert load.second_answers[200] == load.repeated
