@@ -1,5 +1,5 @@
-"""What every test may use: a fresh database (`database`), an outbox and a server that takes mail
-(`sending`), a server of its own to crash (`own_cluster`)."""
+"""What every test may use: a fresh database (`database`), a connection to it (`sql`), the command line with it
+(`receiver`), an outbox and a server that takes mail (`sending`), a server of its own to crash (`own_cluster`)."""
 
 import asyncio
 import functools
@@ -8,8 +8,10 @@ import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import asyncpg
 import hypothesis
 import pytest
 import structlog
@@ -21,6 +23,7 @@ from tests.scratch import use_memory
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
+    from tests.cli import Receiver
     from tests.outbox import Sending
 
 _SERVER = pytest.StashKey[RunServer]()
@@ -108,6 +111,24 @@ async def database(pytestconfig: pytest.Config) -> AsyncIterator[str]:
     """The DSN of a database of the test's own, with the project's schema and no rows."""
     async with _server(pytestconfig).fresh_database() as dsn:
         yield dsn
+
+
+@pytest.fixture
+async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to that database."""
+    connection = await asyncpg.connect(database)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def receiver(
+    database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> "Receiver":
+    """The command line, with that database."""
+    from tests.cli import command_for
+
+    return command_for(database, tmp_path, capsys, monkeypatch)
 
 
 @pytest.fixture

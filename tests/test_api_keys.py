@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,16 +14,9 @@ from receiver.api_keys import SCOPES, is_key, make_key
 from receiver.web.api import OPERATIONS
 from receiver.web.api.authentication import BURST, GUESSES
 from tests.api import Api, api
-from tests.cli import Receiver, command_for
+from tests.cli import Receiver
 
 NOBODY = {"authorization": ""}
-
-
-@pytest.fixture
-def receiver(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
-) -> Receiver:
-    return command_for(database, tmp_path, capsys, monkeypatch)
 
 
 def a_path(path: str) -> str:

@@ -17,7 +17,7 @@ from receiver.store.consent import sendable
 from receiver.watching.bad_days import LEAST_HARD, jump_in, least_share, threshold, watch
 from receiver.watching.troubles import Trouble
 from tests.alert_site import alert_site
-from tests.cli import Receiver, command_for
+from tests.cli import Receiver
 from tests.log_events import store_rows
 from tests.service import play, running
 from tests.waiting import until
@@ -36,13 +36,6 @@ async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
         yield made
     finally:
         await made.close()
-
-
-@pytest.fixture
-def receiver(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
-) -> Receiver:
-    return command_for(database, tmp_path, capsys, monkeypatch)
 
 
 def mail(provider: str, at: datetime, people: Sequence[str], **columns: Any) -> list[dict[str, Any]]:

@@ -21,18 +21,11 @@ from receiver.printable import printable
 from receiver.store.failures import bury
 from receiver.store.log import create_cursors
 from receiver.store.queries import EventFilter, Follower
-from tests.cli import Receiver, command_for
+from tests.cli import Receiver
 from tests.service import Played, Running, play, running
 from tests.waiting import until
 
 HOSTILE = "\x1b]0;owned\x07[bold]x[/bold]\u202e\x9b31m"
-
-
-@pytest.fixture
-def receiver(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
-) -> Receiver:
-    return command_for(database, tmp_path, capsys, monkeypatch)
 
 
 @pytest.fixture

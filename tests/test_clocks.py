@@ -27,7 +27,7 @@ from receiver.retention_settings import RetentionSettings
 from receiver.store.needs import warnings
 from receiver.store.partitions import Span, list_partitions
 from tests.aged import partition_of
-from tests.cli import Receiver, command_for
+from tests.cli import Receiver
 from tests.clocks import ZONE, ServerClock
 from tests.log_events import store
 from tests.processes import site
@@ -102,13 +102,6 @@ async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
     await connection.execute("CREATE TABLE effects (handler text, event_id uuid)")
     yield connection
     await connection.close()
-
-
-@pytest.fixture
-def receiver(
-    database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Receiver:
-    return command_for(database, tmp_path, capsys, monkeypatch)
 
 
 @handler(batch=True)

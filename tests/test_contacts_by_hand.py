@@ -8,15 +8,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from tests.cli import Receiver, command_for
+from tests.cli import Receiver
 from tests.people import VAULT, contact, people
-
-
-@pytest.fixture
-def receiver(
-    database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Receiver:
-    return command_for(database, tmp_path, capsys, monkeypatch)
 
 
 @pytest.fixture

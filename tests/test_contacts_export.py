@@ -20,7 +20,7 @@ from receiver.contacts.csv_cells import escaped, unescaped
 from receiver.contacts.exporting import Csv, JsonLines
 from receiver.contacts.files import look_through
 from receiver.contacts.people import Reading, mapping
-from tests.cli import Receiver, command_for
+from tests.cli import Receiver
 from tests.people import contact, everything, people
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
@@ -46,13 +46,6 @@ PEOPLE = st.fixed_dictionaries(
         "topics": st.just('{"news": "subscribed"}'),
     }
 )
-
-
-@pytest.fixture
-def receiver(
-    database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Receiver:
-    return command_for(database, tmp_path, capsys, monkeypatch)
 
 
 @pytest.fixture

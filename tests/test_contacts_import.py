@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 
 from receiver.store.consent import Statement, record
-from tests.cli import Receiver, command_for
+from tests.cli import Receiver
 from tests.people import VAULT, contact, everything, people
 from tests.pgbouncer import through
 from tests.service import SECRET_KEY
@@ -23,13 +23,6 @@ from tests.waiting import until
 
 ROWS = 5_000
 AGO = datetime.now(UTC) - timedelta(days=30)
-
-
-@pytest.fixture
-def receiver(
-    database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Receiver:
-    return command_for(database, tmp_path, capsys, monkeypatch)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from ipaddress import IPv4Address
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 import asyncpg
-import pytest
 
 from receiver.contacts.holders import KEEP_LISTS
 from receiver.event import EventType
@@ -20,7 +18,7 @@ from receiver.store import consent
 from receiver.store.address_keys import check_address_key
 from receiver.store.consent import Statement
 from receiver.vault import Vault
-from tests.cli import Receiver, command_for
+from tests.cli import Receiver
 from tests.log_events import store
 from tests.service import SECRET_KEY, play, running
 from tests.test_sending_rest import KEYS
@@ -28,20 +26,6 @@ from tests.test_sending_rest import KEYS
 ANNA: Final = "anna@example.com"
 VAULT: Final = Vault(SECRET_KEY)
 HOSTILE: Final = "\x1b]0;owned\x07[bold]x[/bold]"
-
-
-@pytest.fixture
-async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-def receiver(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
-) -> Receiver:
-    return command_for(database, tmp_path, capsys, monkeypatch)
 
 
 async def suppress(sql: asyncpg.Connection, address: str, event: asyncpg.Record | None, **more: str) -> None:

@@ -6,7 +6,6 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -16,7 +15,7 @@ from receiver import Context, Event, Handler, handler
 from receiver.store.failures import bury, retry_later
 from receiver.store.log import find_event
 from receiver.store.replays import Accepts, Selection, put_events, start_replay
-from tests.cli import Receiver, command_for
+from tests.cli import Receiver
 from tests.log_events import store
 from tests.waiting import until
 from tests.workers import prepared, running, value
@@ -32,13 +31,6 @@ async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
     await connection.execute("CREATE TABLE effects (event_id uuid, replaying boolean)")
     yield connection
     await connection.close()
-
-
-@pytest.fixture
-def receiver(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
-) -> Receiver:
-    return command_for(database, tmp_path, capsys, monkeypatch)
 
 
 @handler()

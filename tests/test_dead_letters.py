@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from uuid import UUID
 
@@ -13,7 +13,7 @@ import pytest
 from receiver import Context, Event, EventType, GiveUp, Handler, Outcome, RetryAfter, handler
 from receiver.store.dead_letters import CHUNK, DeadLetters, list_dead_letters, retry, show_dead_letter
 from receiver.store.failures import MOST_ATTEMPTS
-from tests.cli import Receiver, command_for
+from tests.cli import Receiver
 from tests.log_events import store
 from tests.workers import prepared, running, value
 
@@ -23,20 +23,6 @@ CREATE FUNCTION cut() RETURNS trigger LANGUAGE plpgsql AS
      RETURN NULL; END';
 CREATE TRIGGER cut AFTER INSERT ON audit_log FOR EACH ROW EXECUTE FUNCTION cut();
 """
-
-
-@pytest.fixture
-async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-def receiver(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
-) -> Receiver:
-    return command_for(database, tmp_path, capsys, monkeypatch)
 
 
 async def soon(connection: asyncpg.Connection) -> None:

@@ -11,18 +11,11 @@ from typing import Any, Final
 import pytest
 
 from receiver.event import EventType
-from tests.cli import Ended, Receiver, command_for
+from tests.cli import Ended, Receiver
 from tests.service import Played, Running, play, running
 from tests.waiting import until
 
 OTHER_KEY: Final = "0123456789abcdef0123456789abcdef"
-
-
-@pytest.fixture
-def receiver(
-    database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Receiver:
-    return command_for(database, tmp_path, capsys, monkeypatch)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +19,7 @@ from receiver.event import EventType
 from receiver.store import erasing
 from receiver.store.searching import OURS
 from receiver.vault import Vault
-from tests.cli import Receiver, command_for
+from tests.cli import Receiver
 from tests.service import SECRET_KEY, play, running
 from tests.test_mentions import SPELLINGS
 from tests.waiting import until
@@ -33,20 +33,6 @@ NOW: Final = datetime.now(UTC)
 SEALED_COLUMNS: Final = {"headers", "body", "answer"}
 VAULT: Final = Vault(SECRET_KEY)
 HASH: Final = VAULT.address_hash(ANNA)
-
-
-@pytest.fixture
-async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-def receiver(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
-) -> Receiver:
-    return command_for(database, tmp_path, capsys, monkeypatch)
 
 
 def seal(table: str, value: object) -> bytes:

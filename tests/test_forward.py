@@ -35,13 +35,6 @@ SECRET = new_secret()
 
 
 @pytest.fixture
-async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
 async def sink(tmp_path: Path) -> AsyncIterator[Sink]:
     async with http_sink.running(tmp_path / "sink") as one:
         yield one

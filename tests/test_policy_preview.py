@@ -13,7 +13,7 @@ import pytest
 from receiver.contacts.handling import Contacts
 from receiver.store.rows import select_list, to_event
 from receiver.vault import Vault
-from tests.cli import Receiver, command_for
+from tests.cli import Receiver
 from tests.log_events import store_rows
 from tests.service import SECRET_KEY
 
@@ -31,13 +31,6 @@ async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
         yield made
     finally:
         await made.close()
-
-
-@pytest.fixture
-def receiver(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
-) -> Receiver:
-    return command_for(database, tmp_path, capsys, monkeypatch)
 
 
 def bounced(name: str, *days_ago: float, **columns: Any) -> list[dict[str, Any]]:

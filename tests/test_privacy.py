@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,25 +16,11 @@ from receiver.settings import read_settings
 from receiver.store.intake import COLUMNS
 from receiver.store.privacy import CHECKED, EMPTIED
 from receiver.vault import Vault
-from tests.cli import Receiver, command_for
+from tests.cli import Receiver
 from tests.service import SECRET_KEY, Played, play, running
 
 ANNA: Final = "anna@example.com"
 BOB: Final = "bob@example.com"
-
-
-@pytest.fixture
-async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-def receiver(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
-) -> Receiver:
-    return command_for(database, tmp_path, capsys, monkeypatch)
 
 
 async def erase(sql: asyncpg.Connection, address: str) -> None:

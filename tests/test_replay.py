@@ -32,7 +32,7 @@ from receiver.store.replays import (
     put_events,
     start_replay,
 )
-from tests.cli import Receiver, command_for
+from tests.cli import Receiver
 from tests.log_events import store
 from tests.waiting import until
 from tests.workers import Running, all_read, prepared, running, value
@@ -59,20 +59,6 @@ from receiver import Context, Event, EventType, handler
 async def notes(event: Event, ctx: Context) -> None:
     pass
 """
-
-
-@pytest.fixture
-async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-def receiver(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
-) -> Receiver:
-    return command_for(database, tmp_path, capsys, monkeypatch)
 
 
 class Seen:

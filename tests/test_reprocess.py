@@ -27,7 +27,7 @@ from receiver.sources import Source
 from receiver.store import wire
 from receiver.store.intake import write
 from receiver.store.reprocessing import Selection, next_events, place_of
-from tests.cli import Receiver, command_for
+from tests.cli import Receiver
 from tests.provider_fixtures import fixtures, folder, folder_names, items_of_fixture
 from tests.service import PRIVACY, Played, play, running
 from tests.test_receiving import batch, signed
@@ -35,20 +35,6 @@ from tests.workers import all_read, prepared, value
 from tests.workers import running as working
 
 BOUNCED: Final = {"reason": "550 5.1.1 no such user"}
-
-
-@pytest.fixture
-async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-def receiver(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
-) -> Receiver:
-    return command_for(database, tmp_path, capsys, monkeypatch)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from receiver import Context, Event, Handler, Outcome, RetryAfter, handler
 from receiver.store import breakers
 from tests import http_sink
-from tests.cli import Receiver, command_for
+from tests.cli import Receiver
 from tests.http_sink import Sink
 from tests.log_events import store
 from tests.test_forward import configured
@@ -42,13 +42,6 @@ async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
 async def sink(tmp_path: Path) -> AsyncIterator[Sink]:
     async with http_sink.running(tmp_path / "sink") as one:
         yield one
-
-
-@pytest.fixture
-def receiver(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
-) -> Receiver:
-    return command_for(database, tmp_path, capsys, monkeypatch)
 
 
 def sizes(sink: Sink, *, refused: bool) -> list[int]:

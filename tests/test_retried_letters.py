@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import asyncpg
-import pytest
 
 from receiver import Context, Event, handler
 from tests.aged import RAW, aged_database, old_partition, run
-from tests.cli import Receiver, command_for
+from tests.cli import Receiver
 from tests.log_events import store
 from tests.workers import prepared, running, value
-
-
-@pytest.fixture
-async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-def receiver(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
-) -> Receiver:
-    return command_for(database, tmp_path, capsys, monkeypatch)
 
 
 async def test_a_retried_letter_outlives_its_partition(

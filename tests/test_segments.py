@@ -15,7 +15,7 @@ from receiver.contacts import segments
 from receiver.contacts.filters import parse_filter, read_filter, to_json
 from receiver.store import segments as store
 from receiver.store.consent import Action, Statement, record
-from tests.cli import Receiver, command_for
+from tests.cli import Receiver
 from tests.log_events import store_rows
 
 NOW: Final = datetime.now(UTC)
@@ -245,13 +245,6 @@ async def test_engagement_counts_messages(people: asyncpg.Connection) -> None:
     await people.execute("SET enable_seqscan = off")
     plan = await people.fetch("EXPLAIN SELECT * FROM contact_engagement WHERE address = 'ann@one.test'")
     assert any("recipient_occurred_at_idx" in row[0] and "Index Scan" in row[0] for row in plan), plan
-
-
-@pytest.fixture
-def receiver(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
-) -> Receiver:
-    return command_for(database, tmp_path, capsys, monkeypatch)
 
 
 async def test_the_commands(receiver: Receiver, people: asyncpg.Connection, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Final
 
 import asyncpg
@@ -13,7 +12,7 @@ import pytest
 
 from receiver.store.consent import sendable
 from receiver.vault import Vault
-from tests.cli import Receiver, command_for
+from tests.cli import Receiver
 from tests.log_events import store_rows
 from tests.service import SECRET_KEY
 from tests.waiting import until
@@ -30,13 +29,6 @@ async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
         yield made
     finally:
         await made.close()
-
-
-@pytest.fixture
-def receiver(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
-) -> Receiver:
-    return command_for(database, tmp_path, capsys, monkeypatch)
 
 
 async def suppressed(connection: asyncpg.Connection, address: str, **more: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.cli import Receiver, command_for
+from tests.cli import Receiver
 from tests.people import VAULT, people
 
 T = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
@@ -24,13 +24,6 @@ COMPLAINT = ("complaint", "marketing")
 LEFT = ("unsubscribe", "marketing")
 MANUAL = ("manual", "all")
 IMPORTED = ("imported", "all")
-
-
-@pytest.fixture
-def receiver(
-    database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Receiver:
-    return command_for(database, tmp_path, capsys, monkeypatch)
 
 
 @pytest.fixture

@@ -16,20 +16,13 @@ from receiver.sending import list_client
 from receiver.sending.list_client import ListFault
 from receiver.sending.provider_lists import ProviderLists, lists_of
 from tests.api_peer import ApiPeer, Said, api_peer
-from tests.cli import Receiver, command_for
+from tests.cli import Receiver
 from tests.people import VAULT, people
 from tests.test_sending_rest import KEYS
 
 T = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 AT = int(T.timestamp())
 EMPTY = Said(200, "[]")
-
-
-@pytest.fixture
-def receiver(
-    database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Receiver:
-    return command_for(database, tmp_path, capsys, monkeypatch)
 
 
 @pytest.fixture(autouse=True)

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 
 import asyncpg
-import pytest
 
 from receiver.store.consent import Action, Statement, record
-from tests.cli import Receiver, command_for
+from tests.cli import Receiver
 
 AT = datetime(2026, 10, 1, tzinfo=UTC)
-
-
-@pytest.fixture
-def receiver(
-    database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Receiver:
-    return command_for(database, tmp_path, capsys, monkeypatch)
 
 
 def said(number: int, action: Action, topic: str) -> Statement:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
@@ -38,13 +37,6 @@ class Seen:
 
     async def has(self, *recipients: str) -> None:
         await true(lambda: self.recipients == list(recipients))
-
-
-@pytest.fixture
-async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
 
 
 async def deliver(web: service.Running, played: Played, *recipients: str) -> None:
