@@ -18,8 +18,10 @@ from receiver.dispatch.acks import Acks
 from receiver.dispatch.database import OWN_PLANS, Database, DatabaseGone
 from receiver.dispatch.transaction import Transaction
 from receiver.store import leases
+from receiver.store.connect import connect
 from receiver.store.control import remove
 from receiver.store.leases import Leased, LeaseLost, Move, ack, share, take
+from receiver.store.sessions import end_late, session_name
 from tests.log_events import store
 from tests.pgbouncer import POOLED
 from tests.postgres import Cluster
@@ -141,6 +143,25 @@ async def test_a_frozen_worker_cannot_commit(database: str, sql: asyncpg.Connect
         await value(sql, SHARES, [32, 32], "slow", within=60)
         assert [await one.end(signal.SIGTERM) for one in (frozen, other)] == [0, 0]
     assert Counter(row[0] for row in await sql.fetch("SELECT event_id FROM effects")) == Counter(stored)
+
+
+@pytest.mark.skipif(POOLED, reason="behind a pooler nobody knows whose sessions are whose")
+async def test_whose_sessions_are_ended(database: str, sql: asyncpg.Connection) -> None:
+    """those of a worker that is overdue by a lease, and not those that a living one's name stands for after its cut"""
+    host = "ip-10-0-123-45.eu-central-1.compute.internal"  # so long that Postgres keeps nothing of what follows it
+    overdue = {"gone:1": 11, "slow:1": 9, f"{host}:1": 11, f"{host}:2": -9}
+    for name, seconds in overdue.items():
+        await sql.execute(
+            "INSERT INTO workers VALUES ($1, $2, '{}', now(), clock_timestamp() - $3 * interval '1 second')",
+            *(uuid4(), name, seconds),
+        )
+    theirs = {name: await connect(database, name=session_name(name)) for name in overdue}
+    await end_late(sql, sql.get_server_pid(), lease=10)
+    await true(theirs["gone:1"].is_closed)
+    for name in ("slow:1", f"{host}:1", f"{host}:2"):
+        assert await theirs[name].fetchval("SELECT 1") == 1
+    for one in theirs.values():
+        one.terminate()
 
 
 async def test_a_stopped_workers_shards_are_free_at_once(database: str, sql: asyncpg.Connection) -> None:

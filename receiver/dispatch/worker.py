@@ -284,7 +284,7 @@ class Worker:
             try:
                 async with asyncio.timeout(self._lease * 1.5):
                     await self._beat()
-            except TimeoutError as error:  # others have the shards by now, so nothing that is under way could commit
+            except TimeoutError as error:  # others may have the shards by now, and whoever is so slow may be lost
                 self._database.lost(error)
                 self._cut()
             except (DatabaseGone, Conflict):

@@ -134,6 +134,7 @@ class Sender:
         finally:
             self._stopping.set()
             stopping.cancel()
+            claiming.cancel()  # what it takes from now on would have no time left; its lease gives it back
             if self._tasks:
                 await asyncio.wait(self._tasks, timeout=GRACE)
             await self._end([claiming, *keeping, *self._tasks])
